@@ -1,0 +1,230 @@
+//! [`Tokio`]: what the driver asks of a runtime, answered by tokio.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use parley_proto::driver::{Runtime, TcpOptions, TlsError, TlsTarget};
+use rand::rngs::{ChaCha12Rng, SysRng};
+use rand::{Rng, SeedableRng, TryRng};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Sleep;
+
+use crate::Transport;
+#[cfg(feature = "tls")]
+use crate::tls::{Connector, Tls};
+
+type SocketHook = dyn Fn(SockRef<'_>) -> io::Result<()> + Send + Sync;
+
+/// The [`Runtime`] of tokio.
+///
+/// Its methods need a tokio runtime around them, one built with `enable_all` (or with `enable_io` and
+/// `enable_time`); in a runtime without them tokio panics.
+pub struct Tokio {
+    /// Drawn from the system once, for the day when the system fails to give more: see [`Tokio::seed`].
+    spare_key: [u8; 32],
+    spare_seeds: AtomicU64,
+    /// `None` until something sleeps: a connection at rest without timers holds no timer entry.
+    sleep: Option<Pin<Box<Sleep>>>,
+    socket_hook: Option<Arc<SocketHook>>,
+    #[cfg(feature = "tls")]
+    connector: Arc<Connector>,
+}
+
+impl Tokio {
+    /// A runtime for one client, with the default [`Tls`] options where the feature `tls` is on.
+    ///
+    /// # Errors
+    ///
+    /// The system's random source gave nothing. Nothing can be sent safely then (RFC 6455, section 10.3, wants
+    /// unpredictable masking keys), so a client fails to start rather than run with weak ones.
+    pub fn new() -> io::Result<Self> {
+        let mut spare_key = [0; 32];
+        SysRng.try_fill_bytes(&mut spare_key).map_err(io::Error::other)?;
+        Ok(Self {
+            spare_key,
+            spare_seeds: AtomicU64::new(0),
+            sleep: None,
+            socket_hook: None,
+            #[cfg(feature = "tls")]
+            connector: Arc::new(Connector::new(Tls::default())),
+        })
+    }
+
+    /// Whether `wss://` can work: whether the feature `tls` is on.
+    #[must_use]
+    pub const fn supports_tls() -> bool {
+        cfg!(feature = "tls")
+    }
+
+    /// The same with these TLS options. What they need (trust roots) is loaded once, at the first TLS handshake.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.connector = Arc::new(Connector::new(tls));
+        self
+    }
+
+    /// The same with a function that is called on every socket before it is bound and connected, after
+    /// [`TcpOptions`] were applied: for options that these do not have. Its error fails the attempt.
+    #[must_use]
+    pub fn with_socket_hook(mut self, hook: impl Fn(SockRef<'_>) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        self.socket_hook = Some(Arc::new(hook));
+        self
+    }
+
+    /// The next output of a generator whose key is from the system, each from a stream of its own.
+    fn spare_seed(&self) -> [u8; 32] {
+        let mut generator = ChaCha12Rng::from_seed(self.spare_key);
+        generator.set_stream(self.spare_seeds.fetch_add(1, Ordering::Relaxed));
+        let mut seed = [0; 32];
+        generator.fill_bytes(&mut seed);
+        seed
+    }
+}
+
+impl fmt::Debug for Tokio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the key.
+        f.debug_struct("Tokio").field("socket_hook", &self.socket_hook.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Runtime for Tokio {
+    type Transport = Transport;
+
+    /// tokio's clock, which a test may have paused.
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    /// 32 fresh bytes from the system.
+    ///
+    /// Should the system, which gave bytes when this runtime was made, fail now, a ChaCha12 generator keyed with
+    /// those bytes answers instead: as unpredictable as they are, and never the same seed twice.
+    fn seed(&self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        match SysRng.try_fill_bytes(&mut seed) {
+            Ok(()) => seed,
+            Err(_) => self.spare_seed(),
+        }
+    }
+
+    /// A timer that is set to an earlier moment than `until` is left alone: it is set again when it fires, so that
+    /// a deadline which moves with every read costs nothing per read.
+    fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        let until = tokio::time::Instant::from_std(until);
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if until < sleep.deadline() {
+            sleep.as_mut().reset(until);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if until <= sleep.deadline() {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(until);
+        }
+    }
+
+    /// The system's resolver (`getaddrinfo`), on a thread for blocking work. Dropping the future abandons the answer;
+    /// a running look-up cannot be stopped and keeps its thread until the system gives up.
+    fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {
+        let host = host.to_owned();
+        async move {
+            let addrs: Vec<_> = tokio::net::lookup_host((host.as_str(), port)).await?.collect();
+            if addrs.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
+            }
+            Ok(addrs)
+        }
+    }
+
+    fn dial(
+        &self,
+        addr: SocketAddr,
+        options: &TcpOptions,
+    ) -> impl Future<Output = io::Result<Transport>> + Send + 'static {
+        let options = options.clone();
+        let hook = self.socket_hook.clone();
+        async move { Ok(Transport::from(dial(addr, &options, hook.as_deref()).await?)) }
+    }
+
+    fn start_tls(
+        &self,
+        transport: Transport,
+        target: &TlsTarget,
+    ) -> impl Future<Output = Result<Transport, TlsError>> + Send + 'static {
+        #[cfg(feature = "tls")]
+        {
+            let connector = Arc::clone(&self.connector);
+            let target = target.clone();
+            async move { connector.connect(transport, target).await }
+        }
+        #[cfg(not(feature = "tls"))]
+        {
+            let _ = (transport, target);
+            std::future::ready(Err(crate::unavailable("built without the feature `tls`")))
+        }
+    }
+}
+
+async fn dial(addr: SocketAddr, options: &TcpOptions, hook: Option<&SocketHook>) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    configure(SockRef::from(&socket), options)?;
+    if let Some(hook) = hook {
+        hook(SockRef::from(&socket))?;
+    }
+    if let Some(local) = options.local_addr {
+        if local.is_ipv4() != addr.is_ipv4() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrNotAvailable,
+                "the local address and the peer's are of different families",
+            ));
+        }
+        socket.bind(SocketAddr::new(local, 0))?;
+    }
+    socket.connect(addr).await
+}
+
+/// Buffers have to be set before the connection is opened: the TCP window scale is fixed by the SYN (RFC 7323).
+fn configure(socket: SockRef<'_>, options: &TcpOptions) -> io::Result<()> {
+    socket.set_tcp_nodelay(options.nodelay)?;
+    if let Some(idle) = options.keepalive {
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.recv_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_differ_also_when_the_system_gives_none() {
+        let (a, b) = (Tokio::new().unwrap(), Tokio::new().unwrap());
+        let seeds = [a.seed(), a.seed(), a.spare_seed(), a.spare_seed(), b.spare_seed()];
+        for (i, one) in seeds.iter().enumerate() {
+            assert!(seeds[..i].iter().all(|other| other != one), "seed {i} came twice");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let tokio = Tokio::new().unwrap();
+        assert!(!format!("{tokio:?}").contains("key"));
+    }
+}
