@@ -1,4 +1,5 @@
-//! What the behaviour tests share: certificates, peers, and transports by hand.
+//! What the behaviour tests share: certificates, transports by hand, peers by hand.
 
 pub mod ca;
 pub mod io;
+pub mod raw;
