@@ -1,4 +1,63 @@
-//! tokio
+//! WebSocket clients as callbacks, for tokio.
+//!
+//! A client owns one connection and keeps it: it dials, upgrades, answers pings, queues what is sent meanwhile, closes
+//! in order, and comes back where that is asked for. What it does with the frames is a `Handler`, of which every
+//! callback has a default.
+//!
+//! ```ignore
+//! use parley_tokio::{Action, BoxError, Client, Frame, Handler};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
+//!         Ok(Action::Push(frame))
+//!     }
+//! }
+//!
+//! let client = Client::builder("ws://127.0.0.1:9001/")?.start(Echo).await?;
+//! client.send_frame(Frame::text("hello")).await?;
+//! client.stop().await?;
+//! let Echo = client.join().await?;
+//! ```
+//!
+//! # What runs where
+//!
+//! `start` spawns one task, `run` is the same client as a future for the user to spawn. Callbacks run inside it, never
+//! two at a time; while one waits, the task goes on to read, write and keep time. Nothing else is spawned, but for two
+//! things that block and go to tokio's threads for such work: the look-up of a name, and, once a client, loading the
+//! trust roots. A look-up that runs cannot be stopped: where an attempt is given up, its answer is dropped when it comes.
+//!
+//! The tokio runtime needs its I/O and time drivers: `enable_all`, as `#[tokio::main]` has it. Time is tokio's, so that
+//! a test may pause and advance it.
+//!
+//! # `wss://`
+//!
+//! TLS is rustls's. By default the operating system's trust roots decide, for the host in the URL; `Tls` adds roots,
+//! a client certificate, another name, another crypto provider, or takes a whole configuration (`rustls` is
+//! re-exported for that, in the version that fits).
+//!
+//! A TLS stream that ends without `close_notify` before the closing handshake is an error, never a clean end: somebody
+//! may have cut it (RFC 8446, section 6.1).
+//!
+//! # Features
+//!
+//! | feature | default | |
+//! |---|---|---|
+//! | `tls` | yes | `wss://`, by rustls; without it such a URL is an error of the builder |
+//! | `ring` | yes | the crypto provider |
+//! | `aws-lc-rs` | | the crypto provider where `ring` is off |
+//! | `webpki-roots` | | adds `Tls::webpki_roots`: Mozilla's trust roots, compiled in |
+//!
+//! With `tls` but neither provider's feature, `Tls` has to be given a provider; with both features it is `ring`. rustls's
+//! process-wide default is neither read nor set.
+//!
+//! # Below the client
+//!
+//! [`Tokio`] and [`Transport`] implement the two traits that the runtime-neutral driver of [`parley_proto`] asks for. They
+//! are for those who write a driver of their own, or who wrap ours: every decision of the protocol is taken above them.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod runtime;
 #[cfg(feature = "tls")]

@@ -39,7 +39,7 @@ pub struct Tokio {
 }
 
 impl Tokio {
-    /// A runtime for one client, with the default [`Tls`] options where the feature `tls` is on.
+    /// A runtime for one client, with the default `Tls` options where the feature `tls` is on.
     ///
     /// # Errors
     ///
