@@ -6,6 +6,8 @@
 mod accept;
 mod error;
 mod extensions;
+mod fields;
+mod head;
 mod tokens;
 mod url;
 
