@@ -8,8 +8,12 @@ mod error;
 mod extensions;
 mod fields;
 mod head;
+mod negotiated;
+mod request;
 mod tokens;
 mod url;
 
 pub use error::{ApiMisuse, HandshakeError, HeadSyntax, HeaderError, SubprotocolError, UrlError, UrlPart};
 pub use extensions::Extension;
+pub use negotiated::Negotiated;
+pub use request::ClientRequest;
