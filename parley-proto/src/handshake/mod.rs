@@ -4,6 +4,8 @@
 //! argument. Every cost is linear in the bytes received, however they are cut.
 
 mod accept;
+mod body;
+mod client;
 mod error;
 mod extensions;
 mod fields;
@@ -13,6 +15,7 @@ mod request;
 mod tokens;
 mod url;
 
+pub use client::{ClientFailure, ClientHandshake, Rejected};
 pub use error::{ApiMisuse, HandshakeError, HeadSyntax, HeaderError, SubprotocolError, UrlError, UrlPart};
 pub use extensions::Extension;
 pub use negotiated::Negotiated;
