@@ -4,6 +4,7 @@ pub mod codec;
 pub mod driver;
 pub mod handshake;
 mod limits;
+mod pool;
 
 pub use limits::{LimitError, Limits};
 

@@ -1,1 +1,26 @@
 //! Frames on the wire: RFC 6455, section 5.
+//!
+//! [`Decoder`] and [`Encoder`] are the two halves of a connection's data path. [`FrameHeader`] and [`apply_mask`]
+//! serve who wants frames and nothing else.
+
+mod close;
+mod decoder;
+mod encoder;
+mod error;
+mod frame;
+mod header;
+mod mask;
+mod opcode;
+mod queue;
+mod utf8;
+
+pub use close::{CloseCode, CloseFrame, CloseFrameError};
+pub use decoder::{Decoder, End};
+pub use encoder::{Encoder, Transmit};
+pub use error::FrameError;
+pub use frame::{Frame, Utf8Bytes};
+pub use header::{FrameHeader, Rsv};
+pub use mask::apply_mask;
+pub use opcode::OpCode;
+pub(crate) use queue::Queue;
+pub use utf8::Utf8Validator;

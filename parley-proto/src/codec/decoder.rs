@@ -1,0 +1,1116 @@
+//! From bytes to messages: RFC 6455, sections 5.2 to 5.6 and 6.2.
+//!
+//! One call walks every whole frame of the window in one loop, in place: header, unmask, UTF-8. Each leaves a span;
+//! then the window is cut once, and the frames that are polled are slices of what was cut off.
+//!
+//! ```text
+//! window   [ frame | frame | frame | unfin ]
+//!            span    span    span    stays at the front of the input
+//! chunk    [-----------------------]          cut off, shared by the frames
+//! ```
+//!
+//! The fragments of a message are joined as they arrive, so that memory follows from the payload and never from their
+//! number: inside the window by moving them up to one another, beyond it in a buffer of the message's own.
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::header::{FIN, LENGTH_16, MASK, MAX_CONTROL, Prefix};
+use super::queue::{Kind, Queue};
+use super::{CloseFrame, Frame, FrameError, OpCode, Utf8Validator, mask, utf8};
+use crate::{Limits, Role, pool};
+
+/// What is cut off below this size in bytes is copied, so that a frame that someone keeps does not keep a window.
+const SMALL_CHUNK: usize = 4 * 1024;
+/// With [`Decoder::set_copy_small`], payloads up to this size in bytes are copied.
+const SMALL_FRAME: usize = 1024;
+/// Payload is unmasked and checked in blocks of this size in bytes, so that the check finds it in the fastest cache.
+const BLOCK: usize = 8 * 1024;
+/// Masking keys have 4 bytes.
+const KEY: usize = 4;
+
+/// How the incoming frames end: nothing comes after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The peer's close frame, with its code and reason if it gave one (section 5.5.1).
+    Close(Option<CloseFrame>),
+    /// The peer broke the protocol or went over a limit: fail the connection (section 7.1.7).
+    Error(FrameError),
+}
+
+/// The message under way, from the header of its first fragment to the end of its last.
+#[derive(Debug)]
+struct Message {
+    kind: Kind,
+    /// What has arrived in windows before this one, or before a control frame.
+    buffer: BytesMut,
+    /// Bytes of payload that its fragments have announced so far; at most the limit.
+    len: usize,
+    fragments: usize,
+    /// Fragments without payload since the last that had some.
+    empty: usize,
+}
+
+/// A fragment whose header is consumed and whose payload is consumed as it arrives.
+#[derive(Clone, Copy, Debug)]
+struct Fragment {
+    fin: bool,
+    /// Turned to the next byte of payload.
+    key: [u8; KEY],
+    /// Bytes of payload that have not arrived.
+    lacks: usize,
+}
+
+/// The incoming half of a connection after the handshake.
+///
+/// Give every piece of input to [`decode`](Self::decode), then [`poll`](Self::poll) until there is nothing, then look
+/// at [`end`](Self::end). How the input is cut makes no difference to what comes out.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use parley_proto::codec::{Decoder, Frame};
+/// use parley_proto::{Limits, Role};
+///
+/// let mut decoder = Decoder::new(Role::Client, &Limits::client());
+/// let mut input = BytesMut::from(&b"\x81\x05Hello\x82\x03ab"[..]);
+/// decoder.decode(&mut input, &mut |_ping| {});
+/// assert_eq!(decoder.poll(), Some(Frame::text("Hello")));
+/// assert_eq!(decoder.poll(), None);
+/// assert_eq!((&input[..], decoder.read_hint()), (&b"\x82\x03ab"[..], 1));
+/// ```
+pub struct Decoder {
+    /// Present only while frames wait.
+    queue: Option<Box<Queue>>,
+    message: Option<Message>,
+    /// Only while a message is under way.
+    fragment: Option<Fragment>,
+    /// Of the unfragmented message at the front of the input: bytes of payload that are unmasked and checked.
+    scanned: usize,
+    /// Of the text under way, in fragments or not.
+    utf8: Utf8Validator,
+    end: Option<Box<End>>,
+    lacking: usize,
+    max_message: usize,
+    max_fragments: usize,
+    max_empty_fragments: usize,
+    /// [`MASK`] if frames have to be masked, which is so if this end is the server (section 5.1), else 0.
+    mask_bit: u8,
+    copy_small: bool,
+    discard: bool,
+}
+
+impl fmt::Debug for Decoder {
+    /// Without payload.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder")
+            .field("backlog", &self.backlog())
+            .field("fragmented", &self.message.is_some())
+            .field("lacking", &self.lacking)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One walk through a window.
+struct Walk<'a> {
+    window: &'a mut [u8],
+    /// Where the frame under the hand starts; what is before it is consumed.
+    at: usize,
+    /// The fragments of the message under way that are joined in the window. Ends at or before `at`.
+    run: Range<usize>,
+    queue: &'a mut Queue,
+    on_ping: &'a mut dyn FnMut(&[u8]),
+    /// Payloads shorter than this are copied.
+    copy_below: usize,
+}
+
+/// Why a step, or a walk, ends.
+enum Stop {
+    /// What is left is the beginning of a frame, or nothing.
+    Incomplete,
+    /// A message that is not in the window is complete. The walk goes on once it is queued.
+    Message(Kind, Bytes),
+    End(End),
+}
+
+impl Decoder {
+    /// The decoder of an endpoint in `role`: servers expect masked frames, clients unmasked ones (section 5.1).
+    ///
+    /// Of the limits it obeys [`message`](Limits::message), [`fragments`](Limits::fragments) and
+    /// [`empty_fragments`](Limits::empty_fragments).
+    #[must_use]
+    pub fn new(role: Role, limits: &Limits) -> Self {
+        Self {
+            queue: None,
+            message: None,
+            fragment: None,
+            scanned: 0,
+            utf8: Utf8Validator::new(),
+            end: None,
+            lacking: 0,
+            max_message: limits.message(),
+            max_fragments: limits.fragments(),
+            max_empty_fragments: limits.empty_fragments(),
+            mask_bit: match role {
+                Role::Server => MASK,
+                Role::Client => 0,
+            },
+            copy_small: false,
+            discard: false,
+        }
+    }
+
+    /// Takes every whole frame off the front of `input`.
+    ///
+    /// What stays there is the beginning of one frame: append what arrives next behind it and call again; its bytes
+    /// must not change in between, for part of them may be unmasked. `on_ping` is called with the payload of each
+    /// ping, in order, so that pongs need not wait for the application to poll (section 5.5.2).
+    ///
+    /// A frame is refused as soon as the bytes show that it breaks a rule, but never by its first byte alone: the
+    /// mask bit, in the second, is looked at before the opcode. A limit is checked on the header; text inside an
+    /// unfinished frame as it arrives.
+    pub fn decode(&mut self, input: &mut BytesMut, on_ping: &mut dyn FnMut(&[u8])) {
+        if self.end.is_some() {
+            input.clear();
+            return;
+        }
+        if input.is_empty() {
+            return;
+        }
+        let mut queue = self.queue.take().unwrap_or_else(pool::queue);
+        queue.compact();
+        loop {
+            let copy_below = if self.copy_small && input.len() >= SMALL_CHUNK { SMALL_FRAME + 1 } else { 0 };
+            let mut walk = Walk {
+                window: &mut input[..],
+                at: 0,
+                run: 0..0,
+                queue: &mut queue,
+                on_ping: &mut *on_ping,
+                copy_below,
+            };
+            let stop = self.walk(&mut walk);
+            let consumed = walk.at;
+            cut(input, consumed, &mut queue);
+            match stop {
+                Stop::Incomplete => break,
+                Stop::Message(kind, payload) => {
+                    queue.push(kind, 0, payload.len(), false);
+                    queue.cut(payload);
+                }
+                Stop::End(end) => {
+                    self.end = Some(Box::new(end));
+                    (self.message, self.fragment, self.scanned, self.lacking) = (None, None, 0, 0);
+                    input.clear();
+                    break;
+                }
+            }
+        }
+        if queue.is_empty() {
+            pool::give_queue(queue);
+        } else {
+            self.queue = Some(queue);
+        }
+    }
+
+    /// The next message, ping or pong.
+    #[inline]
+    pub fn poll(&mut self) -> Option<Frame> {
+        let queue = self.queue.as_deref_mut()?;
+        let frame = queue.pop();
+        if queue.is_empty() {
+            self.release();
+        }
+        frame
+    }
+
+    /// How the frames end, once it is known. It comes after all that [`poll`](Self::poll) still has; input that
+    /// follows is dropped.
+    #[inline]
+    #[must_use]
+    pub fn end(&self) -> Option<&End> {
+        self.end.as_deref()
+    }
+
+    /// Bytes that are decoded and not yet polled: each frame's payload and some 24 bytes of bookkeeping.
+    #[inline]
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.backlog())
+    }
+
+    /// Whether [`poll`](Self::poll) has something.
+    #[inline]
+    #[must_use]
+    pub fn has_frames(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// How many bytes the frame under way lacks; 0: unknown, or none is under way.
+    ///
+    /// It is what the peer has announced, up to [`Limits::message`]: a reason to read more at a time, never to
+    /// reserve all of it.
+    #[inline]
+    #[must_use]
+    pub fn read_hint(&self) -> usize {
+        self.lacking
+    }
+
+    /// Drops the frames that wait, and queues none from now on. They are still parsed and checked:
+    /// [`end`](Self::end) tells how the connection ends, and pings are still reported.
+    pub fn discard_frames(&mut self) {
+        self.discard = true;
+        self.release();
+        if let Some(message) = &mut self.message {
+            message.buffer = BytesMut::new();
+        }
+    }
+
+    /// Whether payloads of up to 1 KiB are copied out of the window. Default off: they are slices of it.
+    ///
+    /// A slice is cheaper, but one that is kept keeps its whole window alive.
+    pub fn set_copy_small(&mut self, on: bool) {
+        self.copy_small = on;
+    }
+
+    /// Gives the queue back.
+    fn release(&mut self) {
+        if let Some(queue) = self.queue.take() {
+            pool::give_queue(queue);
+        }
+    }
+
+    /// Whether a frame that comes next may take the short-cut of [`whole_message`].
+    fn is_between_messages(&self) -> bool {
+        self.message.is_none() && self.scanned == 0 && !self.discard
+    }
+
+    /// Goes through the frames of a window, until what is left is not a whole frame or the window has to be cut.
+    fn walk(&mut self, walk: &mut Walk<'_>) -> Stop {
+        let mut short_cut = self.is_between_messages();
+        loop {
+            if short_cut {
+                let mut at = walk.at;
+                while let Some((kind, start, len)) = whole_message(&walk.window[at..], self.mask_bit) {
+                    if len > self.max_message {
+                        break;
+                    }
+                    let (header, payload) = walk.window[at..at + start + len].split_at_mut(start);
+                    if self.open_whole(kind, header, payload).is_err() {
+                        walk.at = at;
+                        return Stop::End(End::Error(FrameError::InvalidUtf8));
+                    }
+                    walk.queue.push(kind, at + start, len, len < walk.copy_below);
+                    at += start + len;
+                }
+                walk.at = at;
+            }
+            match self.step(walk) {
+                Ok(None) => short_cut = self.is_between_messages(),
+                Ok(Some(stop)) => {
+                    self.spill(walk);
+                    return stop;
+                }
+                Err(error) => return Stop::End(End::Error(error)),
+            }
+        }
+    }
+
+    /// Unmasks the payload of a whole message, and checks it if it is text. `header` ends with the masking key.
+    #[inline]
+    fn open_whole(&mut self, kind: Kind, header: &[u8], payload: &mut [u8]) -> Result<(), FrameError> {
+        if payload.len() > BLOCK {
+            let key = self.key(header);
+            self.open(kind, key, payload)?;
+            return self.utf8.finish();
+        }
+        let ascii = match header.last_chunk() {
+            Some(key) if self.mask_bit != 0 => mask::unmask_is_ascii(*key, payload),
+            _ => kind == Kind::Text && utf8::is_short_ascii(payload),
+        };
+        if ascii || kind != Kind::Text { Ok(()) } else { utf8::check(payload) }
+    }
+
+    /// The key at the end of a header; zeros, which change nothing, in frames that are not masked.
+    fn key(&self, header: &[u8]) -> [u8; KEY] {
+        match header.last_chunk() {
+            Some(key) if self.mask_bit != 0 => *key,
+            _ => [0; KEY],
+        }
+    }
+
+    /// Unmasks the next bytes of a message, and checks them if it is text. `key` is turned to the first of them.
+    fn open(&mut self, kind: Kind, key: [u8; KEY], payload: &mut [u8]) -> Result<(), FrameError> {
+        // The key needs no turning from block to block.
+        const { assert!(BLOCK % KEY == 0) };
+        match (kind, self.mask_bit) {
+            (Kind::Text, 0) => self.utf8.feed(payload)?,
+            (Kind::Text, _) => {
+                for block in payload.chunks_mut(BLOCK) {
+                    let ascii = mask::unmask_is_ascii(key, block);
+                    if !(ascii && self.utf8.is_boundary()) {
+                        self.utf8.feed(block)?;
+                    }
+                }
+            }
+            (_, 0) => {}
+            _ => mask::apply_mask(key, 0, payload),
+        }
+        Ok(())
+    }
+
+    /// Any one frame, or the part of it that is here. `None`: it is consumed, go on.
+    #[inline(never)]
+    fn step(&mut self, walk: &mut Walk<'_>) -> Result<Option<Stop>, FrameError> {
+        if let Some(fragment) = self.fragment {
+            return self.step_fragment(walk, fragment);
+        }
+        self.lacking = 0;
+        let rest = &walk.window[walk.at..];
+        let [first, second, extended @ ..] = rest else { return Ok(Some(Stop::Incomplete)) };
+        let prefix = self.vet(*first, *second)?;
+        let Some((payload_len, extended)) = prefix.payload_len(extended)? else { return Ok(Some(Stop::Incomplete)) };
+        let before = self.message.as_ref().map_or(0, |message| message.len);
+        // A control frame is held by 125 bytes, not by the limit of messages.
+        let (before, limit) = if prefix.opcode.is_control() { (0, MAX_CONTROL) } else { (before, self.max_message) };
+        let len = payload_within(payload_len, before, limit)?;
+        let start = Prefix::LEN + extended + if prefix.masked { KEY } else { 0 };
+        let Some(header) = rest.get(..start) else { return Ok(Some(Stop::Incomplete)) };
+        let key = self.key(header);
+
+        match prefix.opcode {
+            OpCode::Close | OpCode::Ping | OpCode::Pong => self.step_control(walk, prefix.opcode, key, start, len),
+            opcode @ (OpCode::Text | OpCode::Binary) if prefix.fin && !self.discard => {
+                let kind = if opcode == OpCode::Text { Kind::Text } else { Kind::Binary };
+                self.step_whole(walk, kind, key, start, len)
+            }
+            opcode => {
+                let message = self.message.get_or_insert_with(|| Message {
+                    kind: if opcode == OpCode::Text { Kind::Text } else { Kind::Binary },
+                    buffer: BytesMut::new(),
+                    len: 0,
+                    fragments: 0,
+                    empty: 0,
+                });
+                // `payload_within` and `vet` have held the sums against the limits.
+                message.len += len;
+                message.fragments += 1;
+                message.empty = if len == 0 { message.empty + 1 } else { 0 };
+                // What `discard_frames` found unfinished at the front of the input is unmasked as far as `scanned`.
+                let scanned = std::mem::take(&mut self.scanned);
+                walk.at += start + scanned;
+                let fragment = Fragment { fin: prefix.fin, key: mask::rotated(key, scanned), lacks: len - scanned };
+                self.step_fragment(walk, fragment)
+            }
+        }
+    }
+
+    /// All that the first two bytes can be refused for.
+    fn vet(&self, first: u8, second: u8) -> Result<Prefix, FrameError> {
+        // Section 5.1, and before the opcode: it binds control frames as well.
+        match (second & MASK, self.mask_bit) {
+            (0, MASK) => return Err(FrameError::MaskMissing),
+            (MASK, 0) => return Err(FrameError::MaskUnexpected),
+            _ => {}
+        }
+        let prefix = Prefix::decode(first, second)?;
+        if !prefix.rsv.is_none() {
+            return Err(FrameError::ReservedBits);
+        }
+        if prefix.opcode.is_control() {
+            return Ok(prefix);
+        }
+        // Section 5.4: fragments of one message are not interleaved with those of another.
+        match (&self.message, prefix.opcode) {
+            (None, OpCode::Continuation) => return Err(FrameError::UnexpectedContinuation),
+            (Some(_), OpCode::Text | OpCode::Binary) => return Err(FrameError::ExpectedContinuation),
+            _ => {}
+        }
+        if let Some(message) = &self.message {
+            if message.fragments >= self.max_fragments {
+                return Err(FrameError::TooManyFragments { limit: self.max_fragments });
+            }
+            if prefix.length == 0 && message.empty >= self.max_empty_fragments {
+                return Err(FrameError::TooManyEmptyFragments { limit: self.max_empty_fragments });
+            }
+        }
+        Ok(prefix)
+    }
+
+    /// A control frame, which may come between the fragments of a message (section 5.4).
+    fn step_control(
+        &mut self,
+        walk: &mut Walk<'_>,
+        opcode: OpCode,
+        key: [u8; KEY],
+        start: usize,
+        len: usize,
+    ) -> Result<Option<Stop>, FrameError> {
+        let start = walk.at + start;
+        let present = walk.window.len() - start;
+        if present < len {
+            self.lacking = len - present;
+            return Ok(Some(Stop::Incomplete));
+        }
+        // Fragments that follow would be moved up over this frame's payload.
+        self.spill(walk);
+        let payload = &mut walk.window[start..start + len];
+        mask::apply_mask(key, 0, payload);
+        let kind = match opcode {
+            OpCode::Ping => {
+                (walk.on_ping)(payload);
+                Kind::Ping
+            }
+            OpCode::Pong => Kind::Pong,
+            _ => return Ok(Some(Stop::End(End::Close(CloseFrame::decode(payload)?)))),
+        };
+        if !self.discard {
+            walk.queue.push(kind, start, len, len < walk.copy_below);
+        }
+        walk.at = start + len;
+        Ok(None)
+    }
+
+    /// A message in one frame: it stays in the input until it is whole, so that it can be cut out of it.
+    fn step_whole(
+        &mut self,
+        walk: &mut Walk<'_>,
+        kind: Kind,
+        key: [u8; KEY],
+        start: usize,
+        len: usize,
+    ) -> Result<Option<Stop>, FrameError> {
+        let start = walk.at + start;
+        let present = len.min(walk.window.len() - start);
+        let payload = &mut walk.window[start + self.scanned..start + present];
+        self.open(kind, mask::rotated(key, self.scanned), payload)?;
+        if present < len {
+            self.scanned = present;
+            self.lacking = len - present;
+            return Ok(Some(Stop::Incomplete));
+        }
+        self.scanned = 0;
+        self.utf8.finish()?;
+        walk.queue.push(kind, start, len, len < walk.copy_below);
+        walk.at = start + len;
+        Ok(None)
+    }
+
+    /// Payload of a fragment, from `walk.at` on: it joins what came before.
+    fn step_fragment(&mut self, walk: &mut Walk<'_>, mut fragment: Fragment) -> Result<Option<Stop>, FrameError> {
+        let Some(mut message) = self.message.take() else { return Ok(None) };
+        let present = fragment.lacks.min(walk.window.len() - walk.at);
+        let arrived = walk.at..walk.at + present;
+        self.open(message.kind, fragment.key, &mut walk.window[arrived.clone()])?;
+        walk.at = arrived.end;
+        if self.discard {
+            // Checked, and that is all.
+        } else if !message.buffer.is_empty() {
+            message.buffer.extend_from_slice(&walk.window[arrived]);
+        } else if walk.run.is_empty() {
+            walk.run = arrived;
+        } else {
+            walk.window.copy_within(arrived, walk.run.end);
+            walk.run.end += present;
+        }
+
+        fragment.lacks -= present;
+        fragment.key = mask::rotated(fragment.key, present);
+        self.lacking = fragment.lacks;
+        if fragment.lacks > 0 {
+            (self.message, self.fragment) = (Some(message), Some(fragment));
+            return Ok(Some(Stop::Incomplete));
+        }
+        self.fragment = None;
+        if !fragment.fin {
+            self.message = Some(message);
+            return Ok(None);
+        }
+        self.utf8.finish()?;
+        if self.discard {
+            return Ok(None);
+        }
+        if !message.buffer.is_empty() {
+            return Ok(Some(Stop::Message(message.kind, message.buffer.freeze())));
+        }
+        let run = std::mem::take(&mut walk.run);
+        walk.queue.push(message.kind, run.start, run.len(), run.len() < walk.copy_below);
+        Ok(None)
+    }
+
+    /// Moves the fragments that are joined in the window to the message's own buffer.
+    fn spill(&mut self, walk: &mut Walk<'_>) {
+        let run = std::mem::take(&mut walk.run);
+        if let Some(message) = &mut self.message {
+            message.buffer.extend_from_slice(&walk.window[run]);
+        }
+    }
+}
+
+/// The short-cut for the frame that nearly all of them are: a message in one piece, of up to 65535 bytes, all of it
+/// in `rest`. Returns where its payload starts and how long it is.
+///
+/// `None` says nothing: the frame may be of another kind, unfinished, or wrong.
+#[inline]
+fn whole_message(rest: &[u8], mask_bit: u8) -> Option<(Kind, usize, usize)> {
+    const TEXT: u8 = FIN | OpCode::Text.bits();
+    const BINARY: u8 = FIN | OpCode::Binary.bits();
+    let [first, second, extended @ ..] = rest else { return None };
+    let kind = match *first {
+        TEXT => Kind::Text,
+        BINARY => Kind::Binary,
+        _ => return None,
+    };
+    let length = second ^ mask_bit;
+    let (len, start) = if usize::from(length) <= MAX_CONTROL {
+        (usize::from(length), Prefix::LEN)
+    } else if length == LENGTH_16 {
+        let len = usize::from(u16::from_be_bytes(*extended.first_chunk()?));
+        if len <= MAX_CONTROL {
+            return None;
+        }
+        (len, Prefix::LEN + 2)
+    } else {
+        return None;
+    };
+    let start = if mask_bit != 0 { start + KEY } else { start };
+    if rest.len() < start + len {
+        return None;
+    }
+    Some((kind, start, len))
+}
+
+/// The payload length of a frame that follows `before` bytes of the same message, as a size in memory.
+///
+/// The only place where a length from the wire becomes a `usize`: what is within the limit fits.
+fn payload_within(payload_len: u64, before: usize, limit: usize) -> Result<usize, FrameError> {
+    match usize::try_from(payload_len) {
+        Ok(len) if len <= limit.saturating_sub(before) => Ok(len),
+        _ => Err(FrameError::MessageTooBig { limit }),
+    }
+}
+
+/// Takes what is consumed off the front of `input`, as the chunk of the frames that lie in it.
+fn cut(input: &mut BytesMut, consumed: usize, queue: &mut Queue) {
+    if !queue.has_uncut() {
+        input.advance(consumed);
+    } else if consumed < SMALL_CHUNK {
+        queue.cut(Bytes::copy_from_slice(&input[..consumed]));
+        input.advance(consumed);
+    } else {
+        queue.cut(input.split_to(consumed).freeze());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{CloseCode, Encoder, FrameHeader, Rsv};
+    use proptest::prelude::*;
+
+    const HELLO: [u8; 5] = *b"Hello";
+    const MASKED_HELLO: &[u8] = &[0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58];
+
+    fn client() -> Decoder {
+        Decoder::new(Role::Client, &Limits::client())
+    }
+
+    fn server() -> Decoder {
+        Decoder::new(Role::Server, &Limits::server())
+    }
+
+    /// All that comes out of a decoder.
+    #[derive(Debug, Default, PartialEq)]
+    struct Outcome {
+        frames: Vec<Frame>,
+        pings: Vec<Vec<u8>>,
+        end: Option<End>,
+    }
+
+    impl Outcome {
+        fn frames(frames: impl IntoIterator<Item = Frame>) -> Self {
+            Self { frames: frames.into_iter().collect(), ..Self::default() }
+        }
+
+        fn error(error: FrameError) -> Self {
+            Self { end: Some(End::Error(error)), ..Self::default() }
+        }
+    }
+
+    /// Feeds `chunks` and polls after every one that `polls` says so for, and at last.
+    fn decoded<'a>(
+        mut decoder: Decoder,
+        chunks: impl IntoIterator<Item = &'a [u8]>,
+        mut polls: impl FnMut() -> bool,
+    ) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut input = BytesMut::new();
+        for chunk in chunks {
+            input.extend_from_slice(chunk);
+            decoder.decode(&mut input, &mut |ping| outcome.pings.push(ping.to_vec()));
+            assert_eq!(decoder.has_frames(), decoder.backlog() > 0);
+            if polls() {
+                outcome.frames.extend(std::iter::from_fn(|| decoder.poll()));
+            }
+        }
+        outcome.frames.extend(std::iter::from_fn(|| decoder.poll()));
+        assert_eq!((decoder.backlog(), decoder.has_frames()), (0, false));
+        outcome.end = decoder.end().cloned();
+        outcome
+    }
+
+    /// At once, and byte by byte.
+    #[track_caller]
+    fn assert_decodes(new: impl Fn() -> Decoder, bytes: &[u8], expected: &Outcome) {
+        assert_eq!(&decoded(new(), [bytes], || true), expected, "at once");
+        assert_eq!(&decoded(new(), bytes.chunks(1), || true), expected, "byte by byte");
+        assert_eq!(&decoded(new(), bytes.chunks(1), || false), expected, "byte by byte, polled at last");
+    }
+
+    fn frame(fin: bool, opcode: OpCode, key: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
+        let header = FrameHeader { fin, rsv: Rsv::NONE, opcode, masking_key: key, payload_len: payload.len() as u64 };
+        let mut out = Vec::new();
+        header.encode(&mut out);
+        let start = out.len();
+        out.extend_from_slice(payload);
+        mask::apply_mask(key.unwrap_or_default(), 0, &mut out[start..]);
+        out
+    }
+
+    fn unmasked(fin: bool, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
+        frame(fin, opcode, None, payload)
+    }
+
+    /// Section 5.7.
+    #[test]
+    fn the_examples_of_the_rfc() {
+        let text = Outcome::frames([Frame::text("Hello")]);
+        assert_decodes(client, &[0x81, 0x05, 0x48, 0x65, 0x6C, 0x6C, 0x6F], &text);
+        assert_decodes(server, MASKED_HELLO, &text);
+        assert_decodes(client, &[0x01, 0x03, 0x48, 0x65, 0x6C, 0x80, 0x02, 0x6C, 0x6F], &text);
+        let ping = Outcome { pings: vec![HELLO.to_vec()], ..Outcome::frames([Frame::ping("Hello")]) };
+        assert_decodes(client, &[0x89, 0x05, 0x48, 0x65, 0x6C, 0x6C, 0x6F], &ping);
+        let pong = [0x8A, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58];
+        assert_decodes(server, &pong, &Outcome::frames([Frame::pong("Hello")]));
+        let binary = |header: &[u8], len| ([header, &vec![7; len]].concat(), Outcome::frames([vec![7; len].into()]));
+        let (bytes, expected) = binary(&[0x82, 0x7E, 0x01, 0x00], 256);
+        assert_decodes(client, &bytes, &expected);
+        let (bytes, expected) = binary(&[0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0], 65536);
+        assert_decodes(client, &bytes, &expected);
+    }
+
+    #[test]
+    fn all_lengths_around_the_boundaries_are_decoded() {
+        for len in [0, 1, 2, 125, 126, 127, 4095, 4096, 8191, 8192, 8193, 20_000, 65535, 65536, 65537] {
+            let payload = vec![b'x'; len];
+            for opcode in [OpCode::Text, OpCode::Binary] {
+                let expected = match opcode {
+                    OpCode::Text => Frame::text(String::from_utf8(payload.clone()).unwrap()),
+                    _ => Frame::binary(payload.clone()),
+                };
+                let expected = Outcome::frames([expected.clone(), expected]);
+                let plain = unmasked(true, opcode, &payload).repeat(2);
+                assert_eq!(decoded(client(), [&plain[..]], || true), expected);
+                assert_eq!(decoded(client(), plain.chunks(1000), || true), expected);
+                let masked = frame(true, opcode, Some([1, 2, 3, 4]), &payload).repeat(2);
+                assert_eq!(decoded(server(), [&masked[..]], || true), expected);
+                assert_eq!(decoded(server(), masked.chunks(1001), || true), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn every_fault_is_an_error_of_its_own() {
+        let cases: [(&[u8], FrameError); 18] = [
+            (&[0xC1, 0x00], FrameError::ReservedBits),
+            (&[0xA9, 0x00], FrameError::ReservedBits),
+            (&[0x83, 0x00], FrameError::ReservedOpCode(0x3)),
+            (&[0x8B, 0x00], FrameError::ReservedOpCode(0xB)),
+            (&[0x81, 0x80], FrameError::MaskUnexpected),
+            // The mask bit comes first, also in control frames and with a reserved opcode.
+            (&[0x88, 0x82], FrameError::MaskUnexpected),
+            (&[0x8B, 0x80], FrameError::MaskUnexpected),
+            (&[0x81, 126, 0, 125], FrameError::LengthNotMinimal),
+            (&[0x81, 127, 0, 0, 0, 0, 0, 0], FrameError::LengthNotMinimal),
+            (&[0x81, 127, 0x80], FrameError::LengthOverflow),
+            (&[0x09, 0x00], FrameError::ControlFragmented),
+            (&[0x89, 126], FrameError::ControlTooLong),
+            (&[0x80, 0x00], FrameError::UnexpectedContinuation),
+            (&[0x00, 0x00], FrameError::UnexpectedContinuation),
+            (&[0x01, 0x00, 0x82, 0x00], FrameError::ExpectedContinuation),
+            (&[0x81, 0x05, b'a', 0xFF], FrameError::InvalidUtf8),
+            (&[0x88, 0x01, 0x03], FrameError::ClosePayloadTruncated),
+            (&[0x88, 0x02, 0x03, 0xED], FrameError::CloseCodeInvalid(1005)),
+        ];
+        for (bytes, error) in cases {
+            assert_decodes(client, bytes, &Outcome::error(error));
+            let early = decoded(client(), [&bytes[..bytes.len() - 1]], || true);
+            assert_eq!(early, Outcome::default(), "{error} shows in the last byte");
+        }
+        assert_decodes(server, &[0x81, 0x05], &Outcome::error(FrameError::MaskMissing));
+        assert_decodes(server, &[0x89, 0x05], &Outcome::error(FrameError::MaskMissing));
+        assert_decodes(client, &[0x88, 0x03, 0x03, 0xE8, 0xFF], &Outcome::error(FrameError::InvalidUtf8));
+    }
+
+    #[test]
+    fn frames_before_a_fault_are_delivered_and_nothing_after_it() {
+        let bytes = [&b"\x81\x01a\x89\x01p\x83\x00"[..], b"\x81\x01b"].concat();
+        let expected = Outcome {
+            frames: vec![Frame::text("a"), Frame::ping("p")],
+            pings: vec![b"p".to_vec()],
+            end: Some(End::Error(FrameError::ReservedOpCode(0x3))),
+        };
+        assert_decodes(client, &bytes, &expected);
+    }
+
+    #[test]
+    fn a_close_frame_ends_the_frames_also_inside_a_message() {
+        let bytes = b"\x01\x03Hel\x88\x05\x03\xE9bye\x80\x02lo\x81\x01x";
+        let close = CloseFrame::new(CloseCode::GOING_AWAY, "bye").unwrap();
+        assert_decodes(client, bytes, &Outcome { end: Some(End::Close(Some(close))), ..Outcome::default() });
+        assert_decodes(client, b"\x88\x00", &Outcome { end: Some(End::Close(None)), ..Outcome::default() });
+    }
+
+    #[test]
+    fn control_frames_may_come_between_fragments() {
+        let bytes = b"\x01\x03Hel\x89\x02p1\x00\x00\x8A\x02p2\x00\x02lo\x89\x00\x80\x01!\x81\x01a";
+        let frames = [Frame::ping("p1"), Frame::pong("p2"), Frame::ping(""), Frame::text("Hello!"), Frame::text("a")];
+        let expected = Outcome { pings: vec![b"p1".to_vec(), vec![]], ..Outcome::frames(frames) };
+        assert_decodes(client, bytes, &expected);
+    }
+
+    #[test]
+    fn text_may_be_cut_inside_a_character() {
+        let bytes = b"\x01\x02\xE2\x82\x80\x01\xAC";
+        assert_decodes(client, bytes, &Outcome::frames([Frame::text("\u{20AC}")]));
+        assert_decodes(client, b"\x01\x02\xE2\x82\x80\x00", &Outcome::error(FrameError::InvalidUtf8));
+        assert_decodes(client, b"\x81\x02\xE2\x82", &Outcome::error(FrameError::InvalidUtf8));
+        // The state of one message does not leak into the next.
+        assert_decodes(client, b"\x02\x01\xE2\x80\x00\x81\x01a", &Outcome::frames([vec![0xE2].into(), "a".into()]));
+    }
+
+    #[test]
+    fn the_message_limit_is_inclusive_and_read_off_the_header() {
+        let limits = Limits::client().with_message(1000).unwrap();
+        let new = || Decoder::new(Role::Client, &limits);
+        let too_big = Outcome::error(FrameError::MessageTooBig { limit: 1000 });
+        for len in [999, 1000] {
+            let expected = Outcome::frames([Frame::binary(vec![0; len])]);
+            assert_decodes(new, &unmasked(true, OpCode::Binary, &vec![0; len]), &expected);
+            let halves =
+                [unmasked(false, OpCode::Binary, &[0; 500]), unmasked(true, OpCode::Continuation, &vec![0; len - 500])];
+            assert_decodes(new, &halves.concat(), &expected);
+        }
+        assert_decodes(new, &[0x82, 126, 0x03, 0xE9], &too_big);
+        assert_decodes(new, &unmasked(true, OpCode::Binary, &[0; 1001]), &too_big);
+        assert_decodes(new, &[0x82, 127, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF], &too_big);
+        let sum = [unmasked(false, OpCode::Binary, &[0; 500]), vec![0x80, 126, 0x01, 0xF5]].concat();
+        assert_decodes(new, &sum, &too_big);
+        let sum = [unmasked(false, OpCode::Binary, &[0; 1]), vec![0x80, 127, 0x7F]].concat();
+        let sum = [sum, vec![0xFF; 7]].concat();
+        assert_decodes(new, &sum, &too_big);
+    }
+
+    #[test]
+    fn a_control_frame_is_not_held_by_the_message_limit() {
+        let limits = Limits::client().with_message(1).unwrap();
+        let pong = unmasked(true, OpCode::Pong, &[0; 125]);
+        assert_decodes(|| Decoder::new(Role::Client, &limits), &pong, &Outcome::frames([Frame::pong(vec![0; 125])]));
+    }
+
+    #[test]
+    fn fragments_are_counted() {
+        let limits = Limits::client().with_fragments(4).unwrap().with_empty_fragments(2).unwrap();
+        let new = || Decoder::new(Role::Client, &limits);
+        let message = |fragments: &[&[u8]]| {
+            let last = fragments.len() - 1;
+            let opcode = |i| if i == 0 { OpCode::Binary } else { OpCode::Continuation };
+            fragments.iter().enumerate().flat_map(|(i, part)| unmasked(i == last, opcode(i), part)).collect::<Vec<_>>()
+        };
+        assert_decodes(new, &message(&[&b"a"[..]; 4]), &Outcome::frames([b"aaaa".to_vec().into()]));
+        assert_decodes(new, &message(&[&b"a"[..]; 5]), &Outcome::error(FrameError::TooManyFragments { limit: 4 }));
+        assert_decodes(new, &message(&[b"", b"", b"a", b""]), &Outcome::frames([b"a".to_vec().into()]));
+        let error = FrameError::TooManyEmptyFragments { limit: 2 };
+        assert_decodes(new, &message(&[b"a", b"", b"", b""]), &Outcome::error(error));
+    }
+
+    #[test]
+    fn nothing_is_reserved_for_an_announced_length() {
+        let limits = Limits::client().with_message(1 << 40).unwrap();
+        for first in [0x82, 0x02] {
+            let mut decoder = Decoder::new(Role::Client, &limits);
+            let mut input = BytesMut::from(&[first, 127, 0, 0, 0, 1, 0, 0, 0, 0, 7][..]);
+            let capacity = input.capacity();
+            decoder.decode(&mut input, &mut |_| {});
+            assert_eq!(decoder.read_hint(), (1 << 32) - 1);
+            assert!(input.capacity() <= capacity);
+            let held = decoder.message.as_ref().map_or(0, |message| message.buffer.capacity());
+            assert!(held < 100);
+        }
+    }
+
+    #[test]
+    fn memory_follows_from_the_payload_and_not_from_the_number_of_fragments() {
+        let mut decoder = client();
+        let mut input = BytesMut::from(&b"\x02\x00"[..]);
+        decoder.decode(&mut input, &mut |_| {});
+        for _ in 0..100_000 {
+            input.extend_from_slice(b"\x00\x01a");
+            decoder.decode(&mut input, &mut |_| {});
+        }
+        let message = decoder.message.as_ref().unwrap();
+        assert_eq!(message.buffer.len(), 100_000);
+        assert!(message.buffer.capacity() <= 200_000);
+    }
+
+    #[test]
+    fn the_hint_tells_what_the_frame_under_way_lacks() {
+        let mut decoder = client();
+        let mut input = BytesMut::new();
+        for (bytes, hint) in [
+            (&b"\x82"[..], 0),
+            (b"\x05ab", 3),
+            (b"cde", 0),
+            (b"\x89\x03", 3),
+            (b"abc\x02\x04a", 3),
+            (b"bcd\x80\x02", 2),
+            (b"ef", 0),
+        ] {
+            input.extend_from_slice(bytes);
+            decoder.decode(&mut input, &mut |_| {});
+            assert_eq!(decoder.read_hint(), hint, "after {bytes:?}");
+        }
+    }
+
+    #[test]
+    fn an_unfinished_message_stays_at_the_front_and_is_cut_out_without_a_copy() {
+        let mut input = BytesMut::with_capacity(64 * 1024);
+        let masked = frame(true, OpCode::Binary, Some([1, 2, 3, 4]), &[9; 10_000]);
+        let mut decoder = server();
+        input.extend_from_slice(&masked[..6000]);
+        decoder.decode(&mut input, &mut |_| {});
+        assert_eq!(input.len(), 6000);
+        input.extend_from_slice(&masked[6000..]);
+        let address = input[8..].as_ptr();
+        decoder.decode(&mut input, &mut |_| {});
+        let payload = decoder.poll().unwrap().into_payload();
+        assert_eq!((payload.as_ptr(), &payload[..]), (address, &[9; 10_000][..]));
+        assert!(input.is_empty());
+    }
+
+    #[test]
+    fn small_frames_can_be_kept_without_their_window() {
+        let mut decoder = client();
+        decoder.set_copy_small(true);
+        let mut window = BytesMut::with_capacity(64 * 1024);
+        window.extend_from_slice(&unmasked(true, OpCode::Text, &[b'a'; 1024]).repeat(8));
+        decoder.decode(&mut window, &mut |_| {});
+        let kept: Vec<_> = std::iter::from_fn(|| decoder.poll()).collect();
+        assert_eq!(kept.len(), 8);
+        assert!(window.try_reclaim(64 * 1024));
+    }
+
+    #[test]
+    fn a_small_read_does_not_keep_the_window() {
+        let mut decoder = client();
+        let mut window = BytesMut::with_capacity(64 * 1024);
+        window.extend_from_slice(b"\x81\x05Hello\x82\x01a");
+        decoder.decode(&mut window, &mut |_| {});
+        assert!(window.try_reclaim(64 * 1024));
+        assert_eq!(decoder.poll(), Some(Frame::text("Hello")));
+    }
+
+    #[test]
+    fn the_backlog_counts_payload_and_bookkeeping() {
+        let mut decoder = client();
+        let mut input = BytesMut::from(&b"\x81\x05Hello\x82\x00"[..]);
+        decoder.decode(&mut input, &mut |_| {});
+        let bookkeeping = (decoder.backlog() - 5) / 2;
+        assert!((8..=24).contains(&bookkeeping));
+        decoder.poll();
+        assert_eq!(decoder.backlog(), bookkeeping);
+        decoder.poll();
+        assert_eq!(decoder.backlog(), 0);
+    }
+
+    #[test]
+    fn discarded_frames_are_still_checked() {
+        let start =
+            [&unmasked(true, OpCode::Text, b"first")[..], &unmasked(true, OpCode::Text, &[b'x'; 50])[..20]].concat();
+        for (rest, end) in [
+            (&b"\x89\x01p\x01\x01a\x80\x01b\x88\x00"[..], End::Close(None)),
+            (b"\x81\x01\xFF", End::Error(FrameError::InvalidUtf8)),
+            (b"\x00\x00", End::Error(FrameError::UnexpectedContinuation)),
+        ] {
+            let mut decoder = client();
+            let mut input = BytesMut::from(&start[..]);
+            decoder.decode(&mut input, &mut |_| {});
+            decoder.discard_frames();
+            assert_eq!((decoder.backlog(), decoder.poll()), (0, None));
+            input.extend_from_slice(&[b'x'; 32]);
+            input.extend_from_slice(rest);
+            let mut pings = 0;
+            decoder.decode(&mut input, &mut |_| pings += 1);
+            assert_eq!(decoder.poll(), None);
+            assert_eq!(decoder.end(), Some(&end));
+            assert_eq!(pings, usize::from(end == End::Close(None)));
+        }
+    }
+
+    #[test]
+    fn a_discarded_message_is_consumed_as_it_arrives() {
+        let mut decoder = server();
+        decoder.discard_frames();
+        let masked = frame(true, OpCode::Text, Some([1, 2, 3, 4]), &[b'a'; 1000]);
+        let mut input = BytesMut::new();
+        for chunk in masked.chunks(7) {
+            input.extend_from_slice(chunk);
+            decoder.decode(&mut input, &mut |_| {});
+            assert!(input.len() < 14);
+        }
+        assert_eq!((decoder.end(), decoder.read_hint(), decoder.message.is_none()), (None, 0, true));
+    }
+
+    #[test]
+    fn the_decoder_is_small_and_at_rest_holds_nothing() {
+        assert!(size_of::<Decoder>() <= 200, "{}", size_of::<Decoder>());
+        let mut decoder = client();
+        let mut input = BytesMut::from(&b"\x01\x03Hel\x80\x02lo"[..]);
+        decoder.decode(&mut input, &mut |_| {});
+        decoder.poll();
+        assert!(decoder.queue.is_none() && decoder.message.is_none());
+    }
+
+    /// Pieces of streams, right and wrong.
+    fn piece(masked: bool) -> impl Strategy<Value = Vec<u8>> {
+        let key = any::<[u8; 4]>().prop_map(move |key| masked.then_some(key));
+        let opcode = prop::sample::select(vec![
+            OpCode::Text,
+            OpCode::Text,
+            OpCode::Binary,
+            OpCode::Continuation,
+            OpCode::Continuation,
+            OpCode::Ping,
+            OpCode::Pong,
+        ]);
+        let payload = prop_oneof![
+            4 => ".{0,60}".prop_map(String::into_bytes),
+            1 => prop::collection::vec(any::<u8>(), 0..20),
+            1 => (100usize..140).prop_map(|len| vec![b'x'; len]),
+            1 => (9000usize..9020).prop_map(|len| "\u{E9}\u{20AC}".repeat(len / 5).into_bytes()),
+        ];
+        let sound = (any::<bool>(), opcode, key, payload).prop_map(|(fin, opcode, key, mut payload)| {
+            if opcode.is_control() {
+                payload.truncate(MAX_CONTROL);
+            }
+            frame(fin || opcode.is_control(), opcode, key, &payload)
+        });
+        let close =
+            any::<[u8; 4]>().prop_map(move |key| frame(true, OpCode::Close, masked.then_some(key), b"\x03\xE8bye"));
+        prop_oneof![40 => sound, 1 => close, 1 => prop::collection::vec(any::<u8>(), 1..20)]
+    }
+
+    /// Messages in fragments, with control frames between them, and what they amount to.
+    fn conversation(masked: bool) -> impl Strategy<Value = (Vec<u8>, Vec<Frame>)> {
+        let payload = prop_oneof![4 => ".{0,50}", 1 => "[a-z\u{E9}\u{20AC}]{4000,5000}"];
+        let cuts = prop::collection::vec(any::<prop::sample::Index>(), 0..4);
+        let control = prop::option::of((any::<bool>(), prop::collection::vec(any::<u8>(), 0..30)));
+        let message = (any::<bool>(), payload, cuts, control, any::<[u8; 4]>());
+        prop::collection::vec(message, 0..12).prop_map(move |messages| {
+            let (mut bytes, mut frames) = (Vec::new(), Vec::new());
+            for (text, payload, cuts, control, key) in messages {
+                let key = masked.then_some(key);
+                let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.index(payload.len() + 1)).collect();
+                cuts.sort_unstable();
+                cuts.push(payload.len());
+                let mut start = 0;
+                for (i, &end) in cuts.iter().enumerate() {
+                    let opcode = match (i, text) {
+                        (0, true) => OpCode::Text,
+                        (0, false) => OpCode::Binary,
+                        _ => OpCode::Continuation,
+                    };
+                    bytes.extend(frame(i + 1 == cuts.len(), opcode, key, &payload.as_bytes()[start..end]));
+                    start = end;
+                    if let (Some((ping, payload)), 0) = (&control, i) {
+                        let opcode = if *ping { OpCode::Ping } else { OpCode::Pong };
+                        bytes.extend(frame(true, opcode, key, payload));
+                    }
+                }
+                let message = if text { Frame::text(payload) } else { Frame::binary(payload) };
+                let control =
+                    control.map(|(ping, payload)| if ping { Frame::ping(payload) } else { Frame::pong(payload) });
+                if cuts.len() == 1 {
+                    frames.push(message);
+                    frames.extend(control);
+                } else {
+                    frames.extend(control);
+                    frames.push(message);
+                }
+            }
+            (bytes, frames)
+        })
+    }
+
+    fn new(masked: bool, copy_small: bool) -> Decoder {
+        let mut decoder = if masked { server() } else { client() };
+        decoder.set_copy_small(copy_small);
+        decoder
+    }
+
+    /// `bytes`, cut into pieces of `sizes`, over and over.
+    fn chunked<'a>(bytes: &'a [u8], sizes: &'a [usize]) -> impl Iterator<Item = &'a [u8]> {
+        let (mut rest, mut sizes) = (bytes, sizes.iter().cycle());
+        std::iter::from_fn(move || {
+            let (chunk, after) = rest.split_at((*sizes.next()?).min(rest.len()));
+            rest = after;
+            (!chunk.is_empty()).then_some(chunk)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_survives_fragments_masks_and_chunks(
+            (masked, (bytes, frames)) in any::<bool>().prop_flat_map(|masked| (Just(masked), conversation(masked))),
+            sizes in prop::collection::vec(prop_oneof![1usize..20, 1usize..10_000], 1..8),
+            copy_small: bool,
+        ) {
+            let outcome = decoded(new(masked, copy_small), chunked(&bytes, &sizes), || true);
+            prop_assert_eq!(&outcome.frames, &frames);
+            let pings: Vec<_> = frames.iter().filter(|frame| matches!(frame, Frame::Ping(_))).map(|frame| frame.payload().to_vec()).collect();
+            prop_assert_eq!(outcome.pings, pings);
+            prop_assert_eq!(outcome.end, None);
+        }
+
+        #[test]
+        fn chunks_make_no_difference_to_streams_right_or_wrong(
+            (masked, pieces) in any::<bool>()
+                .prop_flat_map(|masked| (Just(masked), prop::collection::vec(piece(masked), 1..14))),
+            sizes in prop::collection::vec(prop_oneof![1usize..20, 1usize..10_000], 1..8),
+            polls in prop::collection::vec(any::<bool>(), 1..8),
+            copy_small: bool,
+        ) {
+            let bytes = pieces.concat();
+            let whole = decoded(new(masked, false), [&bytes[..]], || true);
+            let mut polls = polls.into_iter().cycle();
+            let parts = decoded(new(masked, copy_small), chunked(&bytes, &sizes), || polls.next().unwrap());
+            prop_assert_eq!(&parts, &whole);
+            prop_assert_eq!(decoded(new(masked, copy_small), bytes.chunks(1), || true), whole);
+        }
+
+        #[test]
+        fn what_the_encoder_sends_arrives(
+            masked: bool,
+            messages in prop::collection::vec(prop_oneof![8 => ".{0,200}", 1 => "[a-z\u{E9}]{8000,9000}"], 0..8),
+            seed: [u8; 32],
+        ) {
+            let mut encoder = Encoder::new(if masked { Role::Client } else { Role::Server }, seed);
+            let frames: Vec<_> = messages.into_iter().map(Frame::text).collect();
+            frames.iter().cloned().for_each(|frame| { encoder.frame(frame); });
+            let bytes = encoder.transmit().iter().collect::<Vec<_>>().concat();
+            prop_assert_eq!(decoded(new(masked, false), [&bytes[..]], || true), Outcome::frames(frames));
+        }
+    }
+}

@@ -1,0 +1,571 @@
+//! From messages to bytes: RFC 6455, sections 5.2, 5.3 and 6.1.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes};
+use rand::rngs::ChaCha12Rng;
+use rand::{Rng, SeedableRng};
+
+use super::header::{FIN, LENGTH_16, LENGTH_64, MASK, MAX_CONTROL, MAX_HEADER};
+use super::{CloseFrame, Frame, OpCode, mask};
+use crate::{Role, pool};
+
+/// Payloads of this many bytes and more are not copied into the output buffer but queued beside it.
+const LARGE: usize = 8 * 1024;
+/// The size in bytes in which an output buffer starts.
+const BUFFER: usize = 4 * 1024;
+
+/// A payload that is queued by reference.
+#[derive(Debug)]
+struct Large {
+    /// It goes out once the buffer is taken up to here.
+    at: usize,
+    payload: Bytes,
+}
+
+/// The outgoing half of a connection: the bytes that the transport has not taken yet.
+///
+/// Everything is encoded behind what is there. [`transmit`](Self::transmit) shows what to write next,
+/// [`advance`](Self::advance) says how much of it was taken. Offsets count all bytes that were ever encoded: what is
+/// below [`written`](Self::written) has left.
+///
+/// ```
+/// use parley_proto::Role;
+/// use parley_proto::codec::{Encoder, Frame};
+///
+/// let mut encoder = Encoder::new(Role::Server, [0; 32]);
+/// let end = encoder.frame(Frame::text("Hello"));
+/// assert_eq!(encoder.transmit().iter().collect::<Vec<_>>(), [b"\x81\x05Hello"]);
+/// encoder.advance(7);
+/// assert_eq!((encoder.written(), encoder.queued()), (end, 0));
+/// ```
+pub struct Encoder {
+    /// Initialised all along; what waits is `buffer[start..filled]`. Empty at rest: it is back in the pool then.
+    ///
+    /// ```text
+    /// buffer   [ taken | waits ... | room ... ]
+    ///          0     start      filled      len
+    /// ```
+    buffer: Vec<u8>,
+    start: usize,
+    filled: usize,
+    /// In order; `start <= at <= filled` holds for each.
+    large: VecDeque<Large>,
+    written: u64,
+    end: u64,
+    /// Where masking keys come from; servers have none (section 5.1).
+    keys: Option<Box<ChaCha12Rng>>,
+}
+
+impl fmt::Debug for Encoder {
+    /// Without payload or keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoder")
+            .field("written", &self.written)
+            .field("end", &self.end)
+            .field("masks", &self.keys.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Encoder {
+    /// The encoder of an endpoint in `role`: clients mask, servers do not (section 5.1).
+    ///
+    /// A client's masking keys grow out of `seed`, which has to come from a strong source: they must not be
+    /// predictable (section 5.3). A server makes no use of it.
+    #[must_use]
+    pub fn new(role: Role, seed: [u8; 32]) -> Self {
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            filled: 0,
+            large: VecDeque::new(),
+            written: 0,
+            end: 0,
+            keys: match role {
+                Role::Client => Some(Box::new(ChaCha12Rng::from_seed(seed))),
+                Role::Server => None,
+            },
+        }
+    }
+
+    /// Encodes a message, ping or pong in one frame. Returns the offset of its end.
+    ///
+    /// A ping or pong above 125 bytes would break section 5.5; to refuse it is the caller's part.
+    #[inline]
+    pub fn frame(&mut self, frame: Frame) -> u64 {
+        debug_assert!(!frame.is_control() || frame.len() <= MAX_CONTROL);
+        let first = FIN | frame.opcode().bits();
+        self.encode(first, frame.into_payload())
+    }
+
+    /// Encodes one fragment of a message: `opcode` is the message's in the first, `Continuation` in the others; `fin`
+    /// marks the last (section 5.4). Returns the offset of its end. The order is the caller's part.
+    pub fn fragment(&mut self, opcode: OpCode, fin: bool, payload: Bytes) -> u64 {
+        debug_assert!(!opcode.is_control());
+        self.encode(if fin { FIN } else { 0 } | opcode.bits(), payload)
+    }
+
+    /// Encodes a close frame; `None`: without a code (section 5.5.1). Returns the offset of its end.
+    pub fn close(&mut self, close: Option<&CloseFrame>) -> u64 {
+        let mut payload = [0; MAX_CONTROL];
+        let mut room = &mut payload[..];
+        if let Some(close) = close {
+            close.encode(&mut room);
+        }
+        let len = MAX_CONTROL - room.len();
+        self.encode_small(FIN | OpCode::Close.bits(), &payload[..len])
+    }
+
+    /// Appends bytes as they are, such as the head of a handshake. Returns the offset of their end.
+    pub fn raw(&mut self, bytes: &[u8]) -> u64 {
+        self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.fill(bytes.len())
+    }
+
+    /// 16 unpredictable bytes for a client's handshake key (section 4.1), from the generator of the masking keys.
+    /// Servers need none: theirs are zero.
+    pub fn nonce(&mut self) -> [u8; 16] {
+        let mut nonce = [0; 16];
+        if let Some(keys) = &mut self.keys {
+            keys.fill_bytes(&mut nonce);
+        }
+        nonce
+    }
+
+    /// Bytes that are encoded and not yet taken.
+    #[inline]
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        // All of them are in memory, hence the difference fits.
+        (self.end - self.written) as usize
+    }
+
+    /// The offset at which the next frame starts: all bytes that were ever encoded.
+    #[inline]
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The offset up to which bytes were taken.
+    #[inline]
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// What to write next.
+    #[inline]
+    #[must_use]
+    pub fn transmit(&self) -> Transmit<'_> {
+        Transmit { encoder: self }
+    }
+
+    /// The first `n` bytes of [`transmit`](Self::transmit) were taken. More than there are count as all of them.
+    pub fn advance(&mut self, n: usize) {
+        debug_assert!(n <= self.queued(), "the transport took more than there was");
+        let mut n = n.min(self.queued());
+        self.written += n as u64;
+        if self.written == self.end {
+            return self.rest();
+        }
+        while n > 0 {
+            let until = self.large.front().map_or(self.filled, |large| large.at);
+            let taken = n.min(until - self.start);
+            self.start += taken;
+            n -= taken;
+            if let Some(Large { payload, .. }) = self.large.front_mut() {
+                let taken = n.min(payload.len());
+                payload.advance(taken);
+                n -= taken;
+                if payload.is_empty() && self.start == until {
+                    self.large.pop_front();
+                }
+            }
+        }
+    }
+
+    /// Drops what is not yet taken; offsets go on from [`written`](Self::written).
+    pub fn clear(&mut self) {
+        self.end = self.written;
+        self.rest();
+    }
+
+    /// Everything is taken: hold nothing.
+    fn rest(&mut self) {
+        (self.start, self.filled) = (0, 0);
+        if self.large.capacity() > 0 {
+            self.large = VecDeque::new();
+        }
+        pool::give_output(std::mem::take(&mut self.buffer));
+    }
+
+    #[inline]
+    fn encode(&mut self, first: u8, payload: Bytes) -> u64 {
+        if payload.len() < LARGE { self.encode_small(first, &payload) } else { self.encode_large(first, payload) }
+    }
+
+    /// Header and payload go to the buffer; masked in the same pass.
+    #[inline]
+    fn encode_small(&mut self, first: u8, payload: &[u8]) -> u64 {
+        let key = self.keys.as_mut().map(|keys| keys.next_u32().to_le_bytes());
+        let room = self.room(MAX_HEADER + payload.len());
+        let header = put_header(room, first, payload.len(), key);
+        let out = &mut room[header..header + payload.len()];
+        match key {
+            Some(key) => mask::copy_masked(key, payload, out),
+            None => out.copy_from_slice(payload),
+        }
+        self.fill(header + payload.len())
+    }
+
+    /// The header goes to the buffer, the payload beside it. If no one else has a part in it, it is masked where it
+    /// is, else in a copy.
+    #[inline(never)]
+    fn encode_large(&mut self, first: u8, payload: Bytes) -> u64 {
+        let key = self.keys.as_mut().map(|keys| keys.next_u32().to_le_bytes());
+        let header = put_header(self.room(MAX_HEADER), first, payload.len(), key);
+        let payload = match key {
+            None => payload,
+            Some(key) => match payload.try_into_mut() {
+                Ok(mut payload) => {
+                    mask::apply_mask(key, 0, &mut payload);
+                    payload.freeze()
+                }
+                Err(payload) => {
+                    let mut copy = vec![0; payload.len()];
+                    mask::copy_masked(key, &payload, &mut copy);
+                    copy.into()
+                }
+            },
+        };
+        self.fill(header);
+        self.end += payload.len() as u64;
+        self.large.push_back(Large { at: self.filled, payload });
+        self.end
+    }
+
+    /// The free part of the buffer, at least `len` bytes of it.
+    #[inline]
+    fn room(&mut self, len: usize) -> &mut [u8] {
+        if self.buffer.len() - self.filled < len {
+            self.grow(len);
+        }
+        &mut self.buffer[self.filled..]
+    }
+
+    /// Makes room for `len` bytes: a buffer from the pool, by moving what waits to the front, or by growing.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, len: usize) {
+        if self.buffer.is_empty() {
+            self.buffer = pool::output();
+        }
+        // Move only what is less than what it makes room for, so that each byte is moved once on average.
+        if self.start > self.filled / 2 {
+            self.buffer.copy_within(self.start..self.filled, 0);
+            self.filled -= self.start;
+            for large in &mut self.large {
+                large.at -= self.start;
+            }
+            self.start = 0;
+        }
+        let needed = self.filled.saturating_add(len);
+        if self.buffer.len() < needed {
+            self.buffer.resize(needed.max(self.buffer.len().saturating_mul(2)).max(BUFFER), 0);
+        }
+    }
+
+    /// The first `len` bytes of the free part are filled now.
+    #[inline]
+    fn fill(&mut self, len: usize) -> u64 {
+        self.filled += len;
+        self.end += len as u64;
+        self.end
+    }
+}
+
+/// Writes a header to the front of `out`, which has room for the longest, and returns its length.
+///
+/// As [`FrameHeader::encode`](super::FrameHeader::encode), without the detour over a header.
+#[inline]
+fn put_header(out: &mut [u8], first: u8, payload_len: usize, key: Option<[u8; 4]>) -> usize {
+    let mask_bit = if key.is_some() { MASK } else { 0 };
+    let Some(out) = out.first_chunk_mut::<MAX_HEADER>() else { return 0 };
+    out[0] = first;
+    let len = if payload_len <= MAX_CONTROL {
+        out[1] = mask_bit | payload_len as u8;
+        2
+    } else if let Ok(payload_len) = u16::try_from(payload_len) {
+        out[1] = mask_bit | LENGTH_16;
+        out[2..4].copy_from_slice(&payload_len.to_be_bytes());
+        4
+    } else {
+        out[1] = mask_bit | LENGTH_64;
+        out[2..10].copy_from_slice(&(payload_len as u64).to_be_bytes());
+        10
+    };
+    match key {
+        Some(key) => {
+            out[len..len + 4].copy_from_slice(&key);
+            len + 4
+        }
+        None => len,
+    }
+}
+
+/// What an [`Encoder`] has to write next, in order.
+#[derive(Clone, Copy, Debug)]
+pub struct Transmit<'a> {
+    encoder: &'a Encoder,
+}
+
+impl<'a> Transmit<'a> {
+    /// Whether there is nothing to write.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes to write, all pieces together.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.encoder.queued()
+    }
+
+    /// The pieces, none of them empty.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let encoder = self.encoder;
+        let ends = encoder.large.iter().map(|large| (large.at, &large.payload[..]));
+        let mut start = encoder.start;
+        ends.chain([(encoder.filled, &[][..])])
+            .flat_map(move |(at, payload)| {
+                let piece = &encoder.buffer[start..at];
+                start = at;
+                [piece, payload]
+            })
+            .filter(|piece| !piece.is_empty())
+    }
+
+    /// Puts the first pieces into `slices`, as many as fit, and returns their number.
+    pub fn fill<'b>(&self, slices: &mut [IoSlice<'b>]) -> usize
+    where
+        'a: 'b,
+    {
+        let mut filled = 0;
+        for (slice, piece) in slices.iter_mut().zip(self.iter()) {
+            *slice = IoSlice::new(piece);
+            filled += 1;
+        }
+        filled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{CloseCode, FrameHeader};
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    fn server() -> Encoder {
+        Encoder::new(Role::Server, [0; 32])
+    }
+
+    fn client() -> Encoder {
+        Encoder::new(Role::Client, [7; 32])
+    }
+
+    fn pending(encoder: &Encoder) -> Vec<u8> {
+        encoder.transmit().iter().collect::<Vec<_>>().concat()
+    }
+
+    fn taken(encoder: &mut Encoder) -> Vec<u8> {
+        let bytes = pending(encoder);
+        encoder.advance(bytes.len());
+        bytes
+    }
+
+    /// The header of the frame at the front, its payload unmasked, and what comes after it.
+    fn split(bytes: &[u8]) -> (FrameHeader, Vec<u8>, &[u8]) {
+        let (header, start) = FrameHeader::decode(bytes).unwrap().unwrap();
+        let end = start + header.payload_len as usize;
+        let mut payload = bytes[start..end].to_vec();
+        mask::apply_mask(header.masking_key.unwrap_or_default(), 0, &mut payload);
+        (header, payload, &bytes[end..])
+    }
+
+    /// Section 5.7.
+    #[test]
+    fn the_examples_of_the_rfc() {
+        let mut server = server();
+        server.frame(Frame::text("Hello"));
+        assert_eq!(taken(&mut server), [0x81, 0x05, 0x48, 0x65, 0x6C, 0x6C, 0x6F]);
+        server.fragment(OpCode::Text, false, Bytes::from_static(b"Hel"));
+        server.fragment(OpCode::Continuation, true, Bytes::from_static(b"lo"));
+        assert_eq!(taken(&mut server), [0x01, 0x03, 0x48, 0x65, 0x6C, 0x80, 0x02, 0x6C, 0x6F]);
+        server.frame(Frame::ping("Hello"));
+        assert_eq!(taken(&mut server), [0x89, 0x05, 0x48, 0x65, 0x6C, 0x6C, 0x6F]);
+        server.frame(Frame::binary(vec![1; 256]));
+        assert_eq!(taken(&mut server)[..5], [0x82, 0x7E, 0x01, 0x00, 1]);
+        server.frame(Frame::binary(vec![1; 65536]));
+        assert_eq!(taken(&mut server)[..11], [0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0, 1]);
+    }
+
+    #[test]
+    fn clients_mask_every_kind_of_frame() {
+        let mut client = client();
+        client.frame(Frame::text("Hello"));
+        client.frame(Frame::pong(""));
+        client.fragment(OpCode::Binary, false, Bytes::from_static(b"ab"));
+        client.close(Some(&CloseFrame::new(CloseCode::NORMAL, "bye").unwrap()));
+        client.close(None);
+        let bytes = taken(&mut client);
+        let mut rest = &bytes[..];
+        for expected in [&b"Hello"[..], b"", b"ab", b"\x03\xE8bye", b""] {
+            let (header, payload, after) = split(rest);
+            assert!(header.masking_key.is_some());
+            assert_eq!(payload, expected);
+            rest = after;
+        }
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn every_frame_has_a_key_of_its_own() {
+        let mut client = client();
+        let mut keys = HashSet::new();
+        for _ in 0..100_000 {
+            client.frame(Frame::binary(""));
+            let bytes = taken(&mut client);
+            keys.insert(<[u8; 4]>::try_from(&bytes[2..]).unwrap());
+        }
+        // A few of so many are equal by chance.
+        assert!(keys.len() > 99_900);
+        assert_ne!(Encoder::new(Role::Client, [1; 32]).nonce(), Encoder::new(Role::Client, [2; 32]).nonce());
+    }
+
+    #[test]
+    fn all_lengths_around_the_boundaries_are_encoded_in_both_roles() {
+        for len in [0, 1, 15, 16, 17, 125, 126, 127, LARGE - 1, LARGE, LARGE + 1, 65535, 65536, 200_000] {
+            let plain: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+            for mut encoder in [server(), client()] {
+                let shared = Bytes::from(plain.clone());
+                encoder.frame(Frame::binary(shared.clone()));
+                let end = encoder.frame(Frame::binary(plain.clone()));
+                assert_eq!(end, encoder.queued() as u64);
+                let bytes = taken(&mut encoder);
+                let (first, payload, rest) = split(&bytes);
+                assert_eq!((first.payload_len, &payload), (len as u64, &plain));
+                let (_, payload, rest) = split(rest);
+                assert_eq!((&payload, rest.len()), (&plain, 0));
+                assert_eq!(shared, plain, "a payload that is shared is not touched");
+            }
+        }
+    }
+
+    #[test]
+    fn large_payloads_are_not_copied() {
+        let payload = Bytes::from(vec![1; LARGE]);
+        let mut server = server();
+        server.frame(Frame::binary(payload.clone()));
+        assert_eq!(server.transmit().iter().nth(1).unwrap().as_ptr(), payload.as_ptr());
+
+        let owned = Bytes::from(vec![1; LARGE]);
+        let address = owned.as_ptr();
+        let mut client = client();
+        client.frame(Frame::binary(owned));
+        assert_eq!(client.transmit().iter().nth(1).unwrap().as_ptr(), address);
+    }
+
+    #[test]
+    fn at_rest_it_holds_nothing() {
+        let mut encoder = client();
+        encoder.frame(Frame::text("a"));
+        encoder.frame(Frame::binary(vec![0; LARGE]));
+        encoder.advance(encoder.queued());
+        assert_eq!((encoder.buffer.capacity(), encoder.large.capacity()), (0, 0));
+        assert!(encoder.transmit().is_empty());
+    }
+
+    #[test]
+    fn clear_drops_what_is_not_taken() {
+        let mut encoder = server();
+        encoder.raw(b"0123456789");
+        encoder.frame(Frame::binary(vec![0; LARGE]));
+        encoder.advance(4);
+        encoder.clear();
+        assert_eq!((encoder.written(), encoder.end(), encoder.queued()), (4, 4, 0));
+        assert_eq!(encoder.raw(b"ab"), 6);
+        assert_eq!(pending(&encoder), b"ab");
+    }
+
+    #[test]
+    fn a_buffer_that_never_empties_does_not_grow() {
+        let mut encoder = server();
+        encoder.raw(&[0; 100]);
+        for _ in 0..10_000 {
+            encoder.raw(&[0; 100]);
+            encoder.advance(100);
+        }
+        assert_eq!(encoder.buffer.len(), BUFFER);
+    }
+
+    #[test]
+    fn slices_are_filled_in_order_as_far_as_they_go() {
+        let mut encoder = server();
+        for _ in 0..2 {
+            encoder.frame(Frame::binary(vec![0; LARGE]));
+        }
+        let mut slices = [IoSlice::new(&[]); 8];
+        assert_eq!(encoder.transmit().fill(&mut slices), 4);
+        assert_eq!(slices.map(|slice| slice.len()), [4, LARGE, 4, LARGE, 0, 0, 0, 0]);
+        assert_eq!(encoder.transmit().fill(&mut slices[..3]), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_leave_in_order_however_they_are_taken(
+            ops in prop::collection::vec((0usize..4, prop_oneof![0usize..300, LARGE - 2..LARGE + 3], 0usize..20_000), 1..60),
+        ) {
+            let mut encoder = server();
+            let (mut expected, mut left) = (Vec::new(), Vec::new());
+            for (i, (op, len, n)) in ops.into_iter().enumerate() {
+                let payload = vec![i as u8; len];
+                match op {
+                    0 => {
+                        expected.extend_from_slice(&payload);
+                        encoder.raw(&payload);
+                    }
+                    1 | 2 => {
+                        let header = FrameHeader {
+                            fin: true,
+                            rsv: Default::default(),
+                            opcode: OpCode::Binary,
+                            masking_key: None,
+                            payload_len: len as u64,
+                        };
+                        header.encode(&mut expected);
+                        expected.extend_from_slice(&payload);
+                        encoder.frame(Frame::binary(payload));
+                    }
+                    _ => {
+                        let n = n.min(encoder.queued());
+                        left.extend_from_slice(&pending(&encoder)[..n]);
+                        encoder.advance(n);
+                    }
+                }
+                prop_assert_eq!(encoder.end(), expected.len() as u64);
+                prop_assert_eq!(encoder.written(), left.len() as u64);
+                prop_assert_eq!(encoder.transmit().len(), pending(&encoder).len());
+            }
+            left.extend(taken(&mut encoder));
+            prop_assert_eq!(left, expected);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Buffers that connections share: one that is at rest holds none.
+//!
+//! Every thread keeps at most [`KEPT`] of a kind. A buffer is given back by whoever empties it, on whatever thread
+//! that happens.
+
+use std::cell::RefCell;
+
+use bytes::BytesMut;
+
+use crate::codec::Queue;
+
+/// How many buffers of one kind a thread keeps.
+const KEPT: usize = 4;
+/// The capacity of a window in bytes: what one read takes at most.
+#[allow(dead_code, reason = "windows are for the driver")]
+pub(crate) const WINDOW: usize = 64 * 1024;
+/// An output buffer that has grown beyond so many bytes is not kept.
+const MAX_OUTPUT: usize = 128 * 1024;
+
+struct Pool {
+    windows: Vec<BytesMut>,
+    #[allow(clippy::vec_box, reason = "decoders hold their queue in a box, and the box is what is kept")]
+    queues: Vec<Box<Queue>>,
+    outputs: Vec<Vec<u8>>,
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { windows: Vec::new(), queues: Vec::new(), outputs: Vec::new() }) };
+}
+
+/// Runs `f` on the pool of this thread; `None` while the thread is being torn down.
+#[inline]
+fn with<T>(f: impl FnOnce(&mut Pool) -> T) -> Option<T> {
+    POOL.try_with(|pool| f(&mut pool.borrow_mut())).ok()
+}
+
+/// An empty window with [`WINDOW`] bytes of capacity.
+#[inline]
+#[allow(dead_code, reason = "windows are for the driver")]
+pub(crate) fn window() -> BytesMut {
+    with(|pool| pool.windows.pop()).flatten().unwrap_or_else(|| BytesMut::with_capacity(WINDOW))
+}
+
+/// Takes a window back, if nothing refers to it any more: a frame that someone keeps may be a slice of it.
+#[inline]
+#[allow(dead_code, reason = "windows are for the driver")]
+pub(crate) fn give_window(mut window: BytesMut) {
+    window.clear();
+    with(|pool| {
+        if pool.windows.len() < KEPT && window.try_reclaim(WINDOW) {
+            pool.windows.push(window);
+        }
+    });
+}
+
+/// An empty queue.
+#[inline]
+pub(crate) fn queue() -> Box<Queue> {
+    with(|pool| pool.queues.pop()).flatten().unwrap_or_default()
+}
+
+/// Takes a queue back.
+#[inline]
+pub(crate) fn give_queue(mut queue: Box<Queue>) {
+    if queue.reset() {
+        with(|pool| {
+            if pool.queues.len() < KEPT {
+                pool.queues.push(queue);
+            }
+        });
+    }
+}
+
+/// An output buffer, all of it initialised, with any length; what it holds has no meaning.
+#[inline]
+pub(crate) fn output() -> Vec<u8> {
+    with(|pool| pool.outputs.pop()).flatten().unwrap_or_default()
+}
+
+/// Takes an output buffer back. Its contents are never shown: whoever takes it next writes before it reads.
+#[inline]
+pub(crate) fn give_output(output: Vec<u8>) {
+    if output.capacity() <= MAX_OUTPUT && !output.is_empty() {
+        with(|pool| {
+            if pool.outputs.len() < KEPT {
+                pool.outputs.push(output);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_kept_once_nothing_refers_to_it() {
+        let mut first = window();
+        first.extend_from_slice(b"abc");
+        let held = first.split_to(3).freeze();
+        let address = held.as_ptr();
+        give_window(first);
+        assert_ne!(window().as_ptr(), address, "still referred to");
+
+        let mut second = window();
+        second.extend_from_slice(b"abc");
+        let frame = second.split_to(3).freeze();
+        let address = frame.as_ptr();
+        drop(frame);
+        give_window(second);
+        let third = window();
+        assert_eq!((third.as_ptr(), third.capacity(), third.len()), (address, WINDOW, 0));
+    }
+
+    #[test]
+    fn no_more_than_a_few_are_kept() {
+        let windows: Vec<_> = (0..KEPT + 3).map(|_| window()).collect();
+        windows.into_iter().for_each(give_window);
+        assert_eq!(with(|pool| pool.windows.len()), Some(KEPT));
+    }
+}
