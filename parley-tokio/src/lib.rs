@@ -4,7 +4,7 @@
 //! in order, and comes back where that is asked for. What it does with the frames is a `Handler`, of which every
 //! callback has a default.
 //!
-//! ```ignore
+//! ```no_run
 //! use parley_tokio::{Action, BoxError, Client, Frame, Handler};
 //!
 //! struct Echo;
@@ -15,10 +15,14 @@
 //!     }
 //! }
 //!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
 //! let client = Client::builder("ws://127.0.0.1:9001/")?.start(Echo).await?;
 //! client.send_frame(Frame::text("hello")).await?;
-//! client.stop().await?;
+//! client.stop().await;
 //! let Echo = client.join().await?;
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! # What runs where
@@ -59,6 +63,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod client;
 mod runtime;
 #[cfg(feature = "tls")]
 mod tls;
@@ -67,6 +72,14 @@ mod transport;
 #[cfg(feature = "tls")]
 pub use rustls;
 
+pub use client::{Client, ClientBuilder};
+pub use parley_proto::codec::{CloseCode, CloseFrame, Frame, Utf8Bytes};
+pub use parley_proto::driver::{Handle, InfoError, JoinError, StartError, TcpOptions};
+pub use parley_proto::handshake::ClientRequest;
+pub use parley_proto::session::{BuildError, ClientState};
+pub use parley_proto::{
+    Action, Attempt, BoxError, ConnectPhase, Connected, DisconnectReason, Handler, Limits, Retry, SendError, StopReason,
+};
 pub use runtime::Tokio;
 #[cfg(feature = "tls")]
 pub use tls::Tls;

@@ -1,5 +1,173 @@
-//! The one async loop, generic over [`Runtime`] and [`Transport`].
+//! The one async loop, generic over [`Runtime`] and [`Transport`]: it carries out what the session wants and runs the
+//! handler's callbacks beside the I/O, in one task, without naming a runtime.
+//!
+//! An adapter makes a [`Setup`], and spawns the future of [`Setup::client`] or hands out that of [`Setup::run`].
 
+mod client;
+mod handle;
+mod io;
 mod runtime;
 
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+pub use client::{Client, JoinError, Setup, StartError};
+pub use handle::{Handle, InfoError};
 pub use runtime::{Runtime, TcpOptions, TlsError, TlsFacts, TlsTarget, Transport, TransportFacts};
+
+use crate::codec::Frame;
+use crate::error::{BoxError, StopReason};
+use crate::handler::{Action, Handler};
+use crate::session::{Call, Returned};
+use io::{Io, Next};
+
+/// How a client's life ended, with its handler unless a callback panicked.
+struct End<H> {
+    reason: StopReason,
+    clean: bool,
+    handler: Option<H>,
+}
+
+/// Drives one client to its end.
+///
+/// A plain function around an async block: the arguments of an `async fn` would be stored twice.
+fn drive<R, H, I>(mut io: Box<Io<R, I>>, mut handler: H, ending: Ending<I>) -> impl Future<Output = End<H>> + Send
+where
+    R: Runtime,
+    H: Handler<I>,
+    I: Send + 'static,
+{
+    async move {
+        let caught = {
+            let mut life = pin!(live(&mut io, &mut handler, &ending));
+            // One catch around a whole wake-up costs nothing a frame.
+            poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(cx))) {
+                Ok(poll) => poll.map(Some),
+                Err(_) => Poll::Ready(None),
+            })
+            .await
+        };
+        let (reason, handler) = match caught {
+            Some(reason) => (reason, Some(handler)),
+            None => {
+                // What a panic left half-way is not used again, and its own destructor may panic too.
+                let _ = catch_unwind(AssertUnwindSafe(move || drop(handler)));
+                io.session.called(io.now, Returned::Panicked);
+                (poll_fn(|cx| poll_end(&mut io, cx)).await, None)
+            }
+        };
+        let clean = io.session.ended_cleanly();
+        ending.shared.end(reason.clone());
+        End { reason, clean, handler }
+    }
+}
+
+/// After a panic: the connection is closed, no callback runs.
+fn poll_end<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, cx: &mut Context<'_>) -> Poll<StopReason> {
+    match io.poll_next(cx) {
+        Poll::Ready(Next::Stopped(reason)) => Poll::Ready(reason),
+        Poll::Ready(Next::Call(_)) => unreachable!("a session that panicked calls nothing"),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// Marks the client as ended, also when its future is dropped before.
+struct Ending<I> {
+    shared: Arc<handle::Shared<I>>,
+}
+
+impl<I> Drop for Ending<I> {
+    fn drop(&mut self) {
+        self.shared.end(StopReason::Aborted);
+    }
+}
+
+/// Callback after callback, until the session says that the client has ended.
+async fn live<R, H, I>(io: &mut Io<R, I>, handler: &mut H, ending: &Ending<I>) -> StopReason
+where
+    R: Runtime,
+    H: Handler<I>,
+    I: Send + 'static,
+{
+    loop {
+        match poll_fn(|cx| io.poll_next(cx)).await {
+            Next::Stopped(reason) => return reason,
+            Next::Call(Call::Frame(frame)) => {
+                deliver(io, handler, frame).await;
+                // The frames of one read, without a look at anything else.
+                while let Some(frame) = io.poll_frame() {
+                    deliver(io, handler, frame).await;
+                }
+            }
+            Next::Call(Call::Info(info)) => {
+                let returned = beside(io, handler.handle_info(info)).await;
+                action(io, returned);
+            }
+            Next::Call(Call::Connect(connected)) => {
+                let returned = beside(io, handler.handle_connect(&connected)).await;
+                action(io, returned);
+            }
+            Next::Call(Call::Init) => {
+                let returned = beside(io, handler.init()).await;
+                if matches!(returned, Some(Ok(()))) {
+                    ending.shared.started();
+                }
+                io.session.called(io.now, returned.map_or(Returned::Dropped, Returned::Init));
+            }
+            Next::Call(Call::Prepare(call)) => {
+                let (attempt, mut request) = *call;
+                let returned = beside(io, handler.prepare(&attempt, &mut request)).await;
+                let returned = match returned {
+                    Some(outcome) => Returned::Prepare(outcome.map(|()| Box::new(request))),
+                    None => Returned::Dropped,
+                };
+                io.session.called(io.now, returned);
+            }
+            Next::Call(Call::Disconnect(reason)) => {
+                let returned = beside(io, handler.handle_disconnect(&reason)).await;
+                io.session.called(io.now, returned.map_or(Returned::Dropped, Returned::Retry));
+            }
+            Next::Call(Call::Terminate(reason)) => {
+                let returned = beside(io, handler.terminate(&reason)).await;
+                io.session.called(io.now, returned.map_or(Returned::Dropped, |()| Returned::Terminated));
+            }
+        }
+    }
+}
+
+#[inline]
+async fn deliver<R, H, I>(io: &mut Io<R, I>, handler: &mut H, frame: Frame)
+where
+    R: Runtime,
+    H: Handler<I>,
+    I: Send + 'static,
+{
+    let returned = match frame {
+        Frame::Ping(payload) => beside(io, handler.handle_ping(payload)).await,
+        frame => beside(io, handler.handle_frame(frame)).await,
+    };
+    action(io, returned);
+}
+
+#[inline]
+fn action<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, returned: Option<Result<Action, BoxError>>) {
+    io.session.called(io.now, returned.map_or(Returned::Dropped, Returned::Action));
+}
+
+/// Polls a callback, and the I/O beside it whenever it waits. One that is ready at once costs a call. `None`: the
+/// session wanted it dropped.
+async fn beside<R: Runtime, I: Send + 'static, F: Future>(io: &mut Io<R, I>, callback: F) -> Option<F::Output> {
+    let mut callback = pin!(callback);
+    poll_fn(|cx| {
+        io.resume();
+        match callback.as_mut().poll(cx) {
+            Poll::Ready(returned) => Poll::Ready(Some(returned)),
+            Poll::Pending if io.poll_beside(cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}

@@ -1,0 +1,709 @@
+//! One WebSocket connection of either role, from the first byte of its handshake to the last of its Close:
+//! RFC 6455, sections 4 to 7, without a socket, a clock or a source of randomness.
+//!
+//! ```text
+//!            handshake complete         close(), peer's Close, error
+//! Connecting ──────────────────▶ Open ───────────────────────────────▶ Closing
+//!     │                            │ EOF, transport lost                  │ both Closes and EOF, deadline
+//!     └──────────────┬─────────────┘                                      │
+//!      refusal, EOF, deadline                                             ▼
+//!                    └───────────────────────────────────────────────▶ Closed
+//! ```
+//!
+//! Parsing runs ahead of the application: one read may hold many frames and, behind them, a Close or an error. That
+//! end takes effect in its turn, when [`poll_event`](Connection::poll_event) has given out the frames before it, so
+//! that the application can still answer them. A close timeout bounds the wait.
+
+mod event;
+mod timer;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+pub use event::{Closed, ConnectionError, Event, Initiator, Shutdown, State};
+pub use timer::Timer;
+pub(crate) use timer::earliest;
+
+use crate::codec::{CloseFrame, Decoder, Encoder, End, Frame, Transmit};
+use crate::error::{NetworkError, SendError};
+use crate::handshake::{
+    Acceptance, ApiMisuse, ClientFailure, ClientHandshake, ClientRequest, HandshakeError, Negotiated, Rejection,
+    ServerHandshake,
+};
+use crate::{Limits, Role};
+
+/// Frames are encoded at most this far ahead of what the transport has taken, in bytes. What is encoded has begun.
+pub const ENCODE_AHEAD: usize = 64 * 1024;
+
+/// What a connection has to be told once: limits and deadlines.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Bounds on memory. Default: [`Limits::client`] or [`Limits::server`].
+    pub limits: Limits,
+    /// From the first Close, ours or the peer's, until the transport is closed: absolute, not extended by traffic.
+    /// Default 5 s.
+    pub close_timeout: Duration,
+}
+
+impl Config {
+    /// The defaults of a role.
+    #[must_use]
+    pub const fn new(role: Role) -> Self {
+        let limits = match role {
+            Role::Client => Limits::client(),
+            Role::Server => Limits::server(),
+        };
+        Self { limits, close_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// One connection.
+///
+/// The intended loop: bytes from the transport go to [`handle_input`](Self::handle_input); then
+/// [`poll_event`](Self::poll_event) until `None`, answering with [`send`](Self::send); then
+/// [`transmit`](Self::transmit) is written and [`handle_written`](Self::handle_written) told; then
+/// [`poll_shutdown`](Self::poll_shutdown); then wait for the transport or for [`poll_timeout`](Self::poll_timeout).
+/// Any other order is legal too, and any chunking of the same input gives the same events.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::{Duration, Instant};
+/// use bytes::BytesMut;
+/// use parley_proto::codec::Frame;
+/// use parley_proto::connection::{Config, Connection, Event};
+/// use parley_proto::handshake::{Acceptance, ClientRequest};
+/// use parley_proto::Role;
+///
+/// let now = Instant::now();
+/// let deadline = now + Duration::from_secs(10);
+/// let request = ClientRequest::new("ws://localhost/chat")?;
+/// let mut client = Connection::client(&request, Arc::new(Config::new(Role::Client)), [1; 32], deadline);
+/// let mut server = Connection::server(Arc::new(Config::new(Role::Server)), [2; 32], deadline);
+///
+/// fn carry(now: Instant, from: &mut Connection, to: &mut Connection) {
+///     let bytes: Vec<u8> = from.transmit().iter().flatten().copied().collect();
+///     from.handle_written(now, bytes.len());
+///     to.handle_input(now, &mut BytesMut::from(&bytes[..]));
+/// }
+///
+/// carry(now, &mut client, &mut server);
+/// assert!(matches!(server.poll_event(), Some(Event::Request(request)) if request.path() == "/chat"));
+/// server.accept(now, Acceptance::default())?;
+/// carry(now, &mut server, &mut client);
+/// assert!(matches!(client.poll_event(), Some(Event::Open(_))));
+///
+/// client.send(now, Frame::text("hello"))?;
+/// carry(now, &mut client, &mut server);
+/// assert!(matches!(server.poll_event(), Some(Event::Open(_))));
+/// assert!(matches!(server.poll_event(), Some(Event::Frame(Frame::Text(text))) if &*text == "hello"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Connection {
+    role: Role,
+    phase: Phase,
+    decoder: Decoder,
+    encoder: Encoder,
+    /// The transport has not taken all that it was offered.
+    blocked: bool,
+    /// The newest ping's payload, while output is blocked: one pong answers them all (section 5.5.3).
+    pong: Option<Bytes>,
+    timers: Table,
+    shutdown: Option<Shutdown>,
+    /// Reported once, before any frame.
+    news: Option<Event>,
+    config: Arc<Config>,
+}
+
+use timer::Table;
+
+/// Each variant owns what only its state needs.
+enum Phase {
+    ClientHandshake(Box<ClientHandshake>),
+    ServerHandshake(Box<ServerHandshake>),
+    /// Server: the request is with the application.
+    Deciding(Box<ServerHandshake>),
+    Open,
+    Closing(Box<Closing>),
+    /// Holds the final event until it was polled.
+    Closed(Option<Box<Closed>>),
+}
+
+/// A closing handshake under way. Our Close is in the output, or was.
+struct Closing {
+    initiator: Initiator,
+    /// The peer's Close was seen; with its payload.
+    received: Option<Option<CloseFrame>>,
+    /// Why we failed the connection.
+    error: Option<ConnectionError>,
+    /// The peer has ended its direction: once our output has left, all is done.
+    eof: bool,
+}
+
+impl Connection {
+    /// A client's connection: the request is in the output at once.
+    ///
+    /// `seed` has to be unpredictable and fresh: the nonce and every masking key come from it (section 10.3).
+    #[must_use]
+    pub fn client(request: &ClientRequest, config: Arc<Config>, seed: [u8; 32], deadline: Instant) -> Self {
+        let mut encoder = Encoder::new(Role::Client, seed);
+        let (handshake, head) = ClientHandshake::new(request, encoder.nonce(), &config.limits);
+        encoder.raw(&head);
+        let timers = Table { handshake: Some(deadline), ..Table::default() };
+        Self::new(Role::Client, Phase::ClientHandshake(Box::new(handshake)), encoder, timers, config)
+    }
+
+    /// A server's connection, which waits for a request until `deadline`.
+    #[must_use]
+    pub fn server(config: Arc<Config>, seed: [u8; 32], deadline: Instant) -> Self {
+        let handshake = ServerHandshake::new(&config.limits);
+        let encoder = Encoder::new(Role::Server, seed);
+        let timers = Table { handshake: Some(deadline), ..Table::default() };
+        Self::new(Role::Server, Phase::ServerHandshake(Box::new(handshake)), encoder, timers, config)
+    }
+
+    /// A connection whose handshake was done elsewhere: by hyper, axum, or over HTTP/2.
+    #[must_use]
+    pub fn upgraded(role: Role, agreed: Negotiated, config: Arc<Config>, seed: [u8; 32]) -> Self {
+        let mut connection = Self::new(role, Phase::Open, Encoder::new(role, seed), Table::default(), config);
+        connection.news = Some(Event::Open(Box::new(agreed)));
+        connection
+    }
+
+    fn new(role: Role, phase: Phase, encoder: Encoder, timers: Table, config: Arc<Config>) -> Self {
+        let decoder = Decoder::new(role, &config.limits);
+        Self { role, phase, decoder, encoder, blocked: false, pong: None, timers, shutdown: None, news: None, config }
+    }
+
+    /// This endpoint's role.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The state, as the application has seen it: what was parsed ahead does not count yet.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self.phase {
+            Phase::ClientHandshake(_) | Phase::ServerHandshake(_) | Phase::Deciding(_) => State::Connecting,
+            Phase::Open => State::Open,
+            Phase::Closing(_) => State::Closing,
+            Phase::Closed(_) => State::Closed,
+        }
+    }
+
+    // ---- in: the transport and the clock
+
+    /// Takes what has arrived. Whole frames leave `input`; an unfinished one stays at its front, where the next bytes
+    /// are to be appended. Never fails: an error is a state, and reported by [`poll_event`](Self::poll_event).
+    pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
+        match &mut self.phase {
+            Phase::Open => {}
+            Phase::ClientHandshake(handshake) => match handshake.handle_input(input) {
+                Ok(None) => return,
+                Ok(Some(negotiated)) => self.open(negotiated),
+                Err(failure) => return self.fail_client_handshake(failure),
+            },
+            Phase::ServerHandshake(handshake) => match handshake.handle_input(input) {
+                Ok(None) => return,
+                Ok(Some(request)) => {
+                    self.news = Some(Event::Request(Box::new(request)));
+                    let Phase::ServerHandshake(handshake) = std::mem::replace(&mut self.phase, Phase::Open) else {
+                        unreachable!("the phase was matched just above");
+                    };
+                    self.phase = Phase::Deciding(handshake);
+                    return;
+                }
+                Err(refusal) => {
+                    self.encoder.raw(&refusal.response);
+                    return self.refuse(now, refusal.error.into());
+                }
+            },
+            Phase::Deciding(_) => return,
+            Phase::Closing(_) => return self.handle_input_closing(input),
+            Phase::Closed(_) => return input.clear(),
+        }
+        self.decode(input);
+        if self.decoder.end().is_some() && self.timers.close.is_none() {
+            self.timers.close = Some(now + self.config.close_timeout);
+        }
+    }
+
+    /// Frames off the front of `input`; each ping is answered here, so that no application can forget it.
+    fn decode(&mut self, input: &mut BytesMut) {
+        let Self { decoder, encoder, blocked, pong, .. } = self;
+        decoder.decode(input, &mut |payload| {
+            let answer = Bytes::copy_from_slice(payload);
+            if *blocked || encoder.queued() >= ENCODE_AHEAD {
+                *pong = Some(answer);
+            } else {
+                encoder.frame(Frame::Pong(answer));
+            }
+        });
+    }
+
+    /// After our Close: frames are parsed and checked, not delivered, pings not answered.
+    fn handle_input_closing(&mut self, input: &mut BytesMut) {
+        let Phase::Closing(closing) = &mut self.phase else { return input.clear() };
+        if closing.received.is_some() || closing.error.is_some() {
+            return input.clear(); // section 7.1.7: no more data is processed
+        }
+        self.decoder.decode(input, &mut |_| {});
+        match self.decoder.end() {
+            Some(End::Close(close)) => {
+                closing.received = Some(close.clone());
+                if self.role == Role::Server {
+                    self.shutdown = Some(Shutdown::Write);
+                }
+            }
+            Some(End::Error(error)) => {
+                closing.error = Some((*error).clone().into()); // no second Close: the stream is dropped
+                self.finish_closing(Shutdown::Abort);
+            }
+            None => {}
+        }
+    }
+
+    /// How many bytes the frame under way still lacks; 0 when that is not known.
+    #[must_use]
+    pub fn read_hint(&self) -> usize {
+        self.decoder.read_hint()
+    }
+
+    /// While on, small frames are copied out of the input instead of being slices of it: for an application that
+    /// keeps small frames long after the read that brought them.
+    pub fn set_copy_small(&mut self, on: bool) {
+        self.decoder.set_copy_small(on);
+    }
+
+    /// The transport has taken `n` bytes of [`transmit`](Self::transmit). Less than all (0 too) means that it is
+    /// blocked until the next call: meanwhile only the newest ping is remembered.
+    #[inline]
+    pub fn handle_written(&mut self, _now: Instant, n: usize) {
+        self.encoder.advance(n);
+        self.blocked = self.encoder.queued() > 0;
+        if !self.blocked {
+            self.handle_drained();
+        }
+    }
+
+    fn handle_drained(&mut self) {
+        if self.pong.is_some() {
+            self.encode_pong();
+        }
+        if matches!(&self.phase, Phase::Closing(closing) if closing.eof) {
+            self.finish_closing(Shutdown::Close);
+        }
+    }
+
+    /// Pings and pongs go ahead of data not yet begun (section 5.5.2: as soon as is practical).
+    fn encode_pong(&mut self) {
+        if let Some(payload) = self.pong.take() {
+            if matches!(self.phase, Phase::Open) {
+                self.encoder.frame(Frame::Pong(payload));
+            }
+        }
+    }
+
+    /// The peer has ended its direction.
+    pub fn handle_eof(&mut self, _now: Instant) {
+        match &mut self.phase {
+            Phase::ClientHandshake(handshake) => {
+                let failure = handshake.handle_eof();
+                self.fail_client_handshake(failure);
+            }
+            Phase::ServerHandshake(_) | Phase::Deciding(_) => {
+                self.finish(Shutdown::Close, Self::lost(ConnectionError::Eof));
+            }
+            // A Close or an error stands behind frames that the application has not seen: their answers, then our
+            // Close may still reach the peer.
+            Phase::Open if self.decoder.end().is_some() => self.shutdown = Some(Shutdown::Close),
+            Phase::Open => self.finish(Shutdown::Close, Self::lost(ConnectionError::Eof)),
+            Phase::Closing(closing) => {
+                closing.eof = true;
+                if closing.received.is_none() && closing.error.is_none() {
+                    closing.error = Some(ConnectionError::Eof);
+                }
+                if self.encoder.queued() == 0 {
+                    self.finish_closing(Shutdown::Close);
+                }
+            }
+            Phase::Closed(_) => {}
+        }
+    }
+
+    /// The transport failed: a read or write returned this error.
+    pub fn handle_lost(&mut self, _now: Instant, error: NetworkError) {
+        match &mut self.phase {
+            Phase::Closing(closing) => {
+                // A reset behind both Closes keeps the code (section 7.1.5).
+                if closing.received.is_none() && closing.error.is_none() {
+                    closing.error = Some(ConnectionError::Network(error));
+                }
+                self.finish_closing(Shutdown::Abort);
+            }
+            Phase::Open => {
+                let mut closed = Self::lost(ConnectionError::Network(error));
+                match self.decoder.end() {
+                    Some(End::Close(close)) => {
+                        closed = Closed { close: close.clone(), received: true, error: None, ..closed };
+                    }
+                    Some(End::Error(error)) => closed = Self::lost((*error).clone().into()),
+                    None => {}
+                }
+                self.finish(Shutdown::Abort, closed);
+            }
+            Phase::Closed(_) => {}
+            _ => self.finish(Shutdown::Abort, Self::lost(ConnectionError::Network(error))),
+        }
+    }
+
+    /// A deadline may have come. Early or repeated calls are harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.expire(now) {
+            match (timer, &mut self.phase) {
+                (Timer::Handshake, Phase::ClientHandshake(handshake)) => match handshake.handle_deadline() {
+                    Some(failure) => self.fail_client_handshake(failure),
+                    None => self.finish(Shutdown::Abort, Self::lost(ConnectionError::HandshakeTimeout)),
+                },
+                (Timer::Handshake, Phase::ServerHandshake(_) | Phase::Deciding(_)) => {
+                    self.finish(Shutdown::Abort, Self::lost(ConnectionError::HandshakeTimeout));
+                }
+                (_, Phase::Open) => {
+                    // What was parsed ahead takes effect now, delivered or not; the Close has its own time to leave.
+                    self.take_effect();
+                    self.timers.close = Some(now + self.config.close_timeout);
+                }
+                (_, Phase::Closing(_)) => {
+                    let how = if self.encoder.queued() == 0 { Shutdown::Close } else { Shutdown::Abort };
+                    self.finish_closing(how);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    // ---- the application
+
+    /// Server: accepts the upgrade that [`Event::Request`] asked for.
+    ///
+    /// # Errors
+    ///
+    /// No request is waiting, or the reply names a subprotocol that was not offered.
+    pub fn accept(&mut self, _now: Instant, reply: Acceptance) -> Result<(), ApiMisuse> {
+        let Phase::Deciding(handshake) = &mut self.phase else { return Err(ApiMisuse::NoRequest) };
+        let (negotiated, head) = handshake.accept(&reply)?;
+        self.encoder.raw(&head);
+        self.open(negotiated);
+        Ok(())
+    }
+
+    /// Server: refuses the upgrade with a response of the application's own; the connection then ends.
+    ///
+    /// # Errors
+    ///
+    /// No request is waiting.
+    pub fn reject(&mut self, now: Instant, reply: Rejection) -> Result<(), ApiMisuse> {
+        let Phase::Deciding(handshake) = &mut self.phase else { return Err(ApiMisuse::NoRequest) };
+        let response = handshake.reject(&reply)?;
+        self.encoder.raw(&response);
+        self.refuse(now, ConnectionError::Refused);
+        Ok(())
+    }
+
+    /// Encodes a frame behind what is there, and returns the output offset at its end: once
+    /// [`written`](Self::written) has reached it, the transport has the whole frame.
+    ///
+    /// # Errors
+    ///
+    /// Gives the frame back when there is no room ([`has_room`](Self::has_room)), when the connection is not open,
+    /// and when a control frame has more than 125 bytes.
+    #[inline]
+    pub fn send(&mut self, now: Instant, frame: Frame) -> Result<u64, SendError> {
+        if !self.has_room() && matches!(self.phase, Phase::Open) {
+            return Err(SendError::Full(frame));
+        }
+        self.send_anyway(now, frame)
+    }
+
+    /// [`send`](Self::send) without the bound: for a callback's pushes, which their own rule bounds.
+    #[inline]
+    pub(crate) fn send_anyway(&mut self, _now: Instant, frame: Frame) -> Result<u64, SendError> {
+        if !matches!(self.phase, Phase::Open) {
+            return Err(match self.state() {
+                State::Connecting => SendError::Disconnected(frame),
+                _ => SendError::Closing(frame),
+            });
+        }
+        if frame.is_control() && frame.len() > 125 {
+            return Err(SendError::ControlTooLong(frame));
+        }
+        if self.pong.is_some() {
+            self.encode_pong();
+        }
+        Ok(self.encoder.frame(frame))
+    }
+
+    /// Whether [`send`](Self::send) takes a frame: less than 64 KiB wait to be written.
+    #[inline]
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.encoder.queued() < ENCODE_AHEAD
+    }
+
+    /// The output offset that the transport has reached: what is below it has left.
+    #[inline]
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.encoder.written()
+    }
+
+    /// The output offset at the end of all that was encoded.
+    #[inline]
+    #[must_use]
+    pub fn encoded(&self) -> u64 {
+        self.encoder.end()
+    }
+
+    /// Starts the closing handshake (section 7.1.2) behind all that was sent. Frames that were received and not yet
+    /// polled are dropped, later ones checked and dropped. During the opening handshake it ends the connection at
+    /// once. Idempotent: a second call changes nothing.
+    pub fn close(&mut self, now: Instant, close: &CloseFrame) {
+        match &self.phase {
+            Phase::Open => {
+                let ended = self.decoder.end().cloned();
+                self.decoder.discard_frames();
+                self.encode_pong();
+                self.encoder.close(Some(close));
+                let eof = self.shutdown.is_some(); // see handle_eof
+                let closing = match ended {
+                    None => Closing { initiator: Initiator::Local, received: None, error: None, eof },
+                    Some(End::Close(close)) => {
+                        Closing { initiator: Initiator::Local, received: Some(close), error: None, eof }
+                    }
+                    Some(End::Error(error)) => {
+                        Closing { initiator: Initiator::Local, received: None, error: Some(error.into()), eof }
+                    }
+                };
+                self.start_closing(closing);
+                self.timers.close = Some(now + self.config.close_timeout);
+            }
+            Phase::Closing(_) => self.decoder.discard_frames(),
+            Phase::Closed(_) => {}
+            _ => {
+                let closed = Closed { initiator: Initiator::Local, ..Self::lost(ConnectionError::Eof) };
+                self.finish(Shutdown::Abort, Closed { error: None, ..closed });
+            }
+        }
+    }
+
+    /// Frames that were received and not yet polled are dropped, and whatever comes; reading never pauses again.
+    /// [`close`](Self::close) does so itself; this is for a Close that still waits for frames before it.
+    pub fn discard_input(&mut self) {
+        self.decoder.discard_frames();
+    }
+
+    /// Ends the connection at once: what was not written is lost.
+    pub fn abort(&mut self, _now: Instant) {
+        match &self.phase {
+            Phase::Closed(_) => {}
+            Phase::Closing(_) => self.finish_closing(Shutdown::Abort),
+            _ => {
+                let closed = Self::lost(ConnectionError::Eof);
+                self.finish(Shutdown::Abort, Closed { initiator: Initiator::Local, error: None, ..closed });
+            }
+        }
+    }
+
+    // ---- out
+
+    /// The next event. A Close or an error that stands behind the frames takes effect when they have all been given
+    /// out and this is called again.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(news) = self.news.take() {
+            return Some(news);
+        }
+        if let Some(frame) = self.decoder.poll() {
+            return Some(Event::Frame(frame));
+        }
+        if matches!(self.phase, Phase::Open) && self.decoder.end().is_some() {
+            self.take_effect();
+        }
+        match &mut self.phase {
+            Phase::Closed(closed) => closed.take().map(Event::Closed),
+            _ => None,
+        }
+    }
+
+    /// The next frame, if that is the next event: the hot half of [`poll_event`](Self::poll_event).
+    #[inline]
+    pub(crate) fn poll_frame(&mut self) -> Option<Frame> {
+        if self.news.is_some() {
+            return None;
+        }
+        self.decoder.poll()
+    }
+
+    /// A Close or an error was parsed and has not taken effect yet.
+    #[inline]
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Open) && self.decoder.end().is_some()
+    }
+
+    /// The next event is not a frame: the handshake was completed.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.news.is_some()
+    }
+
+    /// Frames wait to be polled.
+    #[inline]
+    pub(crate) fn has_frames(&self) -> bool {
+        self.decoder.has_frames()
+    }
+
+    /// What to write next.
+    #[inline]
+    #[must_use]
+    pub fn transmit(&self) -> Transmit<'_> {
+        self.encoder.transmit()
+    }
+
+    /// Bytes that wait to be written.
+    #[inline]
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.encoder.queued()
+    }
+
+    /// What to do with the transport, once [`transmit`](Self::transmit) is empty; `Abort` does not wait.
+    #[inline]
+    pub fn poll_shutdown(&mut self) -> Option<Shutdown> {
+        self.shutdown?;
+        if matches!(self.phase, Phase::Open) || (self.encoder.queued() > 0 && self.shutdown != Some(Shutdown::Abort)) {
+            return None;
+        }
+        self.shutdown.take()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next, and for what.
+    #[inline]
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        self.timers.next()
+    }
+
+    /// Whether to read: false while received frames wait for the application up to their bound, and while a Close or
+    /// an error has yet to take effect.
+    #[inline]
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        match self.phase {
+            Phase::Open => self.decoder.end().is_none() && self.decoder.backlog() < self.config.limits.read_ahead(),
+            Phase::ClientHandshake(_) | Phase::ServerHandshake(_) => true,
+            Phase::Closing(ref closing) => !closing.eof,
+            Phase::Deciding(_) | Phase::Closed(_) => false,
+        }
+    }
+
+    // ---- transitions
+
+    fn open(&mut self, negotiated: Negotiated) {
+        self.timers.handshake = None;
+        self.phase = Phase::Open;
+        self.news = Some(Event::Open(Box::new(negotiated)));
+    }
+
+    /// What was parsed behind the last frame happens now.
+    fn take_effect(&mut self) {
+        let eof = self.shutdown.is_some(); // see handle_eof
+        let closing = match self.decoder.end() {
+            None => return,
+            Some(End::Close(close)) => {
+                let close = close.clone();
+                self.encode_pong();
+                // Section 5.5.1: the reply typically echoes the code.
+                let echo = close.as_ref().and_then(|close| CloseFrame::new(close.code(), "").ok());
+                self.encoder.close(echo.as_ref());
+                Closing { initiator: Initiator::Remote, received: Some(close), error: None, eof }
+            }
+            Some(End::Error(error)) => {
+                let error = error.clone();
+                self.encode_pong();
+                self.encoder.close(Some(&CloseFrame::failure(&error)));
+                Closing { initiator: Initiator::Local, received: None, error: Some(error.into()), eof }
+            }
+        };
+        self.start_closing(closing);
+    }
+
+    /// Our Close is queued.
+    fn start_closing(&mut self, closing: Closing) {
+        let over = closing.received.is_some() || closing.error.is_some();
+        self.shutdown = match self.role {
+            // Section 7.1.1: the server ends TCP first; it drains, lest unread data turn its FIN into a reset.
+            Role::Server if over => Some(Shutdown::Write),
+            _ => None,
+        };
+        self.phase = Phase::Closing(Box::new(closing));
+    }
+
+    fn fail_client_handshake(&mut self, failure: ClientFailure) {
+        let (how, error) = match failure {
+            ClientFailure::Rejected(rejected) => (Shutdown::Close, ConnectionError::Rejected(rejected)),
+            ClientFailure::Protocol(HandshakeError::Eof) => (Shutdown::Close, ConnectionError::Eof),
+            ClientFailure::Protocol(error) => (Shutdown::Abort, error.into()),
+        };
+        self.finish(how, Self::lost(error));
+    }
+
+    /// Server: a response that refuses the upgrade is in the output; it leaves, the rest is drained.
+    fn refuse(&mut self, now: Instant, error: ConnectionError) {
+        let closing = Closing { initiator: Initiator::Local, received: None, error: Some(error), eof: false };
+        self.start_closing(closing);
+        self.timers = Table { handshake: None, close: Some(now + self.config.close_timeout) };
+    }
+
+    fn finish_closing(&mut self, how: Shutdown) {
+        let Phase::Closing(closing) = &mut self.phase else { return };
+        let received = closing.received.take();
+        let error = closing.error.take();
+        let closed = Closed {
+            initiator: closing.initiator,
+            was_clean: received.is_some() && error.is_none(),
+            received: received.is_some(),
+            close: received.flatten(),
+            error,
+        };
+        self.finish(how, closed);
+    }
+
+    fn finish(&mut self, how: Shutdown, closed: Closed) {
+        self.timers = Table::default();
+        self.pong = None;
+        if how == Shutdown::Abort || matches!(closed.error, Some(ConnectionError::Eof)) {
+            self.encoder.clear();
+        }
+        self.shutdown = Some(how);
+        self.phase = Phase::Closed(Some(Box::new(closed)));
+    }
+
+    /// An end that the other side or the network caused, without a Close.
+    fn lost(error: ConnectionError) -> Closed {
+        Closed { initiator: Initiator::Remote, close: None, was_clean: false, error: Some(error), received: false }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("role", &self.role)
+            .field("state", &self.state())
+            .field("queued", &self.queued())
+            .field("timeout", &self.poll_timeout())
+            .finish_non_exhaustive()
+    }
+}

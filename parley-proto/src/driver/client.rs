@@ -1,0 +1,273 @@
+//! A client as its user holds it, and the future that is its life.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io as std_io;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+
+use super::handle::{Handle, Shared};
+use super::io::Io;
+use super::runtime::Runtime;
+use super::{End, Ending, drive};
+use crate::error::{SharedError, StopReason};
+use crate::handler::Handler;
+use crate::session::{ClientOptions, Session};
+
+/// A client that has no handler yet: its own handle is there, for a handler that wants one.
+pub struct Setup<I> {
+    options: ClientOptions,
+    shared: Arc<Shared<I>>,
+}
+
+impl<I: Send + 'static> Setup<I> {
+    /// From the client's options.
+    #[must_use]
+    pub fn new(options: ClientOptions) -> Self {
+        Self { shared: Shared::new(options.limits()), options }
+    }
+
+    /// The client's own handle.
+    #[must_use]
+    pub fn own_handle(&self) -> Handle<I> {
+        Handle::new(self.shared.clone(), true)
+    }
+
+    /// The client, and the future that runs it; the adapter spawns the future.
+    pub fn client<R, H>(self, runtime: R, handler: H) -> (Client<H, I>, impl Future<Output = ()> + Send + use<R, H, I>)
+    where
+        R: Runtime,
+        H: Handler<I>,
+    {
+        let join = Arc::new(Join(Mutex::new(Slot { outcome: None, done: false, waker: None })));
+        let client = Client { handle: Handle::new(self.shared.clone(), false), join: join.clone() };
+        let guard = JoinGuard(join);
+        let life = self.run(runtime, handler);
+        (client, async move { guard.0.set(life.await) })
+    }
+
+    /// The client as one future, which resolves when it has ended. There is no handle but the client's own, so
+    /// without reconnection it returns after its one connection.
+    ///
+    /// Dropping the future closes the connection at once and answers everybody who waits; no callback runs.
+    pub fn run<R, H>(
+        self,
+        runtime: R,
+        handler: H,
+    ) -> impl Future<Output = Result<H, JoinError<H>>> + Send + use<R, H, I>
+    where
+        R: Runtime,
+        H: Handler<I>,
+    {
+        let Self { options, shared } = self;
+        let seed = runtime.seed();
+        let tcp = options.tcp.clone();
+        let session = Session::new(Arc::new(options), seed);
+        let io = Box::new(Io::new(runtime, session, tcp, shared.clone()));
+        let life = drive(io, handler, Ending { shared });
+        async move { life.await.into_result() }
+    }
+}
+
+impl<I> fmt::Debug for Setup<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl<H> End<H> {
+    fn into_result(self) -> Result<H, JoinError<H>> {
+        let ok = match self.reason {
+            StopReason::Stopped => true,
+            StopReason::Disconnected(_) => self.clean,
+            _ => false,
+        };
+        match self.handler {
+            Some(handler) if ok => Ok(handler),
+            handler => Err(JoinError::new(self.reason, handler)),
+        }
+    }
+}
+
+/// A client that was started. It derefs to its [`Handle`]; dropping it detaches the client.
+pub struct Client<H, I = ()> {
+    handle: Handle<I>,
+    join: Arc<Join<H>>,
+}
+
+impl<H, I> Client<H, I> {
+    /// Waits until `init` has run. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// `init` failed or panicked, or the client's future was dropped.
+    pub async fn started(&self) -> Result<(), StartError> {
+        self.handle.wait_started().await.map_err(|reason| match reason {
+            StopReason::Handler(error) => StartError::Init(error),
+            StopReason::Panicked => StartError::Panicked,
+            _ => StartError::Aborted,
+        })
+    }
+
+    /// Waits for the client's end, and gives the handler back. Gives up this handle: a client that is disconnected
+    /// and has no other ends now.
+    ///
+    /// Not cancel-safe: dropped, it detaches the client.
+    ///
+    /// # Errors
+    ///
+    /// The client ended otherwise than by `stop`, `Action::Stop`, or a clean close.
+    pub async fn join(self) -> Result<H, JoinError<H>> {
+        let Self { handle, join } = self;
+        drop(handle);
+        poll_fn(|cx| {
+            let mut slot = join.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match slot.outcome.take() {
+                Some(outcome) => Poll::Ready(outcome),
+                None => {
+                    slot.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// Another handle, for another task. Shorthand for cloning what this derefs to.
+    #[must_use]
+    pub fn handle(&self) -> Handle<I> {
+        self.handle.clone()
+    }
+}
+
+impl<H, I> Deref for Client<H, I> {
+    type Target = Handle<I>;
+
+    fn deref(&self) -> &Handle<I> {
+        &self.handle
+    }
+}
+
+impl<H, I> fmt::Debug for Client<H, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+struct Join<H>(Mutex<Slot<H>>);
+
+struct Slot<H> {
+    outcome: Option<Result<H, JoinError<H>>>,
+    done: bool,
+    waker: Option<Waker>,
+}
+
+impl<H> Join<H> {
+    /// The first outcome stays.
+    fn set(&self, outcome: Result<H, JoinError<H>>) {
+        let waker = {
+            let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if slot.done {
+                return;
+            }
+            slot.done = true;
+            slot.outcome = Some(outcome);
+            slot.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Tells whoever joins that the client's future was dropped.
+struct JoinGuard<H>(Arc<Join<H>>);
+
+impl<H> Drop for JoinGuard<H> {
+    fn drop(&mut self) {
+        self.0.set(Err(JoinError::new(StopReason::Aborted, None)));
+    }
+}
+
+/// A client ended otherwise than it was told to. Send and Sync whatever the handler is.
+pub struct JoinError<H> {
+    reason: StopReason,
+    handler: Mutex<Option<H>>,
+}
+
+impl<H> JoinError<H> {
+    /// For an adapter whose runtime could not run the client.
+    #[must_use]
+    pub fn new(reason: StopReason, handler: Option<H>) -> Self {
+        Self { reason, handler: Mutex::new(handler) }
+    }
+
+    /// Why the client ended.
+    #[must_use]
+    pub fn reason(&self) -> &StopReason {
+        &self.reason
+    }
+
+    /// The handler; `None` after a panic, and when the client's future was dropped.
+    #[must_use]
+    pub fn into_handler(self) -> Option<H> {
+        self.handler.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<H> fmt::Debug for JoinError<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinError").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl<H> fmt::Display for JoinError<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+impl<H> std::error::Error for JoinError<H> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.reason)
+    }
+}
+
+/// Why a client did not start. Nothing has connected.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// There is no runtime to start it on.
+    NoRuntime,
+    /// The runtime cannot give what the client needs, such as unpredictable bytes.
+    Runtime(std_io::Error),
+    /// The handler's `init` returned this error.
+    Init(SharedError),
+    /// The handler's `init` panicked.
+    Panicked,
+    /// The client's future was dropped before `init` had run, or its runtime shut down.
+    Aborted,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRuntime => f.write_str("no runtime to start the client on"),
+            Self::Runtime(error) => write!(f, "the runtime cannot run a client: {error}"),
+            Self::Init(error) => write!(f, "init failed: {error}"),
+            Self::Panicked => f.write_str("init panicked"),
+            Self::Aborted => f.write_str("the client's future was dropped before init had run"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Runtime(error) => Some(error),
+            Self::Init(error) => Some(error.get()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,640 @@
+//! The way from other tasks to a client: one queue, a short lock, a wake when the driver sleeps.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use slab::Slab;
+
+use crate::Limits;
+use crate::codec::{CloseFrame, Frame};
+use crate::error::{SendError, StopReason};
+use crate::session::{ClientState, Command, cost};
+
+/// Names a waiting send in [`Inner::slots`].
+pub(super) type Ticket = usize;
+
+/// What the handles and the driver of one client share.
+pub(super) struct Shared<I> {
+    inner: Mutex<Inner<I>>,
+    /// Something is in `inner` that the driver has not seen.
+    dirty: AtomicBool,
+    /// The driver waits for a wake.
+    asleep: AtomicBool,
+    /// Handles that keep a disconnected client alive: all but its own.
+    handles: AtomicUsize,
+}
+
+struct Inner<I> {
+    commands: VecDeque<Command<I, Ticket>>,
+    frames: Gate,
+    infos: Gate,
+    slots: Slab<Slot>,
+    state: ClientState,
+    closing: bool,
+    started: bool,
+    stopped: Option<StopReason>,
+    /// Tasks that wait for a state.
+    watchers: Vec<Waker>,
+    driver: Option<Waker>,
+}
+
+/// A send that waits for its outcome.
+enum Slot {
+    Waiting(Option<Waker>),
+    Settled(Result<(), SendError>),
+    /// Its future was dropped: the frame is sent all the same.
+    Forgotten,
+}
+
+/// A bound, and the tasks that wait for room in arrival order.
+struct Gate {
+    used: usize,
+    limit: usize,
+    queue: VecDeque<(u64, Waker)>,
+    next: u64,
+}
+
+impl Gate {
+    fn new(limit: usize) -> Self {
+        Self { used: 0, limit, queue: VecDeque::new(), next: 0 }
+    }
+
+    /// An empty queue takes anything, however large.
+    fn fits(&self, cost: usize) -> bool {
+        self.used == 0 || self.used.saturating_add(cost) <= self.limit
+    }
+
+    /// Without waiting; behind those who wait.
+    fn try_enter(&mut self, cost: usize) -> bool {
+        let enters = self.queue.is_empty() && self.fits(cost);
+        if enters {
+            self.used += cost;
+        }
+        enters
+    }
+
+    fn poll_enter(&mut self, place: &mut Option<u64>, cost: usize, cx: &Context<'_>) -> Poll<()> {
+        let first = match place {
+            None => self.queue.is_empty(),
+            Some(id) => self.queue.front().is_some_and(|(front, _)| front == id),
+        };
+        if first && self.fits(cost) {
+            self.used += cost;
+            self.leave(place);
+            return Poll::Ready(());
+        }
+        match place {
+            None => {
+                *place = Some(self.next);
+                self.queue.push_back((self.next, cx.waker().clone()));
+                self.next += 1;
+            }
+            Some(id) => {
+                if let Some((_, waker)) = self.queue.iter_mut().find(|(waiting, _)| waiting == id) {
+                    waker.clone_from(cx.waker());
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Gives up a place in the queue; whoever is first now may find room.
+    fn leave(&mut self, place: &mut Option<u64>) {
+        if let Some(id) = place.take() {
+            self.queue.retain(|(waiting, _)| *waiting != id);
+            self.wake_first();
+        }
+    }
+
+    fn release(&mut self, cost: usize) {
+        if cost > 0 {
+            self.used = self.used.saturating_sub(cost);
+            self.wake_first();
+        }
+    }
+
+    fn wake_first(&self) {
+        if let Some((_, waker)) = self.queue.front() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn wake_all(&mut self) {
+        self.queue.drain(..).for_each(|(_, waker)| waker.wake());
+    }
+}
+
+impl<I> Shared<I> {
+    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::new(Inner {
+                commands: VecDeque::new(),
+                frames: Gate::new(limits.send_queue()),
+                infos: Gate::new(limits.info_queue()),
+                slots: Slab::new(),
+                state: ClientState::Disconnected,
+                closing: false,
+                started: false,
+                stopped: None,
+                watchers: Vec::new(),
+                driver: None,
+            }),
+            dirty: AtomicBool::new(true),
+            asleep: AtomicBool::new(false),
+            handles: AtomicUsize::new(0),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<I>> {
+        // No callback runs under the lock, so a panic cannot leave it half-way.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something was put into `inner`, which the caller has unlocked.
+    fn notify(&self) {
+        self.dirty.store(true, Ordering::SeqCst);
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            let waker = self.lock().driver.clone();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    // ---- the driver's side
+
+    /// The driver runs: nobody has to wake it.
+    pub(super) fn awake(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// The driver is about to wait. False: something has come in meanwhile.
+    pub(super) fn sleep(&self, cx: &Context<'_>, known: &mut Option<Waker>) -> bool {
+        if !known.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *known = Some(cx.waker().clone());
+            self.lock().driver = Some(cx.waker().clone());
+        }
+        self.asleep.store(true, Ordering::SeqCst);
+        !self.dirty.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Relaxed)
+    }
+
+    /// Takes the commands into `into`, which is empty; says whether any handle is left.
+    pub(super) fn take_commands(&self, into: &mut VecDeque<Command<I, Ticket>>) -> bool {
+        self.dirty.store(false, Ordering::SeqCst);
+        mem::swap(&mut self.lock().commands, into);
+        self.handles.load(Ordering::SeqCst) > 0
+    }
+
+    /// Makes room for what has left the queues.
+    pub(super) fn release(&self, frames: usize, infos: usize) {
+        let mut inner = self.lock();
+        inner.frames.release(frames);
+        inner.infos.release(infos);
+    }
+
+    pub(super) fn settle(&self, ticket: Ticket, outcome: Result<(), SendError>) {
+        let mut inner = self.lock();
+        let Some(slot) = inner.slots.get_mut(ticket) else { return };
+        match mem::replace(slot, Slot::Settled(outcome)) {
+            Slot::Waiting(waker) => {
+                drop(inner);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            Slot::Settled(_) | Slot::Forgotten => {
+                inner.slots.try_remove(ticket);
+            }
+        }
+    }
+
+    pub(super) fn publish(&self, state: ClientState, closing: bool) {
+        let mut inner = self.lock();
+        inner.closing = closing;
+        if inner.state != state {
+            inner.state = state;
+            let watchers = mem::take(&mut inner.watchers);
+            drop(inner);
+            watchers.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// `init` has succeeded.
+    pub(super) fn started(&self) {
+        let mut inner = self.lock();
+        inner.started = true;
+        mem::take(&mut inner.watchers).into_iter().for_each(Waker::wake);
+    }
+
+    /// The client has ended: everybody who waits is answered. The first reason stays.
+    pub(super) fn end(&self, reason: StopReason) {
+        let mut inner = self.lock();
+        inner.state = ClientState::Stopped;
+        inner.stopped.get_or_insert(reason);
+        for command in mem::take(&mut inner.commands) {
+            if let Command::Send { frame, ticket: Some(ticket), .. } = command {
+                if let Some(slot) = inner.slots.get_mut(ticket) {
+                    if let Slot::Waiting(waker) = mem::replace(slot, Slot::Settled(Err(SendError::Stopped(frame)))) {
+                        waker.into_iter().for_each(Waker::wake);
+                    }
+                }
+            }
+        }
+        let reason = inner.lost();
+        for (_, slot) in &mut inner.slots {
+            if let Slot::Waiting(waker) = slot {
+                let waker = waker.take();
+                *slot = Slot::Settled(Err(SendError::Lost(reason.clone())));
+                waker.into_iter().for_each(Waker::wake);
+            }
+        }
+        inner.frames.wake_all();
+        inner.infos.wake_all();
+        mem::take(&mut inner.watchers).into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<I> Inner<I> {
+    /// Why a frame that was under way at the end is lost.
+    fn lost(&self) -> crate::DisconnectReason {
+        match &self.stopped {
+            Some(StopReason::Disconnected(reason)) => reason.clone(),
+            _ => crate::DisconnectReason::Local,
+        }
+    }
+
+    /// Why a frame cannot be accepted now, if so.
+    fn refusal(&self, own: bool, frame: &Frame) -> Option<fn(Frame) -> SendError> {
+        match self.state {
+            ClientState::Stopped => Some(SendError::Stopped),
+            ClientState::Disconnected => Some(SendError::Disconnected),
+            _ if self.closing => Some(SendError::Closing),
+            ClientState::Connecting if own => Some(SendError::Disconnected),
+            _ if frame.is_control() && frame.len() > 125 => Some(SendError::ControlTooLong),
+            _ => None,
+        }
+    }
+}
+
+/// Reaches one client, from any task. Cheap to clone.
+///
+/// A client's own handle (from `start_with`, `run_with`) is for use inside its callbacks: there nothing waits for a
+/// connection or for room, and it does not keep a disconnected client alive. Its clones are own handles too.
+pub struct Handle<I = ()> {
+    shared: Arc<Shared<I>>,
+    own: bool,
+}
+
+impl<I> Clone for Handle<I> {
+    fn clone(&self) -> Self {
+        Self::new(self.shared.clone(), self.own)
+    }
+}
+
+impl<I> Drop for Handle<I> {
+    fn drop(&mut self) {
+        if !self.own && self.shared.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.shared.notify();
+        }
+    }
+}
+
+impl<I> fmt::Debug for Handle<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("own", &self.own).field("state", &self.shared.lock().state).finish()
+    }
+}
+
+/// Why an info was not accepted. It gives the info back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InfoError<I> {
+    /// As many wait as are allowed.
+    Full(I),
+    /// The client has ended.
+    Stopped(I),
+}
+
+impl<I> InfoError<I> {
+    /// The info.
+    pub fn into_info(self) -> I {
+        match self {
+            Self::Full(info) | Self::Stopped(info) => info,
+        }
+    }
+}
+
+impl<I> fmt::Display for InfoError<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "the info queue is full",
+            Self::Stopped(_) => "the client has ended",
+        })
+    }
+}
+
+impl<I> fmt::Debug for InfoError<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "Full(..)",
+            Self::Stopped(_) => "Stopped(..)",
+        })
+    }
+}
+
+impl<I> std::error::Error for InfoError<I> {}
+
+impl<I> Handle<I> {
+    pub(super) fn new(shared: Arc<Shared<I>>, own: bool) -> Self {
+        if !own {
+            shared.handles.fetch_add(1, Ordering::SeqCst);
+        }
+        Self { shared, own }
+    }
+
+    /// Sends a frame, and waits until the operating system has all of it.
+    ///
+    /// While connecting it waits for the connection. Cancel-safe: dropped before the frame was accepted, nothing is
+    /// sent; dropped later, the frame is sent whole all the same.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]; it gives the frame back unless its encoding had begun.
+    pub async fn send_frame(&self, frame: Frame) -> Result<(), SendError> {
+        let ticket = Outcome { shared: &self.shared, ticket: self.accept(frame, true).await? };
+        ticket.wait().await
+    }
+
+    /// Accepts a frame once there is room, without waiting for it to be written.
+    ///
+    /// Cancel-safe: dropped before it returns, nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]; it gives the frame back.
+    pub async fn feed_frame(&self, frame: Frame) -> Result<(), SendError> {
+        self.accept(frame, false).await.map(drop)
+    }
+
+    /// Accepts a frame now, or never.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Disconnected`, `Closing`, `Stopped`, `ControlTooLong`, each with the frame.
+    pub fn try_send_frame(&self, frame: Frame) -> Result<(), SendError> {
+        let mut inner = self.shared.lock();
+        if let Some(refusal) = inner.refusal(self.own, &frame) {
+            return Err(refusal(frame));
+        }
+        let cost = cost(&frame);
+        if self.own {
+            inner.frames.used += cost; // what a callback sends is never refused for lack of room
+        } else if !inner.frames.try_enter(cost) {
+            return Err(SendError::Full(frame));
+        }
+        inner.commands.push_back(Command::Send { frame, ticket: None, own: self.own });
+        drop(inner);
+        self.shared.notify();
+        Ok(())
+    }
+
+    /// Waits until all that was accepted before has been taken by the operating system. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Lost`] when a connection ended before.
+    pub async fn flush(&self) -> Result<(), SendError> {
+        let ticket = {
+            let mut inner = self.shared.lock();
+            if inner.stopped.is_some() {
+                return Err(SendError::Lost(inner.lost()));
+            }
+            let ticket = inner.slots.insert(Slot::Waiting(None));
+            inner.commands.push_back(Command::Flush(ticket));
+            ticket
+        };
+        self.shared.notify();
+        Outcome { shared: &self.shared, ticket }.wait().await
+    }
+
+    /// Waits for room and accepts the frame. The ticket means something only if `settled`.
+    async fn accept(&self, frame: Frame, settled: bool) -> Result<Ticket, SendError> {
+        let cost = cost(&frame);
+        let mut entry = Entry { shared: &self.shared, place: None, gate: |inner| &mut inner.frames };
+        let mut frame = Some(frame);
+        let ticket = poll_fn(|cx| {
+            let mut inner = self.shared.lock();
+            let Some(waiting) = frame.take() else { return Poll::Pending }; // polled again after the end
+            if let Some(refusal) = inner.refusal(self.own, &waiting) {
+                inner.frames.leave(&mut entry.place);
+                return Poll::Ready(Err(refusal(waiting)));
+            }
+            if self.own {
+                inner.frames.used += cost;
+            } else if inner.frames.poll_enter(&mut entry.place, cost, cx).is_pending() {
+                frame = Some(waiting);
+                return Poll::Pending;
+            }
+            let ticket = settled.then(|| inner.slots.insert(Slot::Waiting(None)));
+            inner.commands.push_back(Command::Send { frame: waiting, ticket, own: self.own });
+            Poll::Ready(Ok(ticket.unwrap_or(usize::MAX)))
+        })
+        .await?;
+        self.shared.notify();
+        Ok(ticket)
+    }
+
+    /// Sends an info to the handler's `handle_info`, once there is room. Cancel-safe: dropped before it returns,
+    /// nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// `Stopped` with the info; through the client's own handle also `Full`.
+    pub async fn send_info(&self, info: I) -> Result<(), InfoError<I>> {
+        if self.own {
+            return self.try_send_info(info);
+        }
+        let mut entry = Entry { shared: &self.shared, place: None, gate: |inner| &mut inner.infos };
+        let mut info = Some(info);
+        poll_fn(|cx| {
+            let mut inner = self.shared.lock();
+            let Some(waiting) = info.take() else { return Poll::Pending };
+            if inner.stopped.is_some() {
+                inner.infos.leave(&mut entry.place);
+                return Poll::Ready(Err(InfoError::Stopped(waiting)));
+            }
+            if inner.infos.poll_enter(&mut entry.place, 1, cx).is_pending() {
+                info = Some(waiting);
+                return Poll::Pending;
+            }
+            inner.commands.push_back(Command::Info(waiting));
+            Poll::Ready(Ok(()))
+        })
+        .await?;
+        self.shared.notify();
+        Ok(())
+    }
+
+    /// Sends an info now, or not.
+    ///
+    /// # Errors
+    ///
+    /// `Full` or `Stopped`, with the info.
+    pub fn try_send_info(&self, info: I) -> Result<(), InfoError<I>> {
+        let mut inner = self.shared.lock();
+        if inner.stopped.is_some() {
+            return Err(InfoError::Stopped(info));
+        }
+        if !inner.infos.try_enter(1) {
+            return Err(InfoError::Full(info));
+        }
+        inner.commands.push_back(Command::Info(info));
+        drop(inner);
+        self.shared.notify();
+        Ok(())
+    }
+
+    /// Closes the connection with 1000 behind all that was accepted before, or abandons the attempt under way; the
+    /// client lives on, disconnected. Idempotent. Resolves when accepted;
+    /// [`wait_for`](Self::wait_for)`(Disconnected)` waits for more.
+    ///
+    /// A name look-up that is under way in the operating system cannot be stopped, only ignored.
+    pub async fn disconnect(&self) {
+        self.disconnect_with(CloseFrame::normal()).await;
+    }
+
+    /// [`disconnect`](Self::disconnect) with a code and reason of the caller's.
+    pub async fn disconnect_with(&self, close: CloseFrame) {
+        self.command(Command::Disconnect(close));
+    }
+
+    /// Closes the connection with 1000 behind all that was accepted before, then ends the client, without
+    /// `handle_disconnect`. Resolves when accepted; `join` waits for the end.
+    pub async fn stop(&self) {
+        self.stop_with(CloseFrame::normal()).await;
+    }
+
+    /// [`stop`](Self::stop) with a code and reason of the caller's.
+    pub async fn stop_with(&self, close: CloseFrame) {
+        self.command(Command::Stop(close));
+    }
+
+    fn command(&self, command: Command<I, Ticket>) {
+        let mut inner = self.shared.lock();
+        if inner.stopped.is_none() {
+            inner.commands.push_back(command);
+            drop(inner);
+            self.shared.notify();
+        }
+    }
+
+    /// The client's state at this moment.
+    #[must_use]
+    pub fn state(&self) -> ClientState {
+        self.shared.lock().state
+    }
+
+    /// Waits until the client is in `state`. A state that came and went between two looks is missed. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// Why the client ended, when it can never be in that state again.
+    pub async fn wait_for(&self, state: ClientState) -> Result<(), StopReason> {
+        self.shared
+            .watch(|inner| match &inner.stopped {
+                _ if inner.state == state => Some(Ok(())),
+                Some(reason) => Some(Err(reason.clone())),
+                None => None,
+            })
+            .await
+    }
+
+    /// Waits until `init` has run.
+    pub(super) async fn wait_started(&self) -> Result<(), StopReason> {
+        self.shared
+            .watch(|inner| match &inner.stopped {
+                _ if inner.started => Some(Ok(())),
+                Some(reason) => Some(Err(reason.clone())),
+                None => None,
+            })
+            .await
+    }
+}
+
+impl<I> Shared<I> {
+    /// Looks at `inner` now and after every change of state.
+    fn watch<R>(&self, look: impl Fn(&Inner<I>) -> Option<R>) -> impl Future<Output = R> {
+        poll_fn(move |cx| {
+            let mut inner = self.lock();
+            match look(&inner) {
+                Some(found) => Poll::Ready(found),
+                None => {
+                    if !inner.watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                        inner.watchers.push(cx.waker().clone());
+                    }
+                    Poll::Pending
+                }
+            }
+        })
+    }
+}
+
+/// A place in a gate's queue, given up on drop.
+struct Entry<'a, I> {
+    shared: &'a Shared<I>,
+    place: Option<u64>,
+    gate: fn(&mut Inner<I>) -> &mut Gate,
+}
+
+impl<I> Drop for Entry<'_, I> {
+    fn drop(&mut self) {
+        if self.place.is_some() {
+            (self.gate)(&mut self.shared.lock()).leave(&mut self.place);
+        }
+    }
+}
+
+/// A waiting send; dropped, its slot is freed when the outcome comes.
+struct Outcome<'a, I> {
+    shared: &'a Shared<I>,
+    ticket: Ticket,
+}
+
+impl<I> Outcome<'_, I> {
+    async fn wait(self) -> Result<(), SendError> {
+        poll_fn(|cx| {
+            let mut inner = self.shared.lock();
+            let Some(slot) = inner.slots.get_mut(self.ticket) else { return Poll::Pending };
+            match mem::replace(slot, Slot::Waiting(Some(cx.waker().clone()))) {
+                Slot::Settled(outcome) => {
+                    *slot = Slot::Settled(Ok(())); // removed by drop
+                    Poll::Ready(outcome)
+                }
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+impl<I> Drop for Outcome<'_, I> {
+    fn drop(&mut self) {
+        let mut inner = self.shared.lock();
+        match inner.slots.get_mut(self.ticket) {
+            Some(slot @ Slot::Waiting(_)) => *slot = Slot::Forgotten,
+            Some(_) => {
+                inner.slots.try_remove(self.ticket);
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What a user writes: a [`Handler`], and what its callbacks answer.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::codec::{CloseFrame, Frame};
+use crate::driver::TransportFacts;
+use crate::error::{BoxError, DisconnectReason, StopReason};
+use crate::handshake::{ClientRequest, Negotiated};
+
+/// The callbacks of one client. All are async, all are optional: an empty impl is a valid client.
+///
+/// Write plain `async fn`s. `Info` is whatever other tasks send to this client; implement `Handler<MyInfo>` for a
+/// concrete type (the compiler refuses an `impl<I> Handler<I>`). Callbacks of one client never overlap; while one
+/// awaits, output, timers, commands and reading go on.
+///
+/// ```
+/// use parley_proto::{Action, BoxError, Connected, Handler};
+/// use parley_proto::codec::Frame;
+///
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     async fn handle_connect(&mut self, connected: &Connected) -> Result<Action, BoxError> {
+///         println!("connected, subprotocol {:?}", connected.subprotocol());
+///         Ok(Frame::text("hello").into())
+///     }
+///
+///     async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
+///         Ok(Action::Push(frame))
+///     }
+/// }
+/// ```
+///
+/// A handler that wraps another has to forward every callback: one that is forgotten silently gets the default. The
+/// futures of callbacks lie inside the client's future, as big as the biggest; box the rare large ones.
+pub trait Handler<Info: Send + 'static = ()>: Send + 'static {
+    /// Runs once, before anything connects.
+    ///
+    /// # Errors
+    ///
+    /// Makes `start` return the error; nothing connects, and no other callback runs.
+    fn init(&mut self) -> impl Future<Output = Result<(), BoxError>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Runs before every attempt, inside the connect timeout, and may change the request: a fresh token, another URL.
+    /// Dropped by a disconnect and by the timeout.
+    ///
+    /// # Errors
+    ///
+    /// The attempt fails with [`DisconnectReason::Prepare`].
+    fn prepare(
+        &mut self,
+        attempt: &Attempt,
+        request: &mut ClientRequest,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = (attempt, request);
+        async { Ok(()) }
+    }
+
+    /// The opening handshake is complete. What this pushes leaves before any frame that was queued while connecting.
+    ///
+    /// # Errors
+    ///
+    /// Stops the client: Close 1011, then [`StopReason::Handler`].
+    fn handle_connect(&mut self, connected: &Connected) -> impl Future<Output = Result<Action, BoxError>> + Send {
+        let _ = connected;
+        async { Ok(Action::Continue) }
+    }
+
+    /// A whole text or binary message, its fragments joined, or a pong.
+    ///
+    /// # Errors
+    ///
+    /// Stops the client: Close 1011, then [`StopReason::Handler`].
+    fn handle_frame(&mut self, frame: Frame) -> impl Future<Output = Result<Action, BoxError>> + Send {
+        let _ = frame;
+        async { Ok(Action::Continue) }
+    }
+
+    /// A ping; its pong is queued already, and leaves when this first waits or returns (RFC 6455, section 5.5.2).
+    ///
+    /// # Errors
+    ///
+    /// Stops the client: Close 1011, then [`StopReason::Handler`].
+    fn handle_ping(&mut self, payload: Bytes) -> impl Future<Output = Result<Action, BoxError>> + Send {
+        let _ = payload;
+        async { Ok(Action::Continue) }
+    }
+
+    /// What another task sent, in every state, alternating with frames. A push while not connected is refused.
+    ///
+    /// # Errors
+    ///
+    /// Stops the client: Close 1011, then [`StopReason::Handler`].
+    fn handle_info(&mut self, info: Info) -> impl Future<Output = Result<Action, BoxError>> + Send {
+        let _ = info;
+        async { Ok(Action::Continue) }
+    }
+
+    /// The connection ended, or an attempt failed; the transport is closed already.
+    fn handle_disconnect(&mut self, reason: &DisconnectReason) -> impl Future<Output = Retry> + Send {
+        let _ = reason;
+        async { Retry::Policy }
+    }
+
+    /// Runs once, last, whenever the client ends after `init` succeeded; not after a panic. Dropped after the close
+    /// timeout.
+    fn terminate(&mut self, reason: &StopReason) -> impl Future<Output = ()> + Send {
+        let _ = reason;
+        async {}
+    }
+}
+
+/// A client that only sends needs no handler of its own.
+impl Handler for () {}
+
+/// What a callback wants done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Nothing.
+    #[default]
+    Continue,
+    /// Send this frame, before what other tasks queue later.
+    Push(Frame),
+    /// Send these frames, in order.
+    PushAll(Vec<Frame>),
+    /// Closing handshake with this code and reason; the client lives on, disconnected.
+    Disconnect(CloseFrame),
+    /// Closing handshake with 1000, then the client ends, without `handle_disconnect`.
+    Stop,
+    /// The same with this code and reason.
+    StopWith(CloseFrame),
+}
+
+impl From<Frame> for Action {
+    fn from(frame: Frame) -> Self {
+        Self::Push(frame)
+    }
+}
+
+impl From<Vec<Frame>> for Action {
+    fn from(frames: Vec<Frame>) -> Self {
+        Self::PushAll(frames)
+    }
+}
+
+/// What `handle_disconnect` wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retry {
+    /// Follow the client's options. Without reconnection: as [`Stay`](Retry::Stay).
+    #[default]
+    Policy,
+    /// Stay disconnected.
+    Stay,
+    /// End the client with this reason.
+    Stop,
+}
+
+/// An attempt to connect that is about to begin.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// 1 for the first.
+    pub number: u32,
+    /// Why the attempt or connection before it ended.
+    pub last: Option<DisconnectReason>,
+    /// Time since the first attempt began.
+    pub elapsed: Duration,
+}
+
+/// A handshake that was completed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Connected {
+    /// Status and headers of the response, the subprotocol and extensions agreed on.
+    pub negotiated: Negotiated,
+    /// Addresses and TLS.
+    pub transport: TransportFacts,
+}
+
+impl Connected {
+    /// The subprotocol that the server chose of those offered.
+    #[must_use]
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.negotiated.subprotocol()
+    }
+
+    /// The headers of the response.
+    #[must_use]
+    pub fn headers(&self) -> &http::HeaderMap {
+        self.negotiated.headers()
+    }
+}
