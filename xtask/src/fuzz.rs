@@ -4,7 +4,7 @@
 //! nightly is installed it builds with the toolchain at hand, without the sanitizer. New inputs and crashes go below the target
 //! folder, so that a run leaves the tree clean; `--minimise` is what writes a corpus back.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -20,6 +20,8 @@ const MEMORY_LIMIT: u32 = 1024;
 const INPUT_LIMIT: u32 = 70_000;
 /// Seconds that one input may take.
 const INPUT_TIMEOUT: u32 = 10;
+/// Lines of libFuzzer's log that are shown when it found something.
+const LOG_LINES: usize = 40;
 
 /// What makes LLVM count edges and comparisons for libFuzzer.
 const COVERAGE: &[&str] = &[
@@ -119,7 +121,9 @@ fn fuzz(target: &str, program: &Path, seconds: u64) -> Outcome {
     copy_files(&committed(target), &corpus)?;
     create(&artefacts)?;
 
-    println!("fuzzing {target} for {seconds} s from {} inputs", files(&corpus)?.len());
+    let log_path = work.join("log");
+    let log = File::create(&log_path).map_err(|error| format!("{}: {error}", log_path.display()))?;
+    println!("fuzzing {target} for {seconds} s from {} inputs, log in {}", files(&corpus)?.len(), log_path.display());
     let mut command = Command::new(program);
     command
         .arg(format!("-max_total_time={seconds}"))
@@ -127,24 +131,37 @@ fn fuzz(target: &str, program: &Path, seconds: u64) -> Outcome {
         .arg(format!("-rss_limit_mb={MEMORY_LIMIT}"))
         .arg(format!("-timeout={INPUT_TIMEOUT}"))
         .arg(format!("-artifact_prefix={}/", artefacts.display()))
-        .args(["-print_final_stats=1", "-use_value_profile=1"])
         .arg(&corpus)
-        .current_dir(&work);
+        .current_dir(&work)
+        .stdout(Stdio::null())
+        .stderr(log);
     let before = files(&artefacts)?;
     let ended = process::run(&mut command);
+    let said = String::from_utf8_lossy(&fs::read(&log_path).unwrap_or_default()).into_owned();
     let found: Vec<_> = files(&artefacts)?.into_iter().filter(|path| !before.contains(path)).collect();
-    match ended {
+    if ended.is_ok() && found.is_empty() {
+        println!("{}", said.lines().rfind(|line| line.starts_with("Done ")).unwrap_or("no runs were counted"));
+        return Ok(());
+    }
+    eprintln!("{}", complaint(&said));
+    match found.first() {
+        None => Err(format!("{target}: {}", ended.err().unwrap_or_default())),
         // A slow unit leaves a file without failing the run.
-        Ok(()) if found.is_empty() => Ok(()),
-        Ok(()) => Err(format!("{target}: found {}", listed(&found))),
-        Err(error) if found.is_empty() => Err(error),
-        Err(_) => Err(format!(
+        Some(first) => Err(format!(
             "{target} failed on {}\nrun it again: {} {}",
             listed(&found),
             program.display(),
-            found[0].display()
+            first.display()
         )),
     }
+}
+
+/// The part of libFuzzer's log that says what was found: from the panic on, or from its own error, else the end.
+fn complaint(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    let first = ["panicked at", "ERROR: "].iter().find_map(|mark| lines.iter().position(|line| line.contains(mark)));
+    let first = first.unwrap_or(lines.len().saturating_sub(LOG_LINES));
+    lines[first..].iter().take(LOG_LINES).copied().collect::<Vec<_>>().join("\n")
 }
 
 /// Replaces the committed corpus of `target` by the smallest set that covers as much, this machine's findings included.
@@ -239,6 +256,16 @@ mod tests {
     fn seeds_by_hand_are_told_from_found_ones() {
         assert!(is_found(Path::new("c/da39a3ee5e6b4b0d3255bfef95601890afd80709")));
         assert!(!is_found(Path::new("c/server-masked-hello")));
+    }
+
+    #[test]
+    fn the_complaint_begins_with_the_panic() {
+        assert_eq!(
+            complaint("#1 pulse\nthread panicked at x\nleft: 1\nERROR: libFuzzer"),
+            "thread panicked at x\nleft: 1\nERROR: libFuzzer"
+        );
+        assert_eq!(complaint("#1 pulse\n==1== ERROR: out-of-memory"), "==1== ERROR: out-of-memory");
+        assert_eq!(complaint("#1 pulse"), "#1 pulse");
     }
 
     #[test]
