@@ -21,8 +21,8 @@ const SLACK_OTHER_RUSTC: u64 = 15;
 const BUDGETS: &[(&str, u64)] = &[
     ("codec/server-receive-text-8-125", 330),
     ("codec/client-receive-json-100-200", 280),
-    ("codec/server-receive-text-1024", 900),
-    ("codec/server-receive-text-4096-by-8", 4000),
+    ("codec/server-receive-text-1024", 970),
+    ("codec/server-receive-text-4096-by-8", 6_920),
     ("codec/client-send-128-by-64", 220),
     ("codec/server-send-128-by-64", 200),
 ];
