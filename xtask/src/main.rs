@@ -1,2 +1,83 @@
-//! xtask
-fn main() {}
+//! The project's tasks: `cargo xtask TASK`. This file dispatches; each task is a file of its own.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod autobahn;
+mod bench;
+mod ci;
+mod fuzz;
+mod lexer;
+mod process;
+mod purity;
+
+use std::process::ExitCode;
+
+use args::Args;
+
+/// What a task ends in: the message says what failed, for the person who ran it.
+type Outcome = Result<(), String>;
+
+struct Task {
+    name: &'static str,
+    usage: &'static str,
+    about: &'static str,
+    run: fn(Args) -> Outcome,
+}
+
+const TASKS: &[Task] = &[
+    Task { name: "ci", usage: "", about: "everything that CI checks, in its order", run: ci::run },
+    Task { name: "purity", usage: "", about: "what must be absent from each layer's sources", run: purity::run },
+    Task {
+        name: "autobahn",
+        usage: "[--client tokio] [--quick] [--cases 1.*,7.9.1]",
+        about: "the Autobahn TestSuite against our endpoints",
+        run: autobahn::run,
+    },
+    Task {
+        name: "fuzz",
+        usage: "[--seconds N] [--target T] [--minimise]",
+        about: "the fuzz targets, on their committed corpora",
+        run: fuzz::run,
+    },
+    Task {
+        name: "bench",
+        usage: "[--instructions] [--quick]",
+        about: "messages in memory: nanoseconds, or instructions against their budgets",
+        run: bench::run,
+    },
+];
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let Some(name) = words.next() else {
+        print!("{}", overview());
+        return ExitCode::SUCCESS;
+    };
+    if ["help", "--help", "-h"].contains(&name.as_str()) {
+        print!("{}", overview());
+        return ExitCode::SUCCESS;
+    }
+    let Some(task) = TASKS.iter().find(|task| task.name == name) else {
+        eprint!("no task is called `{name}`\n\n{}", overview());
+        return ExitCode::FAILURE;
+    };
+    match (task.run)(Args::new(words.collect())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask {name}: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn overview() -> String {
+    let mut text = String::from("cargo xtask TASK\n\n");
+    for task in TASKS {
+        text.push_str(&format!("  {:9} {}\n", task.name, task.about));
+        if !task.usage.is_empty() {
+            text.push_str(&format!("            {}\n", task.usage));
+        }
+    }
+    text
+}

@@ -1,0 +1,145 @@
+//! Messages in memory, received and sent in both roles: nanoseconds a message, or instructions against their budgets.
+//!
+//! The program is `tests/benches/data_path.rs`, built in the release profile without LTO, as users build. Instructions are
+//! counted by callgrind over N and over 2N messages: the difference leaves the set-up out and repeats within 1 %.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::Outcome;
+use crate::args::Args;
+use crate::process::{self, target_dir};
+
+/// The compiler that the budgets hold for; another one generates other code.
+const BUDGET_RUSTC: &str = "rustc 1.95.0";
+/// How far a figure may lie above its budget, in per cent: with that compiler, and with another.
+const SLACK: u64 = 5;
+const SLACK_OTHER_RUSTC: u64 = 15;
+
+/// Instructions a message, by the program's names for layer and row. Lower them as the figures get lower.
+const BUDGETS: &[(&str, u64)] = &[
+    ("codec/server-receive-text-8-125", 330),
+    ("codec/client-receive-json-100-200", 280),
+    ("codec/server-receive-text-1024", 970),
+    ("codec/server-receive-text-4096-by-8", 6_920),
+    ("codec/client-send-128-by-64", 220),
+    ("codec/server-send-128-by-64", 200),
+];
+
+/// Messages of the shorter counted run: enough that what happens once in 64 KiB or 64 frames averages out.
+const MESSAGES: u64 = 8_192;
+const MESSAGES_QUICK: u64 = 2_048;
+
+pub(crate) fn run(mut args: Args) -> Outcome {
+    let count = args.flag("--instructions");
+    let quick = args.flag("--quick");
+    args.finish()?;
+    let program =
+        process::build(&["build", "--release", "--package", "parley-tests", "--bench", "data_path"], "data_path")?;
+    if count { instructions(&program, quick) } else { nanoseconds(&program, quick) }
+}
+
+/// The program times its own rows in interleaved rounds and prints the medians.
+fn nanoseconds(program: &Path, quick: bool) -> Outcome {
+    let mut command = Command::new(program);
+    command.arg("time");
+    if quick {
+        command.arg("--quick");
+    }
+    process::run(&mut command)
+}
+
+fn instructions(program: &Path, quick: bool) -> Outcome {
+    if !process::on_path("valgrind") {
+        return Err("counting instructions needs valgrind".to_owned());
+    }
+    let rows = process::output(Command::new(program).arg("list"))?;
+    let rows: Vec<_> = rows.lines().collect();
+    if let Some((missing, _)) = BUDGETS.iter().find(|(row, _)| !rows.contains(row)) {
+        return Err(format!("{missing} has a budget, but the program has no such row"));
+    }
+
+    let rustc = process::rustc_version(&mut Command::new("rustc"))?;
+    let slack = if is_budgeted(&rustc) {
+        SLACK
+    } else {
+        eprintln!("the budgets are for {BUDGET_RUSTC}, this is {rustc}: {SLACK_OTHER_RUSTC} % of slack");
+        SLACK_OTHER_RUSTC
+    };
+
+    let messages = if quick { MESSAGES_QUICK } else { MESSAGES };
+    let out = target_dir().join("bench");
+    fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
+    println!("instructions a message ({rustc}, {slack} % of slack)");
+    println!("  {:42} {:>8} {:>8}", "row", "figure", "budget");
+    let mut over = Vec::new();
+    for row in rows {
+        let budget = BUDGETS.iter().find(|(name, _)| *name == row).map(|(_, budget)| *budget);
+        let budget = budget.ok_or_else(|| format!("{row} has no budget"))?;
+        let profile = out.join("callgrind.out");
+        let once = counted(program, row, messages, &profile)?;
+        let twice = counted(program, row, 2 * messages, &profile)?;
+        let figure = twice.saturating_sub(once) / messages;
+        let is_over = is_over(figure, budget, slack);
+        println!("  {row:42} {figure:>8} {budget:>8}{}", if is_over { "  over" } else { "" });
+        if is_over {
+            over.push(row);
+        }
+    }
+    if over.is_empty() { Ok(()) } else { Err(format!("over budget: {}", over.join(", "))) }
+}
+
+fn is_budgeted(rustc: &str) -> bool {
+    rustc.strip_prefix(BUDGET_RUSTC).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+}
+
+fn is_over(figure: u64, budget: u64, slack: u64) -> bool {
+    figure * 100 > budget * (100 + slack)
+}
+
+/// The instructions of one whole run of `messages`.
+fn counted(program: &Path, row: &str, messages: u64, profile: &Path) -> Result<u64, String> {
+    let output = Command::new("valgrind")
+        .arg("--tool=callgrind")
+        .arg(format!("--callgrind-out-file={}", profile.display()))
+        .arg(program)
+        .args(["run", row, &messages.to_string()])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("valgrind: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("valgrind failed on {row}:\n{}", String::from_utf8_lossy(&output.stderr)));
+    }
+    let profile = fs::read_to_string(profile).map_err(|error| format!("{}: {error}", profile.display()))?;
+    total(&profile).ok_or_else(|| format!("callgrind counted nothing for {row}"))
+}
+
+/// The `summary:` line of callgrind's output file.
+fn total(profile: &str) -> Option<u64> {
+    profile.lines().find_map(|line| line.strip_prefix("summary:"))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_may_use_the_slack_and_no_more() {
+        assert!(!is_over(105, 100, 5));
+        assert!(is_over(106, 100, 5));
+    }
+
+    #[test]
+    fn the_budgets_know_their_compiler() {
+        assert!(is_budgeted("rustc 1.95.0 (59807616e 2026-04-14)"));
+        assert!(!is_budgeted("rustc 1.95.1"));
+        assert!(!is_budgeted("rustc 1.95.0-beta.1"));
+    }
+
+    #[test]
+    fn callgrinds_total_is_read() {
+        assert_eq!(total("events: Ir\nfn=(1)\n0 5\n\nsummary: 12345\n"), Some(12345));
+        assert_eq!(total("events: Ir\n"), None);
+    }
+}

@@ -1,0 +1,74 @@
+//! All that CI checks, in its order; the first step that fails ends the run.
+
+use std::fs;
+use std::time::Instant;
+
+use crate::args::Args;
+use crate::process::{self, cargo, root};
+use crate::{Outcome, autobahn, bench, fuzz, purity};
+
+type Step = (&'static str, fn() -> Outcome);
+
+const STEPS: &[Step] = &[
+    ("format", || process::run(cargo().args(["fmt", "--all", "--check"]))),
+    ("format of fuzz/", || process::run(cargo().args(["fmt", "--check"]).current_dir(root().join("fuzz")))),
+    ("clippy", || {
+        let args = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+        process::run(cargo().args(args))
+    }),
+    ("the README's test command", || {
+        let readme = fs::read_to_string(root().join("README.md")).map_err(|error| format!("README.md: {error}"))?;
+        let command = test_command(&readme).ok_or("README.md has no line that starts with `cargo test`")?;
+        println!("{command}");
+        process::run(cargo().args(command.split_whitespace().skip(1)))
+    }),
+    ("docs", || {
+        let args = ["doc", "--workspace", "--no-deps", "--all-features"];
+        process::run(cargo().args(args).env("RUSTDOCFLAGS", "-D warnings"))
+    }),
+    ("purity", || purity::run(words(""))),
+    ("autobahn", || autobahn::run(words("--client tokio --quick"))),
+    ("instruction budgets", || bench::run(words("--instructions"))),
+    ("fuzz", || fuzz::run(words("--seconds 20"))),
+];
+
+pub(crate) fn run(args: Args) -> Outcome {
+    args.finish()?;
+    let started = Instant::now();
+    let mut timings = Vec::new();
+    for (number, (name, step)) in STEPS.iter().enumerate() {
+        println!("\n== {} of {}: {name}", number + 1, STEPS.len());
+        let step_started = Instant::now();
+        step().map_err(|error| format!("step `{name}`: {error}"))?;
+        timings.push((name, step_started.elapsed().as_secs_f32()));
+    }
+    println!("\n== all {} steps passed in {:.0} s", STEPS.len(), started.elapsed().as_secs_f32());
+    for (name, seconds) in timings {
+        println!("{seconds:7.1} s  {name}");
+    }
+    Ok(())
+}
+
+fn words(line: &str) -> Args {
+    Args::new(line.split_whitespace().map(str::to_owned).collect())
+}
+
+/// What the README tells a user to type, so that it cannot differ from what is tested.
+fn test_command(readme: &str) -> Option<&str> {
+    let command = readme.lines().map(str::trim).find(|line| line.starts_with("cargo test"))?;
+    Some(command.split('#').next().unwrap_or(command).trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_test_command_is_the_readmes() {
+        assert_eq!(
+            test_command("# A\n```sh\ncargo run\ncargo test --workspace   # all\n```\n"),
+            Some("cargo test --workspace")
+        );
+        assert_eq!(test_command("run `cargo test`"), None);
+    }
+}

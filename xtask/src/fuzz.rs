@@ -1,0 +1,277 @@
+//! The fuzz targets of `fuzz/`, run by libFuzzer from their committed corpora.
+//!
+//! Builds with a nightly toolchain and AddressSanitizer, the way `cargo fuzz` does, without needing it installed. Where no
+//! nightly is installed it builds with the toolchain at hand, without the sanitizer. New inputs and crashes go below the target
+//! folder, so that a run leaves the tree clean; `--minimise` is what writes a corpus back.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::Outcome;
+use crate::args::Args;
+use crate::process::{self, root, target_dir};
+
+const TARGETS: &[&str] = &["decoder"];
+const DEFAULT_SECONDS: u64 = 60;
+/// Resident memory at which libFuzzer calls a run a failure, in MiB: a decoder that allocates by an announced length.
+const MEMORY_LIMIT: u32 = 1024;
+/// Bytes of one input: enough for every length form (7, 16 and 64 bits) and many chunks.
+const INPUT_LIMIT: u32 = 70_000;
+/// Seconds that one input may take.
+const INPUT_TIMEOUT: u32 = 10;
+/// Lines of libFuzzer's log that are shown when it found something.
+const LOG_LINES: usize = 40;
+
+/// What makes LLVM count edges and comparisons for libFuzzer.
+const COVERAGE: &[&str] = &[
+    "--cfg=fuzzing",
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Ccodegen-units=1",
+];
+
+pub(crate) fn run(mut args: Args) -> Outcome {
+    let seconds = args.number("--seconds")?;
+    let target = args.option("--target")?;
+    let minimise = args.flag("--minimise");
+    args.finish()?;
+    if minimise && seconds.is_some() {
+        return Err("--minimise runs no longer than it needs: leave --seconds out".to_owned());
+    }
+    let targets: Vec<&str> = match &target {
+        None => TARGETS.to_vec(),
+        Some(name) => match TARGETS.iter().find(|target| *target == name) {
+            Some(target) => vec![target],
+            None => return Err(format!("--target {name}: no such target, there is {}", TARGETS.join(", "))),
+        },
+    };
+    let toolchain = Toolchain::find()?;
+    for target in targets {
+        let program = toolchain.build(target)?;
+        if minimise {
+            write_back(target, &program)?;
+        } else {
+            fuzz(target, &program, seconds.unwrap_or(DEFAULT_SECONDS))?;
+        }
+    }
+    Ok(())
+}
+
+struct Toolchain {
+    nightly: bool,
+    host: String,
+}
+
+impl Toolchain {
+    fn find() -> Result<Self, String> {
+        let version = Command::new("rustc")
+            .args(["+nightly", "-vV"])
+            .stderr(Stdio::null())
+            .output()
+            .ok()
+            .filter(|output| output.status.success())
+            .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        let nightly = version.is_some();
+        let version = match version {
+            Some(version) => version,
+            None => {
+                eprintln!("no nightly toolchain is installed: fuzzing without AddressSanitizer");
+                process::output(Command::new("rustc").arg("-vV"))?
+            }
+        };
+        let host = version.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc -vV names no host")?;
+        Ok(Self { nightly, host: host.to_owned() })
+    }
+
+    fn build(&self, target: &str) -> Result<PathBuf, String> {
+        let folder = target_dir().join("fuzz/build");
+        let mut flags = COVERAGE.to_vec();
+        if self.nightly {
+            flags.push("-Zsanitizer=address");
+        }
+        let mut command = Command::new("cargo");
+        if self.nightly {
+            command.arg("+nightly");
+        }
+        // With --target the flags do not reach build scripts and macros, which run on their own.
+        command
+            .args(["build", "--release", "--locked", "--bin", target, "--target", &self.host])
+            .current_dir(root().join("fuzz"))
+            .env("CARGO_TARGET_DIR", &folder)
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+        // The cargo that runs this task pins its own toolchain for its children.
+        for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN"] {
+            command.env_remove(variable);
+        }
+        process::run(&mut command)?;
+        Ok(folder.join(&self.host).join("release").join(target))
+    }
+}
+
+/// Runs `target` for `seconds` from a copy of its corpus.
+fn fuzz(target: &str, program: &Path, seconds: u64) -> Outcome {
+    let work = target_dir().join("fuzz").join(target);
+    let corpus = work.join("corpus");
+    let artefacts = work.join("artefacts");
+    // Inputs found by earlier runs stay: they save the way back to where those got.
+    copy_files(&committed(target), &corpus)?;
+    create(&artefacts)?;
+
+    let log_path = work.join("log");
+    let log = File::create(&log_path).map_err(|error| format!("{}: {error}", log_path.display()))?;
+    println!("fuzzing {target} for {seconds} s from {} inputs, log in {}", files(&corpus)?.len(), log_path.display());
+    let mut command = Command::new(program);
+    command
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-max_len={INPUT_LIMIT}"))
+        .arg(format!("-rss_limit_mb={MEMORY_LIMIT}"))
+        .arg(format!("-timeout={INPUT_TIMEOUT}"))
+        .arg(format!("-artifact_prefix={}/", artefacts.display()))
+        .arg(&corpus)
+        .current_dir(&work)
+        .stdout(Stdio::null())
+        .stderr(log);
+    let before = files(&artefacts)?;
+    let ended = process::run(&mut command);
+    let said = String::from_utf8_lossy(&fs::read(&log_path).unwrap_or_default()).into_owned();
+    let found: Vec<_> = files(&artefacts)?.into_iter().filter(|path| !before.contains(path)).collect();
+    if ended.is_ok() && found.is_empty() {
+        println!("{}", said.lines().rfind(|line| line.starts_with("Done ")).unwrap_or("no runs were counted"));
+        return Ok(());
+    }
+    eprintln!("{}", complaint(&said));
+    match found.first() {
+        None => Err(format!("{target}: {}", ended.err().unwrap_or_default())),
+        // A slow unit leaves a file without failing the run.
+        Some(first) => Err(format!(
+            "{target} failed on {}\nrun it again: {} {}",
+            listed(&found),
+            program.display(),
+            first.display()
+        )),
+    }
+}
+
+/// The part of libFuzzer's log that says what was found: from the panic on, or from its own error, else the end.
+fn complaint(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    let first = ["panicked at", "ERROR: "].iter().find_map(|mark| lines.iter().position(|line| line.contains(mark)));
+    let first = first.unwrap_or(lines.len().saturating_sub(LOG_LINES));
+    lines[first..].iter().take(LOG_LINES).copied().collect::<Vec<_>>().join("\n")
+}
+
+/// Replaces the committed corpus of `target` by the smallest set that covers as much, this machine's findings included.
+fn write_back(target: &str, program: &Path) -> Outcome {
+    let work = target_dir().join("fuzz").join(target);
+    let found = work.join("corpus");
+    let merged = work.join("merged");
+    create(&found)?;
+    if merged.exists() {
+        fs::remove_dir_all(&merged).map_err(|error| format!("{}: {error}", merged.display()))?;
+    }
+    create(&merged)?;
+    let committed = committed(target);
+    // The committed ones come first: libFuzzer keeps the first of what covers the same.
+    process::run(
+        Command::new(program)
+            .args(["-merge=1", "-use_value_profile=0"])
+            .arg(format!("-max_len={INPUT_LIMIT}"))
+            .args([&merged, &committed, &found])
+            .current_dir(&work),
+    )?;
+    let kept = files(&merged)?;
+    if kept.is_empty() {
+        return Err(format!("{target}: nothing was kept, the corpus stays as it is"));
+    }
+    // Seeds with a name stay: they were written by hand for a reason that coverage does not know.
+    let mut contents = Vec::new();
+    for path in files(&committed)? {
+        if is_found(&path) {
+            fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        } else {
+            contents.push(fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?);
+        }
+    }
+    let mut added = 0;
+    for path in &kept {
+        let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        if let Some(name) = path.file_name()
+            && !contents.contains(&bytes)
+        {
+            fs::write(committed.join(name), bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+            added += 1;
+        }
+    }
+    println!("{target}: {} seeds by hand, {added} found by fuzzing", contents.len());
+    Ok(())
+}
+
+/// libFuzzer names what it finds by the SHA-1 of the content.
+fn is_found(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn committed(target: &str) -> PathBuf {
+    root().join("fuzz/corpus").join(target)
+}
+
+fn create(folder: &Path) -> Outcome {
+    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))
+}
+
+fn copy_files(from: &Path, to: &Path) -> Outcome {
+    create(to)?;
+    for path in files(from)? {
+        if let Some(name) = path.file_name() {
+            fs::copy(&path, to.join(name)).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        files.push(entry.map_err(failed)?.path());
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_by_hand_are_told_from_found_ones() {
+        assert!(is_found(Path::new("c/da39a3ee5e6b4b0d3255bfef95601890afd80709")));
+        assert!(!is_found(Path::new("c/server-masked-hello")));
+    }
+
+    #[test]
+    fn the_complaint_begins_with_the_panic() {
+        assert_eq!(
+            complaint("#1 pulse\nthread panicked at x\nleft: 1\nERROR: libFuzzer"),
+            "thread panicked at x\nleft: 1\nERROR: libFuzzer"
+        );
+        assert_eq!(complaint("#1 pulse\n==1== ERROR: out-of-memory"), "==1== ERROR: out-of-memory");
+        assert_eq!(complaint("#1 pulse"), "#1 pulse");
+    }
+
+    #[test]
+    fn every_target_has_a_corpus() {
+        for target in TARGETS {
+            assert!(!files(&committed(target)).expect("the corpus is committed").is_empty(), "{target}");
+        }
+    }
+}
