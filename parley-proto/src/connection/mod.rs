@@ -260,7 +260,7 @@ impl Connection {
                 }
             }
             Some(End::Error(error)) => {
-                closing.error = Some((*error).clone().into()); // no second Close: the stream is dropped
+                closing.error = Some((*error).into()); // no second Close: the stream is dropped
                 self.finish_closing(Shutdown::Abort);
             }
             None => {}
@@ -351,7 +351,7 @@ impl Connection {
                     Some(End::Close(close)) => {
                         closed = Closed { close: close.clone(), received: true, error: None, ..closed };
                     }
-                    Some(End::Error(error)) => closed = Self::lost((*error).clone().into()),
+                    Some(End::Error(error)) => closed = Self::lost((*error).into()),
                     None => {}
                 }
                 self.finish(Shutdown::Abort, closed);
@@ -631,7 +631,7 @@ impl Connection {
                 Closing { initiator: Initiator::Remote, received: Some(close), error: None, eof }
             }
             Some(End::Error(error)) => {
-                let error = error.clone();
+                let error = *error;
                 self.encode_pong();
                 self.encoder.close(Some(&CloseFrame::failure(&error)));
                 Closing { initiator: Initiator::Local, received: None, error: Some(error.into()), eof }

@@ -391,8 +391,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(transport) = &mut self.transport else { return false };
         let mut progress = false;
-        loop {
-            let Some(transmit) = self.session.transmit() else { break };
+        while let Some(transmit) = self.session.transmit() {
             if transmit.is_empty() {
                 break;
             }

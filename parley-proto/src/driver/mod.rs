@@ -32,8 +32,7 @@ struct End<H> {
 }
 
 /// Drives one client to its end.
-///
-/// A plain function around an async block: the arguments of an `async fn` would be stored twice.
+#[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
 fn drive<R, H, I>(mut io: Box<Io<R, I>>, mut handler: H, ending: Ending<I>) -> impl Future<Output = End<H>> + Send
 where
     R: Runtime,

@@ -181,6 +181,7 @@ pub struct Session<I, T> {
     next_id: u64,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one a client, and the connection is what the hot path reads")]
 enum Phase {
     /// `init` has not run.
     New,
