@@ -1,7 +1,7 @@
 //! ws and wss URIs: RFC 6455, section 3; RFC 3986. The same host grammar reads the `Host` field.
 
+use core::net::Ipv6Addr;
 use std::fmt::Write as _;
-use std::net::Ipv6Addr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
