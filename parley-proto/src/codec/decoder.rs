@@ -326,14 +326,15 @@ impl Decoder {
             self.open(kind, key, payload)?;
             return self.utf8.finish();
         }
-        let ascii = match header.last_chunk() {
-            Some(key) if self.mask_bit != 0 => mask::unmask_is_ascii(*key, payload),
-            _ => kind == Kind::Text && utf8::is_short_ascii(payload),
-        };
-        if ascii || kind != Kind::Text { Ok(()) } else { utf8::check(payload) }
+        if self.mask_bit == 0 {
+            return if kind == Kind::Text { utf8::check(payload) } else { Ok(()) };
+        }
+        let ascii = mask::unmask_is_ascii(self.key(header), payload);
+        if ascii || kind != Kind::Text { Ok(()) } else { utf8::check_any(payload) }
     }
 
     /// The key at the end of a header; zeros, which change nothing, in frames that are not masked.
+    #[inline]
     fn key(&self, header: &[u8]) -> [u8; KEY] {
         match header.last_chunk() {
             Some(key) if self.mask_bit != 0 => *key,
