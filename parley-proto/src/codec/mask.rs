@@ -6,8 +6,8 @@
 
 /// The payload is read and written in words of this many bytes.
 const WORD: usize = size_of::<u128>();
-/// Four words a step: enough for the compiler to keep four vector registers busy.
-const STEP: usize = 4 * WORD;
+/// Two words a step: more would leave small messages a long rest.
+const STEP: usize = 2 * WORD;
 
 /// Masks or unmasks `payload`, whose first byte stands at `offset` in the frame's payload.
 ///
@@ -43,7 +43,8 @@ pub(super) fn is_ascii(text: &[u8]) -> bool {
             seen |= word(bytes);
         }
     }
-    for bytes in steps.remainder().chunks_exact(WORD) {
+    // What is left after this is part of the last word.
+    if let Some(bytes) = steps.remainder().first_chunk::<WORD>() {
         seen |= word(bytes);
     }
     fold(seen) & HIGH_BITS == 0
@@ -120,27 +121,41 @@ fn xor(key: [u8; 4], payload: &mut [u8]) -> u64 {
     let last = u128::from_le_bytes(*last) ^ wide(turned(key, len));
     let key = wide(key);
     let mut seen = last;
+    let mut seen_steps = [0; STEP];
     let mut steps = payload.chunks_exact_mut(STEP);
-    for step in &mut steps {
-        for bytes in step.chunks_exact_mut(WORD) {
-            seen |= xor_word(key, bytes);
-        }
+    for step in steps.by_ref().filter_map(|step| step.first_chunk_mut()) {
+        xor_step(&step_key(key), step, &mut seen_steps);
     }
-    for bytes in steps.into_remainder().chunks_exact_mut(WORD) {
-        seen |= xor_word(key, bytes);
+    if let Some(bytes) = steps.into_remainder().first_chunk_mut::<WORD>() {
+        let word = u128::from_le_bytes(*bytes) ^ key;
+        *bytes = word.to_le_bytes();
+        seen |= word;
     }
+    let (low, high) = seen_steps.split_at(WORD);
+    seen |= word(low) | word(high);
     if let Some(bytes) = payload.last_chunk_mut::<WORD>() {
         *bytes = last.to_le_bytes();
     }
     fold(seen)
 }
 
-/// As [`xor`], for one word: `bytes` has [`WORD`] of them.
+/// A word of the key, twice.
 #[inline(always)]
-fn xor_word(key: u128, bytes: &mut [u8]) -> u128 {
-    let word = word(bytes) ^ key;
-    bytes.copy_from_slice(&word.to_le_bytes());
-    word
+fn step_key(key: u128) -> [u8; STEP] {
+    let mut step = [0; STEP];
+    let (low, high) = step.split_at_mut(WORD);
+    low.copy_from_slice(&key.to_le_bytes());
+    high.copy_from_slice(&key.to_le_bytes());
+    step
+}
+
+/// XORs `bytes` with `key`, and ORs the outcome to `seen`. Byte by byte is what becomes vector instructions.
+#[inline(always)]
+fn xor_step(key: &[u8; STEP], bytes: &mut [u8; STEP], seen: &mut [u8; STEP]) {
+    for ((byte, key), seen) in bytes.iter_mut().zip(key).zip(seen) {
+        *byte ^= key;
+        *seen |= *byte;
+    }
 }
 
 /// As [`xor`], for less than a word.
@@ -186,16 +201,17 @@ pub(super) fn copy_masked(key: [u8; 4], payload: &[u8], out: &mut [u8]) {
     };
     let last = u128::from_le_bytes(*last) ^ wide(turned(key, len));
     let key = wide(key);
-    let mut steps = payload.chunks_exact(STEP);
-    let mut out_steps = out.chunks_exact_mut(STEP);
-    for (step, out) in (&mut steps).zip(&mut out_steps) {
-        for (bytes, out) in step.chunks_exact(WORD).zip(out.chunks_exact_mut(WORD)) {
-            out.copy_from_slice(&(word(bytes) ^ key).to_le_bytes());
+    let (mut steps, mut out_steps) = (payload.chunks_exact(STEP), out.chunks_exact_mut(STEP));
+    for (step, out) in steps.by_ref().zip(out_steps.by_ref()) {
+        if let (Some(step), Some(out)) = (step.first_chunk(), out.first_chunk_mut()) {
+            // In a copy of its own: the compiler cannot know that `out` and `step` are apart.
+            let mut masked: [u8; STEP] = *step;
+            xor_step(&step_key(key), &mut masked, &mut [0; STEP]);
+            *out = masked;
         }
     }
-    let out_rest = out_steps.into_remainder();
-    for (bytes, out) in steps.remainder().chunks_exact(WORD).zip(out_rest.chunks_exact_mut(WORD)) {
-        out.copy_from_slice(&(word(bytes) ^ key).to_le_bytes());
+    if let (Some(bytes), Some(out)) = (steps.remainder().first_chunk(), out_steps.into_remainder().first_chunk_mut()) {
+        *out = (u128::from_le_bytes(*bytes) ^ key).to_le_bytes();
     }
     if let Some(out) = out.last_chunk_mut::<WORD>() {
         *out = last.to_le_bytes();
