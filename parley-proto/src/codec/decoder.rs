@@ -292,20 +292,14 @@ impl Decoder {
         let mut short_cut = self.is_between_messages();
         loop {
             if short_cut {
-                let mut at = walk.at;
-                while let Some((kind, start, len)) = whole_message(&walk.window[at..], self.mask_bit) {
-                    if len > self.max_message {
-                        break;
-                    }
-                    let (header, payload) = walk.window[at..at + start + len].split_at_mut(start);
-                    if self.open_whole(kind, header, payload).is_err() {
-                        walk.at = at;
-                        return Stop::End(End::Error(FrameError::InvalidUtf8));
-                    }
-                    walk.queue.push(kind, at + start, len, len < walk.copy_below);
-                    at += start + len;
+                let whole = if self.mask_bit != 0 {
+                    self.walk_whole_messages::<true>(walk)
+                } else {
+                    self.walk_whole_messages::<false>(walk)
+                };
+                if let Err(error) = whole {
+                    return Stop::End(End::Error(error));
                 }
-                walk.at = at;
             }
             match self.step(walk) {
                 Ok(None) => short_cut = self.is_between_messages(),
@@ -318,22 +312,34 @@ impl Decoder {
         }
     }
 
-    /// Unmasks the payload of a whole message, and checks it if it is text. `header` ends with the masking key.
-    #[inline]
-    fn open_whole(&mut self, kind: Kind, header: &[u8], payload: &mut [u8]) -> Result<(), FrameError> {
-        if payload.len() > BLOCK {
-            let key = self.key(header);
-            self.open(kind, key, payload)?;
-            return self.utf8.finish();
+    /// Goes through the frames that may take the short-cut, up to the first that may not.
+    ///
+    /// This loop is where a connection with small messages spends its time: what it needs is in locals.
+    fn walk_whole_messages<const MASKED: bool>(&mut self, walk: &mut Walk<'_>) -> Result<(), FrameError> {
+        let queue = &mut *walk.queue;
+        let mut rest = &mut walk.window[walk.at..];
+        while let Some((kind, start, len)) = whole_message::<MASKED>(rest) {
+            if len > self.max_message {
+                break;
+            }
+            let (frame, after) = rest.split_at_mut(start + len);
+            let (header, payload) = frame.split_at_mut(start);
+            if payload.len() > BLOCK {
+                let key = self.key(header);
+                self.open(kind, key, payload)?;
+                self.utf8.finish()?;
+            } else {
+                open_block::<MASKED>(kind, header, payload)?;
+            }
+            queue.push(kind, walk.at + start, len, len < walk.copy_below);
+            walk.at += start + len;
+            rest = after;
         }
-        let ascii = match header.last_chunk() {
-            Some(key) if self.mask_bit != 0 => mask::unmask_is_ascii(*key, payload),
-            _ => kind == Kind::Text && utf8::is_short_ascii(payload),
-        };
-        if ascii || kind != Kind::Text { Ok(()) } else { utf8::check(payload) }
+        Ok(())
     }
 
     /// The key at the end of a header; zeros, which change nothing, in frames that are not masked.
+    #[inline]
     fn key(&self, header: &[u8]) -> [u8; KEY] {
         match header.last_chunk() {
             Some(key) if self.mask_bit != 0 => *key,
@@ -549,12 +555,26 @@ impl Decoder {
     }
 }
 
+/// Unmasks the payload of a whole message of at most [`BLOCK`] bytes, and checks it if it is text. `header` ends with
+/// the masking key.
+#[inline]
+fn open_block<const MASKED: bool>(kind: Kind, header: &[u8], payload: &mut [u8]) -> Result<(), FrameError> {
+    match (header.last_chunk(), kind) {
+        (Some(key), _) if MASKED => {
+            let ascii = mask::unmask_is_ascii(*key, payload);
+            if ascii || kind != Kind::Text { Ok(()) } else { utf8::check_any(payload) }
+        }
+        (_, Kind::Text) => utf8::check(payload),
+        _ => Ok(()),
+    }
+}
+
 /// The short-cut for the frame that nearly all of them are: a message in one piece, of up to 65535 bytes, all of it
 /// in `rest`. Returns where its payload starts and how long it is.
 ///
 /// `None` says nothing: the frame may be of another kind, unfinished, or wrong.
 #[inline]
-fn whole_message(rest: &[u8], mask_bit: u8) -> Option<(Kind, usize, usize)> {
+fn whole_message<const MASKED: bool>(rest: &[u8]) -> Option<(Kind, usize, usize)> {
     const TEXT: u8 = FIN | OpCode::Text.bits();
     const BINARY: u8 = FIN | OpCode::Binary.bits();
     let [first, second, extended @ ..] = rest else { return None };
@@ -563,19 +583,19 @@ fn whole_message(rest: &[u8], mask_bit: u8) -> Option<(Kind, usize, usize)> {
         BINARY => Kind::Binary,
         _ => return None,
     };
+    let (mask_bit, key) = if MASKED { (MASK, KEY) } else { (0, 0) };
     let length = second ^ mask_bit;
-    let (len, start) = if usize::from(length) <= MAX_CONTROL {
-        (usize::from(length), Prefix::LEN)
+    let (start, len) = if usize::from(length) <= MAX_CONTROL {
+        (Prefix::LEN + key, usize::from(length))
     } else if length == LENGTH_16 {
         let len = usize::from(u16::from_be_bytes(*extended.first_chunk()?));
         if len <= MAX_CONTROL {
             return None;
         }
-        (len, Prefix::LEN + 2)
+        (Prefix::LEN + 2 + key, len)
     } else {
         return None;
     };
-    let start = if mask_bit != 0 { start + KEY } else { start };
     if rest.len() < start + len {
         return None;
     }

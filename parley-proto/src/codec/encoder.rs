@@ -14,6 +14,9 @@ use crate::{Role, pool};
 
 /// Payloads of this many bytes and more are not copied into the output buffer but queued beside it.
 const LARGE: usize = 8 * 1024;
+/// A client's payload that others share has to be copied anyway: up to this many bytes to the output buffer, which is
+/// reused, rather than to fresh memory.
+const LARGE_SHARED: usize = 64 * 1024;
 /// The size in bytes in which an output buffer starts.
 const BUFFER: usize = 4 * 1024;
 
@@ -222,10 +225,13 @@ impl Encoder {
         self.fill(header + payload.len())
     }
 
-    /// The header goes to the buffer, the payload beside it. If no one else has a part in it, it is masked where it
-    /// is, else in a copy.
+    /// The header goes to the buffer, the payload beside it. A client masks it where it is if no one else has a part
+    /// in it, else in a copy.
     #[inline(never)]
     fn encode_large(&mut self, first: u8, payload: Bytes) -> u64 {
+        if self.keys.is_some() && payload.len() <= LARGE_SHARED && !payload.is_unique() {
+            return self.encode_small(first, &payload);
+        }
         let key = self.keys.as_mut().map(|keys| keys.next_u32().to_le_bytes());
         let header = put_header(self.room(MAX_HEADER), first, payload.len(), key);
         let payload = match key {

@@ -6,8 +6,8 @@
 
 /// The payload is read and written in words of this many bytes.
 const WORD: usize = size_of::<u128>();
-/// Four words a step: enough for the compiler to keep four vector registers busy.
-const STEP: usize = 4 * WORD;
+/// Two words a step: more would leave small messages a long rest.
+const STEP: usize = 2 * WORD;
 
 /// Masks or unmasks `payload`, whose first byte stands at `offset` in the frame's payload.
 ///
@@ -19,9 +19,9 @@ pub fn apply_mask(key: [u8; 4], offset: usize, payload: &mut [u8]) {
 
 /// The key as it stands `offset` bytes further on.
 #[inline]
-pub(super) fn rotated(mut key: [u8; 4], offset: usize) -> [u8; 4] {
-    key.rotate_left(offset % 4);
-    key
+pub(super) fn rotated(key: [u8; 4], offset: usize) -> [u8; 4] {
+    let rotation = 8 * (offset % 4) as u32;
+    u32::from_le_bytes(key).rotate_right(rotation).to_le_bytes()
 }
 
 /// Unmasks `payload`, and says in the same pass whether what comes out is ASCII.
@@ -30,103 +30,192 @@ pub(super) fn unmask_is_ascii(key: [u8; 4], payload: &mut [u8]) -> bool {
     xor(key, payload) & HIGH_BITS == 0
 }
 
-/// The bit of each byte that ASCII leaves clear.
-const HIGH_BITS: u128 = u128::from_ne_bytes([0x80; WORD]);
-
-/// `key` over and over, starting at its byte `phase`.
+/// Whether `text` is ASCII. Reads all of it, hence for what is short.
 #[inline]
-fn repeated(key: u32, phase: usize) -> u128 {
-    let rotation = 8 * (phase % 4) as u32;
-    let key = u128::from(key.rotate_right(rotation));
-    let key = key | key << 32;
-    key | key << 64
-}
-
-/// XORs `payload` with `key` in place. Returns all bytes of the outcome, ORed together in words; which byte of the
-/// word an outcome lands in says nothing.
-#[inline]
-fn xor(key: [u8; 4], payload: &mut [u8]) -> u128 {
-    let key = u32::from_le_bytes(key);
-    let len = payload.len();
-    let word = repeated(key, 0);
-    // The last word overlaps what the loop below rewrites, so it is read before and written after.
-    let Some(last) = payload.last_chunk::<WORD>() else { return xor_short(word, payload) };
-    let last = u128::from_le_bytes(*last) ^ repeated(key, len);
-    let mut seen = last;
-    let mut steps = payload.chunks_exact_mut(STEP);
+pub(super) fn is_ascii(text: &[u8]) -> bool {
+    let Some(last) = text.last_chunk::<WORD>() else {
+        return ends(text).map_or_else(|| text.is_ascii(), |(first, last)| (first | last) & HIGH_BITS == 0);
+    };
+    let mut seen = u128::from_le_bytes(*last);
+    let mut steps = text.chunks_exact(STEP);
     for step in &mut steps {
-        for bytes in step.chunks_exact_mut(WORD) {
-            seen |= xor_word(word, bytes);
+        for bytes in step.chunks_exact(WORD) {
+            seen |= word(bytes);
         }
     }
-    for bytes in steps.into_remainder().chunks_exact_mut(WORD) {
-        seen |= xor_word(word, bytes);
+    // What is left after this is part of the last word.
+    if let Some(bytes) = steps.remainder().first_chunk::<WORD>() {
+        seen |= word(bytes);
     }
+    fold(seen) & HIGH_BITS == 0
+}
+
+/// The bit of each byte that ASCII leaves clear.
+const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
+
+/// The key twice. Turned by any number of bytes, it is that of the payload so many bytes further on.
+#[inline]
+fn doubled(key: [u8; 4]) -> u64 {
+    let key = u64::from(u32::from_le_bytes(key));
+    key | key << 32
+}
+
+/// The doubled key as it stands `offset` bytes further on.
+#[inline]
+fn turned(key: u64, offset: usize) -> u64 {
+    key.rotate_right(8 * (offset % 8) as u32)
+}
+
+/// The doubled key in each half of a word.
+#[inline]
+fn wide(key: u64) -> u128 {
+    u128::from(key) | u128::from(key) << 64
+}
+
+/// The halves of a word, ORed.
+#[inline]
+fn fold(word: u128) -> u64 {
+    word as u64 | (word >> 64) as u64
+}
+
+/// `bytes`, of which there are [`WORD`], as a word.
+#[inline(always)]
+fn word(bytes: &[u8]) -> u128 {
+    let mut word = [0; WORD];
+    word.copy_from_slice(bytes);
+    u128::from_le_bytes(word)
+}
+
+/// The first and the last eight bytes, or the first and the last four, of 4 to 16 bytes: they may overlap.
+#[inline]
+fn ends(bytes: &[u8]) -> Option<(u64, u64)> {
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        return Some((u64::from_le_bytes(*first), u64::from_le_bytes(*last)));
+    }
+    let (first, last) = (bytes.first_chunk()?, bytes.last_chunk()?);
+    Some((u64::from(u32::from_le_bytes(*first)), u64::from(u32::from_le_bytes(*last))))
+}
+
+/// Writes what [`ends`] has read: to as many bytes as it was read from.
+#[inline]
+fn put_ends(out: &mut [u8], first: u64, last: u64) {
+    if out.len() >= 8 {
+        let end = out.len() - 8;
+        out[..8].copy_from_slice(&first.to_le_bytes());
+        out[end..].copy_from_slice(&last.to_le_bytes());
+    } else if out.len() >= 4 {
+        let end = out.len() - 4;
+        out[..4].copy_from_slice(&(first as u32).to_le_bytes());
+        out[end..].copy_from_slice(&(last as u32).to_le_bytes());
+    }
+}
+
+/// XORs `payload` with `key` in place. Returns all bytes of the outcome ORed together, in no order; those that are
+/// missing from a short payload count as zero.
+#[inline]
+fn xor(key: [u8; 4], payload: &mut [u8]) -> u64 {
+    let key = doubled(key);
+    let len = payload.len();
+    // The last word overlaps what the loop below rewrites, so it is read before and written after.
+    let Some(last) = payload.last_chunk::<WORD>() else { return xor_short(key, payload) };
+    let last = u128::from_le_bytes(*last) ^ wide(turned(key, len));
+    let key = wide(key);
+    let mut seen = last;
+    let mut seen_steps = [0; STEP];
+    let mut steps = payload.chunks_exact_mut(STEP);
+    for step in steps.by_ref().filter_map(|step| step.first_chunk_mut()) {
+        xor_step(&step_key(key), step, &mut seen_steps);
+    }
+    if let Some(bytes) = steps.into_remainder().first_chunk_mut::<WORD>() {
+        let word = u128::from_le_bytes(*bytes) ^ key;
+        *bytes = word.to_le_bytes();
+        seen |= word;
+    }
+    let (low, high) = seen_steps.split_at(WORD);
+    seen |= word(low) | word(high);
     if let Some(bytes) = payload.last_chunk_mut::<WORD>() {
         *bytes = last.to_le_bytes();
     }
-    seen
+    fold(seen)
 }
 
-/// As [`xor`], for one word: `bytes` has [`WORD`] of them.
+/// A word of the key, twice.
 #[inline(always)]
-fn xor_word(key: u128, bytes: &mut [u8]) -> u128 {
-    let mut word = [0; WORD];
-    word.copy_from_slice(bytes);
-    let word = u128::from_le_bytes(word) ^ key;
-    bytes.copy_from_slice(&word.to_le_bytes());
-    word
+fn step_key(key: u128) -> [u8; STEP] {
+    let mut step = [0; STEP];
+    let (low, high) = step.split_at_mut(WORD);
+    low.copy_from_slice(&key.to_le_bytes());
+    high.copy_from_slice(&key.to_le_bytes());
+    step
+}
+
+/// XORs `bytes` with `key`, and ORs the outcome to `seen`. Byte by byte is what becomes vector instructions.
+#[inline(always)]
+fn xor_step(key: &[u8; STEP], bytes: &mut [u8; STEP], seen: &mut [u8; STEP]) {
+    for ((byte, key), seen) in bytes.iter_mut().zip(key).zip(seen) {
+        *byte ^= key;
+        *seen |= *byte;
+    }
 }
 
 /// As [`xor`], for less than a word.
 #[inline]
-fn xor_short(key: u128, payload: &mut [u8]) -> u128 {
-    let mut word = [0; WORD];
-    let Some(low) = word.get_mut(..payload.len()) else { return 0 };
-    low.copy_from_slice(payload);
-    let masked = u128::from_le_bytes(word) ^ key;
-    let masked = masked.to_le_bytes();
-    payload.copy_from_slice(&masked[..payload.len()]);
-    let mut seen = [0; WORD];
-    seen[..payload.len()].copy_from_slice(payload);
-    u128::from_le_bytes(seen)
+fn xor_short(key: u64, payload: &mut [u8]) -> u64 {
+    let Some((first, last)) = ends(payload) else {
+        let mut seen = 0;
+        for (byte, key) in payload.iter_mut().zip(key.to_le_bytes()) {
+            *byte ^= key;
+            seen |= u64::from(*byte);
+        }
+        return seen;
+    };
+    let (first, last) = short_masked(key, payload.len(), first, last);
+    put_ends(payload, first, last);
+    first | last
+}
+
+/// The two ends of a payload of `len` bytes, masked.
+#[inline]
+fn short_masked(key: u64, len: usize, first: u64, last: u64) -> (u64, u64) {
+    // The last eight bytes, or four, start as far into the key as the payload is long.
+    let (first_key, last_key) = (key, turned(key, len));
+    let width = if len >= 8 { u64::MAX } else { u64::from(u32::MAX) };
+    ((first ^ first_key) & width, (last ^ last_key) & width)
 }
 
 /// Writes `payload` to `out`, masked, in one pass. Both have the same length.
 #[inline]
 pub(super) fn copy_masked(key: [u8; 4], payload: &[u8], out: &mut [u8]) {
     debug_assert_eq!(payload.len(), out.len());
-    let key = u32::from_le_bytes(key);
-    let word = repeated(key, 0);
+    let key = doubled(key);
     let len = payload.len();
-    let (Some(last), true) = (payload.last_chunk::<WORD>(), len == out.len()) else {
-        for ((out, byte), key) in out.iter_mut().zip(payload).zip(word.to_le_bytes()) {
-            *out = byte ^ key;
-        }
-        return;
+    let Some(last) = payload.last_chunk::<WORD>() else {
+        let Some((first, last)) = ends(payload) else {
+            for ((out, byte), key) in out.iter_mut().zip(payload).zip(key.to_le_bytes()) {
+                *out = byte ^ key;
+            }
+            return;
+        };
+        let (first, last) = short_masked(key, len, first, last);
+        return put_ends(out, first, last);
     };
-    let mut steps = payload.chunks_exact(STEP);
-    let mut out_steps = out.chunks_exact_mut(STEP);
-    for (step, out) in (&mut steps).zip(&mut out_steps) {
-        for (bytes, out) in step.chunks_exact(WORD).zip(out.chunks_exact_mut(WORD)) {
-            copy_word(word, bytes, out);
+    let last = u128::from_le_bytes(*last) ^ wide(turned(key, len));
+    let key = wide(key);
+    let (mut steps, mut out_steps) = (payload.chunks_exact(STEP), out.chunks_exact_mut(STEP));
+    for (step, out) in steps.by_ref().zip(out_steps.by_ref()) {
+        if let (Some(step), Some(out)) = (step.first_chunk(), out.first_chunk_mut()) {
+            // In a copy of its own: the compiler cannot know that `out` and `step` are apart.
+            let mut masked: [u8; STEP] = *step;
+            xor_step(&step_key(key), &mut masked, &mut [0; STEP]);
+            *out = masked;
         }
     }
-    let out_rest = out_steps.into_remainder();
-    for (bytes, out) in steps.remainder().chunks_exact(WORD).zip(out_rest.chunks_exact_mut(WORD)) {
-        copy_word(word, bytes, out);
+    if let (Some(bytes), Some(out)) = (steps.remainder().first_chunk(), out_steps.into_remainder().first_chunk_mut()) {
+        *out = (u128::from_le_bytes(*bytes) ^ key).to_le_bytes();
     }
     if let Some(out) = out.last_chunk_mut::<WORD>() {
-        *out = (u128::from_le_bytes(*last) ^ repeated(key, len)).to_le_bytes();
+        *out = last.to_le_bytes();
     }
-}
-
-/// As [`copy_masked`], for one word: both slices have [`WORD`] bytes.
-#[inline(always)]
-fn copy_word(key: u128, bytes: &[u8], out: &mut [u8]) {
-    let mut word = [0; WORD];
-    word.copy_from_slice(bytes);
-    out.copy_from_slice(&(u128::from_le_bytes(word) ^ key).to_le_bytes());
 }
 
 #[cfg(test)]
@@ -163,6 +252,7 @@ mod tests {
         for len in 0..=200 {
             let mut masked = by_the_letter(key, 0, &vec![0x7F; len]);
             assert!(unmask_is_ascii(key, &mut masked), "{len} bytes");
+            assert!(is_ascii(&masked), "{len} bytes");
             assert_eq!(masked, vec![0x7F; len]);
             for at in 0..len {
                 let mut plain = vec![0x20; len];
@@ -170,6 +260,7 @@ mod tests {
                 let mut masked = by_the_letter(key, 0, &plain);
                 assert!(!unmask_is_ascii(key, &mut masked), "{len} bytes, at {at}");
                 assert_eq!(masked, plain);
+                assert!(!is_ascii(&plain), "{len} bytes, at {at}");
             }
         }
     }

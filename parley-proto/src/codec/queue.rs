@@ -93,25 +93,31 @@ impl Queue {
     /// Takes the first frame. There has to be one, and no span without a chunk.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Frame> {
-        let span = self.spans.get(self.next)?;
+        let span = *self.spans.get(self.next)?;
         self.next += 1;
         self.backlog -= span.len + Self::BOOKKEEPING;
-        let end = span.start + span.len;
-        let kind = span.kind;
-        let payload = if span.last {
-            let chunk = std::mem::replace(&mut self.chunk, self.chunks.pop_front().unwrap_or_default());
-            if span.copied { Bytes::copy_from_slice(&chunk[span.start..end]) } else { rest(chunk, span.start, end) }
-        } else if span.copied {
-            Bytes::copy_from_slice(&self.chunk[span.start..end])
+        let payload = if span.last || span.copied {
+            self.take_unusual(span)
         } else {
-            self.chunk.slice(span.start..end)
+            self.chunk.slice(span.start..span.start + span.len)
         };
-        Some(match kind {
+        Some(match span.kind {
             Kind::Text => Frame::Text(Utf8Bytes::from_validated(payload)),
             Kind::Binary => Frame::Binary(payload),
             Kind::Ping => Frame::Ping(payload),
             Kind::Pong => Frame::Pong(payload),
         })
+    }
+
+    /// The payload of a span that takes its chunk with it, or is copied out of it.
+    #[inline(never)]
+    fn take_unusual(&mut self, span: Span) -> Bytes {
+        let end = span.start + span.len;
+        if !span.last {
+            return Bytes::copy_from_slice(&self.chunk[span.start..end]);
+        }
+        let chunk = std::mem::replace(&mut self.chunk, self.chunks.pop_front().unwrap_or_default());
+        if span.copied { Bytes::copy_from_slice(&chunk[span.start..end]) } else { rest(chunk, span.start, end) }
     }
 
     /// Forgets the spans that were polled, if they are most of them: each span is moved once at most on average.

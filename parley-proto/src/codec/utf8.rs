@@ -1,6 +1,9 @@
 //! Text that arrives in pieces: RFC 6455, section 8.1, and RFC 3629, section 4.
 
-use super::FrameError;
+use super::{FrameError, mask};
+
+/// Up to this size in bytes it pays to look for ASCII first.
+const SHORT: usize = 512;
 
 /// Checks UTF-8 that is cut anywhere, also inside a character.
 ///
@@ -105,19 +108,18 @@ impl Utf8Validator {
     }
 }
 
-/// Checks a text that is here as a whole.
+/// Checks a text that is here as a whole. What is short and ASCII, as most of it is, is spared the call.
 #[inline]
 pub(super) fn check(text: &[u8]) -> Result<(), FrameError> {
+    if text.len() <= SHORT && mask::is_ascii(text) { Ok(()) } else { check_any(text) }
+}
+
+/// Checks a text that is here as a whole and probably not ASCII.
+pub(super) fn check_any(text: &[u8]) -> Result<(), FrameError> {
     match simdutf8::basic::from_utf8(text) {
         Ok(_) => Ok(()),
         Err(_) => Err(FrameError::InvalidUtf8),
     }
-}
-
-/// Whether `text` is short and ASCII: the usual case, without the call into a vector routine.
-#[inline]
-pub(super) fn is_short_ascii(text: &[u8]) -> bool {
-    text.len() <= 128 && text.is_ascii()
 }
 
 /// Where the last character of `bytes` starts if more bytes could complete it, else the end of `bytes`.
