@@ -12,7 +12,6 @@ use crate::codec::Queue;
 /// How many buffers of one kind a thread keeps.
 const KEPT: usize = 4;
 /// The capacity of a window in bytes: what one read takes at most.
-#[allow(dead_code, reason = "windows are for the driver")]
 pub(crate) const WINDOW: usize = 64 * 1024;
 /// An output buffer that has grown beyond so many bytes is not kept.
 const MAX_OUTPUT: usize = 128 * 1024;
@@ -36,14 +35,12 @@ fn with<T>(f: impl FnOnce(&mut Pool) -> T) -> Option<T> {
 
 /// An empty window with [`WINDOW`] bytes of capacity.
 #[inline]
-#[allow(dead_code, reason = "windows are for the driver")]
 pub(crate) fn window() -> BytesMut {
     with(|pool| pool.windows.pop()).flatten().unwrap_or_else(|| BytesMut::with_capacity(WINDOW))
 }
 
 /// Takes a window back, if nothing refers to it any more: a frame that someone keeps may be a slice of it.
 #[inline]
-#[allow(dead_code, reason = "windows are for the driver")]
 pub(crate) fn give_window(mut window: BytesMut) {
     window.clear();
     with(|pool| {

@@ -11,10 +11,14 @@
 
 use std::hint::black_box;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
 use parley_proto::codec::{Decoder, Encoder, Frame};
+use parley_proto::connection::{Config, Connection, Event, State};
+use parley_proto::handshake::Negotiated;
 use parley_proto::{Limits, Role};
 
 /// Bytes that one read gives at most.
@@ -32,14 +36,18 @@ struct Row {
     prepare: fn() -> Box<dyn FnMut(u64)>,
 }
 
-/// One layer below the other; the rows of `Connection` belong under those of the codec.
+/// One layer below the other.
 const ROWS: &[Row] = &[
-    Row { name: "codec/server-receive-text-8-125", prepare: || codec_receive(Role::Server, TEXT_8_125) },
-    Row { name: "codec/client-receive-json-100-200", prepare: || codec_receive(Role::Client, JSON_100_200) },
-    Row { name: "codec/server-receive-text-1024", prepare: || codec_receive(Role::Server, TEXT_1024) },
-    Row { name: "codec/server-receive-text-4096-by-8", prepare: || codec_receive(Role::Server, TEXT_4096_BY_8) },
-    Row { name: "codec/client-send-128-by-64", prepare: || codec_send(Role::Client) },
-    Row { name: "codec/server-send-128-by-64", prepare: || codec_send(Role::Server) },
+    Row { name: "codec/server-receive-text-8-125", prepare: || receive::<Codec>(Role::Server, TEXT_8_125) },
+    Row { name: "codec/client-receive-json-100-200", prepare: || receive::<Codec>(Role::Client, JSON_100_200) },
+    Row { name: "codec/server-receive-text-1024", prepare: || receive::<Codec>(Role::Server, TEXT_1024) },
+    Row { name: "codec/server-receive-text-4096-by-8", prepare: || receive::<Codec>(Role::Server, TEXT_4096_BY_8) },
+    Row { name: "codec/client-send-128-by-64", prepare: || send::<Codec>(Role::Client) },
+    Row { name: "codec/server-send-128-by-64", prepare: || send::<Codec>(Role::Server) },
+    Row { name: "connection/server-receive-text-8-125", prepare: || receive::<Whole>(Role::Server, TEXT_8_125) },
+    Row { name: "connection/client-receive-json-100-200", prepare: || receive::<Whole>(Role::Client, JSON_100_200) },
+    Row { name: "connection/client-send-128-by-64", prepare: || send::<Whole>(Role::Client) },
+    Row { name: "connection/server-send-128-by-64", prepare: || send::<Whole>(Role::Server) },
 ];
 
 fn main() -> ExitCode {
@@ -202,8 +210,93 @@ impl Reads {
     }
 }
 
-fn codec_receive(role: Role, shape: Shape) -> Box<dyn FnMut(u64)> {
-    let mut decoder = Decoder::new(role, &limits(role));
+/// One layer of the stack, as a bench sees it.
+trait Layer: 'static {
+    fn new(role: Role) -> Self;
+    /// Takes what was read.
+    fn input(&mut self, window: &mut BytesMut);
+    /// Whether there was another frame.
+    fn next(&mut self) -> bool;
+    fn send(&mut self, frame: Frame);
+    /// Writes all there is.
+    fn write(&mut self);
+    /// Panics if the connection has failed.
+    fn check(&self);
+}
+
+struct Codec(Decoder, Encoder);
+
+impl Layer for Codec {
+    fn new(role: Role) -> Self {
+        Self(Decoder::new(role, &limits(role)), Encoder::new(role, [7; 32]))
+    }
+
+    #[inline]
+    fn input(&mut self, window: &mut BytesMut) {
+        self.0.decode(window, &mut |ping: &[u8]| {
+            black_box(ping);
+        });
+    }
+
+    #[inline]
+    fn next(&mut self) -> bool {
+        self.0.poll().map(|frame| black_box(&frame).len()).is_some()
+    }
+
+    #[inline]
+    fn send(&mut self, frame: Frame) {
+        self.1.frame(frame);
+    }
+
+    #[inline]
+    fn write(&mut self) {
+        let written = self.1.transmit().iter().map(|slice| black_box(slice).len()).sum();
+        self.1.advance(written);
+    }
+
+    fn check(&self) {
+        assert!(self.0.end().is_none(), "{:?}", self.0.end());
+    }
+}
+
+struct Whole(Connection, Instant);
+
+impl Layer for Whole {
+    fn new(role: Role) -> Self {
+        let agreed = Negotiated::new(StatusCode::SWITCHING_PROTOCOLS, HeaderMap::new());
+        let mut connection = Connection::upgraded(role, agreed, Arc::new(Config::new(role)), [7; 32]);
+        assert!(matches!(connection.poll_event(), Some(Event::Open(_))));
+        Self(connection, Instant::now())
+    }
+
+    #[inline]
+    fn input(&mut self, window: &mut BytesMut) {
+        self.0.handle_input(self.1, window);
+    }
+
+    #[inline]
+    fn next(&mut self) -> bool {
+        self.0.poll_event().map(|event| black_box(&event) as *const Event).is_some()
+    }
+
+    #[inline]
+    fn send(&mut self, frame: Frame) {
+        self.0.send(self.1, frame).expect("a batch fits");
+    }
+
+    #[inline]
+    fn write(&mut self) {
+        let written = self.0.transmit().iter().map(|slice| black_box(slice).len()).sum();
+        self.0.handle_written(self.1, written);
+    }
+
+    fn check(&self) {
+        assert_eq!(self.0.state(), State::Open);
+    }
+}
+
+fn receive<L: Layer>(role: Role, shape: Shape) -> Box<dyn FnMut(u64)> {
+    let mut layer = L::new(role);
     let mut reads = Reads::new(role, shape);
     let mut window = BytesMut::with_capacity(READ);
     Box::new(move |messages| {
@@ -215,27 +308,23 @@ fn codec_receive(role: Role, shape: Shape) -> Box<dyn FnMut(u64)> {
             for piece in reads.read(room, left).chunks(COPY) {
                 window.extend_from_slice(piece);
             }
-            decoder.decode(&mut window, &mut |ping: &[u8]| {
-                black_box(ping);
-            });
-            while let Some(frame) = decoder.poll() {
-                black_box(&frame);
+            layer.input(&mut window);
+            while layer.next() {
                 left -= 1;
             }
         }
-        assert!(decoder.end().is_none(), "{:?}", decoder.end());
+        layer.check();
     })
 }
 
-fn codec_send(role: Role) -> Box<dyn FnMut(u64)> {
-    let mut encoder = Encoder::new(role, [7; 32]);
+fn send<L: Layer>(role: Role) -> Box<dyn FnMut(u64)> {
+    let mut layer = L::new(role);
     let payload: Bytes = JSON.iter().copied().cycle().take(128).collect::<Vec<_>>().into();
     Box::new(move |messages| {
         for number in 1..=messages {
-            encoder.frame(Frame::Binary(payload.clone()));
+            layer.send(Frame::Binary(payload.clone()));
             if number % BATCH == 0 || number == messages {
-                let written = encoder.transmit().iter().map(|slice| black_box(slice).len()).sum();
-                encoder.advance(written);
+                layer.write();
             }
         }
     })

@@ -522,12 +522,17 @@ impl Connection {
 
     /// The next event. A Close or an error that stands behind the frames takes effect when they have all been given
     /// out and this is called again.
+    #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
+        match self.poll_frame() {
+            Some(frame) => Some(Event::Frame(frame)),
+            None => self.poll_rare_event(),
+        }
+    }
+
+    fn poll_rare_event(&mut self) -> Option<Event> {
         if let Some(news) = self.news.take() {
             return Some(news);
-        }
-        if let Some(frame) = self.decoder.poll() {
-            return Some(Event::Frame(frame));
         }
         if matches!(self.phase, Phase::Open) && self.decoder.end().is_some() {
             self.take_effect();
