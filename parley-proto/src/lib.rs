@@ -1,10 +1,75 @@
-//! WebSocket (RFC 6455) as a sans-IO core: codec, handshake, connection, client session, and one runtime-neutral
-//! driver.
+//! WebSocket (RFC 6455) as a sans-IO core, and one async driver that runs it on any runtime.
+//!
+//! Most users want an adapter, `parley-tokio` say: there a [`Handler`] and a URL are a client. This crate is what all
+//! adapters share, for those who write another, who test, or who bring their own loop:
+//!
+//! | module | what it is | what is absent from it |
+//! |---|---|---|
+//! | [`codec`] | frames on the wire (sections 5, 7.4, 8.1) | connections |
+//! | [`handshake`] | the upgrade over HTTP/1.1 (section 4) | frames |
+//! | [`connection`] | one connection of either role (sections 4 to 7) | sockets, clocks, randomness |
+//! | [`session`] | one client's life: dial, queue, callbacks, end | the same |
+//! | [`driver`] | the loop, generic over [`Runtime`](driver::Runtime) and [`Transport`](driver::Transport) | a runtime |
+//!
+//! How a client behaves is written down, rule by rule, in the [`guide`].
+//!
+//! # A loop of one's own
+//!
+//! Time comes in as an argument, bytes come in and go out as slices. A blocking client over any stream:
+//!
+//! ```
+//! use std::io::{self, Read, Write};
+//! use std::sync::Arc;
+//! use std::time::{Duration, Instant};
+//!
+//! use bytes::BytesMut;
+//! use parley_proto::Role;
+//! use parley_proto::codec::{CloseFrame, Frame};
+//! use parley_proto::connection::{Config, Connection, Event, Shutdown};
+//! use parley_proto::handshake::ClientRequest;
+//!
+//! /// Sends one text, prints what comes back, and closes. `seed` is 32 bytes from the operating system.
+//! fn talk<S: Read + Write>(mut stream: S, request: &ClientRequest, seed: [u8; 32]) -> io::Result<()> {
+//!     let deadline = Instant::now() + Duration::from_secs(10);
+//!     let mut connection = Connection::client(request, Arc::new(Config::new(Role::Client)), seed, deadline);
+//!     let (mut input, mut read) = (BytesMut::new(), [0; 4096]);
+//!     loop {
+//!         while let Some(event) = connection.poll_event() {
+//!             match event {
+//!                 Event::Open(_) => {
+//!                     let _ = connection.send(Instant::now(), Frame::text("hello"));
+//!                 }
+//!                 Event::Frame(frame) => {
+//!                     println!("{frame:?}");
+//!                     connection.close(Instant::now(), &CloseFrame::normal());
+//!                 }
+//!                 Event::Closed(closed) => println!("closed with {}", closed.code()),
+//!                 _ => {}
+//!             }
+//!         }
+//!         let output: Vec<u8> = connection.transmit().iter().flatten().copied().collect();
+//!         stream.write_all(&output)?;
+//!         connection.handle_written(Instant::now(), output.len());
+//!         if let Some(Shutdown::Close | Shutdown::Abort) = connection.poll_shutdown() {
+//!             return Ok(());
+//!         }
+//!         // A real loop would also wake at `connection.poll_timeout()`.
+//!         match stream.read(&mut read)? {
+//!             0 => connection.handle_eof(Instant::now()),
+//!             n => {
+//!                 input.extend_from_slice(&read[..n]);
+//!                 connection.handle_input(Instant::now(), &mut input);
+//!             }
+//!         }
+//!     }
+//! }
+//! ```
 
 pub mod codec;
 pub mod connection;
 pub mod driver;
 mod error;
+pub mod guide;
 mod handler;
 pub mod handshake;
 mod limits;
