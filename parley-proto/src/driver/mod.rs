@@ -95,10 +95,15 @@ where
         match poll_fn(|cx| io.poll_next(cx)).await {
             Next::Stopped(reason) => return reason,
             Next::Call(Call::Frame(frame)) => {
-                deliver(io, handler, frame).await;
                 // The frames of one read, without a look at anything else.
-                while let Some(frame) = io.poll_frame() {
-                    deliver(io, handler, frame).await;
+                let mut next = Some(frame);
+                while let Some(frame) = next {
+                    let returned = match frame {
+                        Frame::Ping(payload) => beside(io, handler.handle_ping(payload)).await,
+                        frame => beside(io, handler.handle_frame(frame)).await,
+                    };
+                    action(io, returned);
+                    next = io.poll_frame();
                 }
             }
             Next::Call(Call::Info(info)) => {
@@ -138,22 +143,12 @@ where
 }
 
 #[inline]
-async fn deliver<R, H, I>(io: &mut Io<R, I>, handler: &mut H, frame: Frame)
-where
-    R: Runtime,
-    H: Handler<I>,
-    I: Send + 'static,
-{
-    let returned = match frame {
-        Frame::Ping(payload) => beside(io, handler.handle_ping(payload)).await,
-        frame => beside(io, handler.handle_frame(frame)).await,
-    };
-    action(io, returned);
-}
-
-#[inline]
 fn action<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, returned: Option<Result<Action, BoxError>>) {
-    io.session.called(io.now, returned.map_or(Returned::Dropped, Returned::Action));
+    match returned {
+        Some(Ok(Action::Continue)) => io.session.continued(io.now),
+        Some(returned) => io.session.called(io.now, Returned::Action(returned)),
+        None => io.session.called(io.now, Returned::Dropped),
+    }
 }
 
 /// Polls a callback, and the I/O beside it whenever it waits. One that is ready at once costs a call. `None`: the

@@ -895,15 +895,27 @@ impl<I, T> Session<I, T> {
         self.pushed < self.config.limits.send_queue() && self.ask.is_none() && self.stop.is_none()
     }
 
-    /// What became of the callback under way.
+    /// The callback under way wants nothing done: [`called`](Self::called) with `Action::Continue`, for the hot path.
     #[inline]
+    pub fn continued(&mut self, now: Instant) {
+        if self.outstanding != Some(Outstanding::Frame) {
+            return self.called(now, Returned::Action(Ok(Action::Continue)));
+        }
+        self.outstanding = None;
+        self.abandon = false;
+        self.after_call(now);
+    }
+
+    /// What became of the callback under way.
     pub fn called(&mut self, now: Instant, returned: Returned) {
         let outstanding = self.outstanding.take();
         self.abandon = false;
-        match returned {
-            Returned::Action(Ok(Action::Continue)) if outstanding != Some(Outstanding::Connect) => {}
-            returned => self.called_with(now, outstanding, returned),
-        }
+        self.called_with(now, outstanding, returned);
+        self.after_call(now);
+    }
+
+    #[inline]
+    fn after_call(&mut self, now: Instant) {
         if let Phase::Up(connection) = &self.phase {
             if connection.has_frames() && self.ask.is_none() {
                 return; // the next frame is all there is to do
