@@ -44,7 +44,7 @@ pub(crate) fn window() -> BytesMut {
 pub(crate) fn give_window(mut window: BytesMut) {
     window.clear();
     with(|pool| {
-        if pool.windows.len() < KEPT && window.try_reclaim(WINDOW) {
+        if pool.windows.len() < KEPT && window.try_reclaim(WINDOW) && window.capacity() <= 2 * WINDOW {
             pool.windows.push(window);
         }
     });

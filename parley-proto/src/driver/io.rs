@@ -59,6 +59,8 @@ pub(super) struct Io<R: Runtime, I> {
     transport: Option<R::Transport>,
     /// Begins with the unfinished frame, if there is one.
     window: BytesMut,
+    /// It refers to memory of a window's size or more, even when it is empty and shows no capacity.
+    owns_window: bool,
     copied_reads: u8,
     /// Something was written and not flushed.
     unflushed: bool,
@@ -90,6 +92,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             commands: VecDeque::new(),
             transport: None,
             window: BytesMut::new(),
+            owns_window: false,
             copied_reads: 0,
             unflushed: false,
             ending: false,
@@ -286,7 +289,8 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         self.transport = None;
         self.ending = false;
         self.unflushed = false;
-        pool::give_window(mem::take(&mut self.window));
+        self.release_window();
+        self.window = BytesMut::new();
     }
 
     /// One read. True: something has changed.
@@ -333,36 +337,46 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     fn make_room(&mut self) {
         let held = self.window.len();
         if held == 0 {
-            if self.window.try_reclaim(WINDOW) && self.window.capacity() <= 2 * WINDOW {
-                self.count_copied_read();
-                return;
-            }
-            if self.window.capacity() == 0 && self.copied_reads == 0 && !self.window_is_new() {
-                self.copied_reads = COPIED_READS; // somebody keeps a slice of it
-                self.session.set_copy_small(true);
-            }
-            pool::give_window(mem::replace(&mut self.window, pool::window()));
-            return;
+            return self.fresh_window();
         }
         /// The longest header (section 5.2), so that the next frame's comes along.
         const HEADER: usize = 14;
-        let lacking = self.session.read_hint().saturating_add(HEADER);
-        let spare = self.window.capacity() - held;
-        if spare >= lacking.min(LEFTOVER) {
+        let lacking = self.session.read_hint().saturating_add(HEADER).max(LEFTOVER);
+        if self.window.capacity() - held >= lacking {
             return;
         }
-        if held.saturating_add(lacking) <= WINDOW {
+        if held.saturating_add(lacking) > WINDOW {
+            self.window.reserve(lacking.min(held.max(WINDOW)));
+            self.owns_window = true;
+        } else if !self.window.try_reclaim(WINDOW - held) {
             let mut window = pool::window();
             window.extend_from_slice(&self.window);
-            pool::give_window(mem::replace(&mut self.window, window));
-        } else {
-            self.window.reserve(lacking.min(held.max(WINDOW)));
+            self.release_window();
+            self.window = window;
+            self.owns_window = true;
         }
     }
 
-    /// No window was cut yet: nothing can refer to it.
-    fn window_is_new(&self) -> bool {
-        self.window.as_ptr() == BytesMut::new().as_ptr()
+    /// An empty window: the one at hand, unless somebody keeps a slice of it.
+    fn fresh_window(&mut self) {
+        if self.owns_window {
+            if self.window.try_reclaim(WINDOW) && self.window.capacity() <= 2 * WINDOW {
+                return self.count_copied_read();
+            }
+            if self.window.capacity() < WINDOW && self.copied_reads == 0 {
+                self.copied_reads = COPIED_READS;
+                self.session.set_copy_small(true);
+            }
+            self.release_window();
+        }
+        self.window = pool::window();
+        self.owns_window = true;
+    }
+
+    fn release_window(&mut self) {
+        if mem::take(&mut self.owns_window) {
+            pool::give_window(mem::take(&mut self.window));
+        }
     }
 
     fn count_copied_read(&mut self) {
@@ -378,12 +392,11 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     fn rest(&mut self) {
         let held = self.window.len();
         if held == 0 {
-            if self.window.capacity() > 0 {
-                pool::give_window(mem::take(&mut self.window));
-            }
-        } else if held <= LEFTOVER && self.window.capacity() > 2 * LEFTOVER {
+            self.release_window();
+        } else if held <= LEFTOVER && self.owns_window {
             let leftover = BytesMut::from(&self.window[..]);
-            pool::give_window(mem::replace(&mut self.window, leftover));
+            self.release_window();
+            self.window = leftover;
         }
     }
 
