@@ -72,6 +72,8 @@ struct Pipe {
     /// What every write gives.
     write_error: Option<io::ErrorKind>,
     waiting: Vec<Waker>,
+    /// Bytes that were ever read.
+    read: usize,
 }
 
 impl Pipe {
@@ -85,6 +87,7 @@ impl Pipe {
             read_error: None,
             write_error: None,
             waiting: Vec::new(),
+            read: 0,
         }))
     }
 
@@ -165,6 +168,7 @@ impl Pipe {
         into.put_slice(&front[..split]);
         into.put_slice(&back[..n - split]);
         self.data.drain(..n);
+        self.read += n;
         self.changed();
         Poll::Ready(Ok(n))
     }
@@ -320,6 +324,12 @@ impl Wire {
     #[must_use]
     pub fn unread_by_client(&self) -> usize {
         lock(&self.down).data.len()
+    }
+
+    /// Bytes that the client has ever read.
+    #[must_use]
+    pub fn read_by_client(&self) -> usize {
+        lock(&self.down).read
     }
 
     /// Whether the client has closed its end.

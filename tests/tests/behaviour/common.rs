@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parley_proto::driver::Client;
 use parley_proto::session::ClientOptions;
-use parley_tests::raw::RawConn;
+use parley_tests::raw::{self, RawConn, RawFrame};
 use parley_tests::sim::{Listener, Probe, Sim};
 
 pub(crate) const URL: &str = "ws://10.0.0.1/";
@@ -47,4 +47,18 @@ pub(crate) async fn connected_with(sim: &Sim, options: ClientOptions, probe: Pro
 /// The journal's lines from the first that has this text on.
 pub(crate) fn since(calls: Vec<String>, text: &str) -> Vec<String> {
     calls.into_iter().skip_while(|line| !line.contains(text)).collect()
+}
+
+/// Code and reason of a Close that has a code.
+pub(crate) fn close_of(frame: &RawFrame) -> (u16, String) {
+    assert_eq!(frame.first, 0x88, "a Close was expected: {frame:?}");
+    let (code, reason) = frame.payload.split_first_chunk().unwrap();
+    (u16::from_be_bytes(*code), String::from_utf8(reason.to_vec()).unwrap())
+}
+
+/// The server's part of a closing handshake that the client begins with `code`.
+pub(crate) async fn finish(peer: &mut RawConn, code: u16) {
+    assert_eq!(close_of(&peer.frame().await).0, code);
+    peer.send(&raw::frame(0x88, &code.to_be_bytes())).await;
+    peer.shutdown().await;
 }
