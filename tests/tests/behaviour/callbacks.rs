@@ -531,6 +531,45 @@ fn note_own_sends(sim: &Sim) -> Reply {
 }
 
 #[test]
+fn rule_3_10_through_the_own_handle_nothing_waits_for_a_connection() {
+    for callback in ["init", "prepare", "handle_disconnect", "handle_info"] {
+        Sim::new().run_until(async |sim| {
+            let listener = sim.listen(addr());
+            let probe = Probe::new(&sim).on(callback, note_own_sends(&sim));
+            let client = sim.start_with(options(), |own| probe.with_own(own)).await.unwrap();
+            // Somebody else's frame waits for the connection.
+            let waiting = client.try_send_frame(Frame::text("other"));
+            client.send_info("x".into()).await.unwrap();
+            let mut peer = listener.accept().await;
+            if callback == "handle_info" {
+                sim.noted("send").await;
+            }
+            peer.upgrade("").await;
+            peer.shutdown().await;
+            sim.noted("send disconnected, feed disconnected, try disconnected, flush ok").await;
+            assert_eq!(sim.elapsed(), secs(0));
+            drop(waiting);
+        });
+    }
+}
+
+#[test]
+fn rule_3_10_a_send_through_the_own_handle_leaves_at_once_while_handle_connect_runs() {
+    Sim::new().run_until(async |sim| {
+        let listener = sim.listen(addr());
+        let probe = Probe::new(&sim).on("handle_connect", note_own_sends(&sim));
+        let client = sim.start_with(options(), |own| probe.with_own(own)).await.unwrap();
+        client.try_send_frame(Frame::text("other")).unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        sim.noted("send ok, feed ok, try ok, flush ok").await;
+        for text in ["send", "feed", "try", "other"] {
+            assert_eq!(peer.frame().await.payload, text.as_bytes());
+        }
+    });
+}
+
+#[test]
 fn rule_3_10_through_the_own_handle_nothing_waits_for_room() {
     Sim::new().run_until(async |sim| {
         let mut options = options();

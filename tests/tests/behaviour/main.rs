@@ -3,3 +3,4 @@
 
 mod callbacks;
 mod common;
+mod sending;
