@@ -1014,7 +1014,11 @@ impl<I, T> Session<I, T> {
         let (outstanding, call) = match &mut self.phase {
             Phase::Ended => return None,
             Phase::New if self.attempts.number == 0 && self.stop.is_none() => (Outstanding::Init, Call::Init),
-            Phase::New | Phase::Down if self.stop.is_some() => {
+            Phase::New if self.stop.is_some() => {
+                self.end(); // init did not succeed: no terminate
+                return None;
+            }
+            Phase::Down if self.stop.is_some() => {
                 let deadline = now + self.config.close_timeout;
                 let stop = self.stop.as_mut()?;
                 if stop.terminated {

@@ -686,6 +686,29 @@ fn rule_3_11_terminate_is_bounded_by_the_close_timeout() {
 }
 
 #[test]
+fn rule_3_11_terminate_does_not_run_where_init_did_not_succeed() {
+    for stop_first in [true, false] {
+        Sim::new().run_until(async |sim| {
+            let probe = Probe::new(&sim).on("init", Reply::wait(&Gate::new()));
+            let setup = parley_proto::driver::Setup::new(options());
+            let own = setup.own_handle();
+            if stop_first {
+                own.stop().await;
+            }
+            let life = sim.spawn(setup.run(sim.runtime(), probe));
+            if !stop_first {
+                sim.noted("init").await;
+                own.stop().await;
+            }
+            assert!(life.await.is_ok());
+            let calls = sim.calls();
+            assert!(!calls.iter().any(|line| line.contains("terminate")), "{calls:?}");
+            assert_eq!(sim.elapsed(), if stop_first { secs(0) } else { secs(5) });
+        });
+    }
+}
+
+#[test]
 fn rule_3_11_a_callback_still_running_at_the_close_deadline_is_dropped() {
     Sim::new().run_until(async |sim| {
         let (client, mut peer, _) =
