@@ -151,8 +151,10 @@ where
     action(io, returned);
 }
 
+/// What was asked for while the callback ran comes first: its own sends go before what it returns to push.
 #[inline]
 fn action<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, returned: Option<Result<Action, BoxError>>) {
+    io.take_commands();
     io.session.called(io.now, returned.map_or(Returned::Dropped, Returned::Action));
 }
 

@@ -248,6 +248,53 @@ fn rule_3_6_infos_are_delivered_in_every_state() {
 }
 
 #[test]
+fn rule_3_6_infos_alternate_with_frames() {
+    Sim::new().run_until(async |sim| {
+        let gate = Gate::new();
+        let (client, mut peer, _) =
+            connected(&sim, Probe::new(&sim).once("handle_frame text 0", Reply::wait(&gate))).await;
+        for n in ["0", "1", "2", "3"] {
+            peer.send(&raw::frame(0x81, n.as_bytes())).await;
+        }
+        sim.noted("handle_frame text 0").await;
+        for n in ["a", "b", "c"] {
+            client.send_info(n.into()).await.unwrap();
+        }
+        gate.open();
+        sim.noted("handle_info c").await;
+        sim.settle().await;
+        assert_eq!(
+            since(sim.calls(), "goes on")[1..],
+            [
+                "0ms handle_info a",
+                "0ms handle_frame text 1",
+                "0ms handle_info b",
+                "0ms handle_frame text 2",
+                "0ms handle_info c",
+                "0ms handle_frame text 3",
+            ]
+        );
+    });
+}
+
+#[test]
+fn rule_3_6_infos_do_not_wait_for_the_frames_of_a_read() {
+    Sim::new().run_until(async |sim| {
+        let info = Reply::own(async |own| {
+            own.send_info("x".into()).await.unwrap();
+            Reply::Act(Action::Continue)
+        });
+        let (_client, mut peer, _) = connected(&sim, Probe::new(&sim).once("handle_frame text 0", info)).await;
+        peer.send(&[raw::frame(0x81, b"0"), raw::frame(0x81, b"1"), raw::frame(0x81, b"2")].concat()).await;
+        sim.noted("handle_frame text 2").await;
+        assert_eq!(
+            since(sim.calls(), "goes on")[1..],
+            ["0ms handle_info x", "0ms handle_frame text 1", "0ms handle_frame text 2"]
+        );
+    });
+}
+
+#[test]
 fn rule_3_6_the_queue_holds_1024_infos() {
     Sim::new().run_until(async |sim| {
         let gate = Gate::new();
@@ -566,6 +613,36 @@ fn rule_3_10_a_send_through_the_own_handle_leaves_at_once_while_handle_connect_r
         for text in ["send", "feed", "try", "other"] {
             assert_eq!(peer.frame().await.payload, text.as_bytes());
         }
+    });
+}
+
+#[test]
+fn rule_3_10_what_a_callback_sends_and_what_it_pushes_leave_in_order() {
+    Sim::new().run_until(async |sim| {
+        let reply = Reply::own(async |own| {
+            own.try_send_frame(Frame::text("sent")).unwrap();
+            Reply::push("pushed")
+        });
+        let (_client, mut peer, _) = connected(&sim, Probe::new(&sim).on("handle_frame", reply)).await;
+        peer.send(&raw::frame(0x81, b"x").repeat(2)).await;
+        for text in ["sent", "pushed", "sent", "pushed"] {
+            assert_eq!(peer.frame().await.payload, text.as_bytes());
+        }
+    });
+}
+
+#[test]
+fn rule_3_10_a_disconnect_inside_a_callback_drops_what_was_received_behind() {
+    Sim::new().run_until(async |sim| {
+        let reply = Reply::own(async |own| {
+            own.disconnect().await;
+            Reply::Act(Action::Continue)
+        });
+        let (_client, mut peer, _) = connected(&sim, Probe::new(&sim).on("handle_frame", reply)).await;
+        peer.send(&raw::frame(0x81, b"x").repeat(2)).await;
+        finish(&mut peer, 1000).await;
+        sim.noted("handle_disconnect").await;
+        assert_eq!(since(sim.calls(), "goes on")[1..], ["0ms handle_disconnect disconnected by the application"]);
     });
 }
 
