@@ -47,6 +47,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
+use crate::sim::SimTransport;
+
 /// A listener on loopback whose connections a test plays by hand. Dropping it refuses further ones.
 pub struct RawServer {
     listener: TcpListener,
@@ -86,7 +88,7 @@ impl RawServer {
 
     /// The next connection, its TLS handshake done.
     pub async fn accept(&self) -> RawConn {
-        let (stream, _) = self.listener.accept().await.expect("a connection");
+        let stream = self.accept_tcp().await;
         match &self.tls {
             None => RawConn::new(stream),
             Some(tls) => RawConn::new(TlsStream::from(tls.accept(stream).await.expect("a TLS handshake"))),
@@ -95,7 +97,9 @@ impl RawServer {
 
     /// The next connection as it is: under `wss://` the TLS handshake is the test's to spoil.
     pub async fn accept_tcp(&self) -> TcpStream {
-        self.listener.accept().await.expect("a connection").0
+        let (stream, _) = self.listener.accept().await.expect("a connection");
+        stream.set_nodelay(true).expect("a socket option");
+        stream
     }
 }
 
@@ -110,19 +114,26 @@ pub struct RawConn {
     taken: usize,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
-    fn tcp(&self) -> &TcpStream;
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// What closes it is a reset.
+    fn reset(&self);
 }
 
 impl Stream for TcpStream {
-    fn tcp(&self) -> &TcpStream {
-        self
+    fn reset(&self) {
+        SockRef::from(self).set_linger(Some(Duration::ZERO)).expect("a socket option");
     }
 }
 
 impl Stream for TlsStream<TcpStream> {
-    fn tcp(&self) -> &TcpStream {
-        self.get_ref().0
+    fn reset(&self) {
+        self.get_ref().0.reset();
+    }
+}
+
+impl Stream for SimTransport {
+    fn reset(&self) {
+        Self::reset(self);
     }
 }
 
@@ -155,14 +166,15 @@ impl fmt::Debug for RawConn {
 }
 
 impl RawConn {
-    fn new(stream: impl Stream + 'static) -> Self {
-        stream.tcp().set_nodelay(true).expect("a socket option");
+    pub(crate) fn new(stream: impl Stream + 'static) -> Self {
         Self { stream: Box::new(stream), received: Vec::new(), taken: 0 }
     }
 
     /// A client's end.
     pub async fn dial(addr: SocketAddr) -> Self {
-        Self::new(TcpStream::connect(addr).await.expect("the server accepts"))
+        let stream = TcpStream::connect(addr).await.expect("the server accepts");
+        stream.set_nodelay(true).expect("a socket option");
+        Self::new(stream)
     }
 
     /// Everything that ever came from the other side.
@@ -248,7 +260,7 @@ impl RawConn {
 
     /// Resets the connection.
     pub fn reset(self) {
-        SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO)).expect("a socket option");
+        self.stream.reset();
     }
 
     async fn fill(&mut self) -> io::Result<usize> {

@@ -409,6 +409,8 @@ impl<I> Handle<I> {
 
     /// Waits until all that was accepted before has been taken by the operating system. Cancel-safe.
     ///
+    /// Through the client's own handle it does not wait for a connection, nor for what waits for one.
+    ///
     /// # Errors
     ///
     /// [`SendError::Lost`] when a connection ended before.
@@ -419,7 +421,7 @@ impl<I> Handle<I> {
                 return Err(SendError::Lost(inner.lost()));
             }
             let ticket = inner.slots.insert(Slot::Waiting(None));
-            inner.commands.push_back(Command::Flush(ticket));
+            inner.commands.push_back(Command::Flush { ticket, own: self.own });
             ticket
         };
         self.shared.notify();

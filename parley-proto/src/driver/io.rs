@@ -176,13 +176,19 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         }
     }
 
-    fn take_commands(&mut self) {
+    /// What handles have asked for since the last look.
+    #[inline]
+    pub(super) fn take_commands(&mut self) {
         if self.shared.is_dirty() {
-            let reachable = self.shared.take_commands(&mut self.commands);
-            self.session.set_unreachable(!reachable);
-            while let Some(command) = self.commands.pop_front() {
-                self.session.command(self.now, command);
-            }
+            self.take_dirty();
+        }
+    }
+
+    fn take_dirty(&mut self) {
+        let reachable = self.shared.take_commands(&mut self.commands);
+        self.session.set_unreachable(!reachable);
+        while let Some(command) = self.commands.pop_front() {
+            self.session.command(self.now, command);
         }
     }
 

@@ -142,8 +142,10 @@ where
     }
 }
 
+/// What was asked for while the callback ran comes first: its own sends go before what it returns to push.
 #[inline]
 fn action<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, returned: Option<Result<Action, BoxError>>) {
+    io.take_commands();
     match returned {
         Some(Ok(Action::Continue)) => io.session.continued(io.now),
         Some(returned) => io.session.called(io.now, Returned::Action(returned)),

@@ -62,8 +62,14 @@ pub enum Command<I, T> {
         /// By the client's own handle.
         own: bool,
     },
-    /// Settle this once all that was accepted before has left.
-    Flush(T),
+    /// Settle this once all that was accepted before has left. `own`: for the client's own handle, which waits for
+    /// no connection.
+    Flush {
+        /// Settled then.
+        ticket: T,
+        /// By the client's own handle.
+        own: bool,
+    },
     /// Deliver this to `handle_info`.
     Info(I),
     /// Close the connection, or abandon the attempt; the client lives on.
@@ -166,6 +172,8 @@ pub struct Session<I, T> {
     hold: bool,
     /// Begun and not flushed: the output offset at which each ticket is settled.
     unsettled: VecDeque<(u64, T)>,
+    /// Up to this output offset the operating system has all.
+    flushed: u64,
 
     outputs: VecDeque<Output<I, T>>,
     attempts: Attempts,
@@ -266,6 +274,7 @@ impl<I, T> Session<I, T> {
             released: 0,
             hold: false,
             unsettled: VecDeque::new(),
+            flushed: 0,
             outputs: VecDeque::new(),
             attempts: Attempts::default(),
             connect_deadline: None,
@@ -312,14 +321,7 @@ impl<I, T> Session<I, T> {
     pub fn command(&mut self, now: Instant, command: Command<I, T>) {
         match command {
             Command::Send { frame, ticket, own } => self.send(now, frame, ticket, own),
-            Command::Flush(ticket) => match &self.phase {
-                Phase::Up(connection) if self.control.is_empty() && self.outbox.is_empty() => {
-                    self.unsettled.push_back((connection.encoded(), ticket));
-                    self.handle_flushed_up_to(connection.written());
-                }
-                _ if self.outbox.is_empty() => self.outputs.push_back(Output::Settle(ticket, Ok(()))),
-                _ => self.outbox.push_back(Outgoing::Flush(ticket)),
-            },
+            Command::Flush { ticket, own } => self.flush(ticket, own),
             Command::Info(info) => self.infos.push_back(info),
             Command::Disconnect(close) => self.disconnect(now, close, DisconnectReason::Local),
             Command::Stop(close) => self.stop(now, close, StopReason::Stopped),
@@ -355,6 +357,22 @@ impl<I, T> Session<I, T> {
             return self.encode(now, frame, ticket, false);
         }
         self.enqueue(now, frame, ticket, false);
+    }
+
+    fn flush(&mut self, ticket: T, own: bool) {
+        let idle = self.control.is_empty() && self.outbox.is_empty();
+        match &self.phase {
+            // What waits for handle_connect to return is not its own.
+            Phase::Up(connection) if connection.state() != State::Connecting && (idle || own && self.hold) => {
+                self.unsettled.push_back((connection.encoded(), ticket));
+                self.settle_flushed();
+            }
+            Phase::Up(connection) if connection.state() != State::Connecting => {
+                self.outbox.push_back(Outgoing::Flush(ticket));
+            }
+            _ if idle || own => self.outputs.push_back(Output::Settle(ticket, Ok(()))),
+            _ => self.outbox.push_back(Outgoing::Flush(ticket)),
+        }
     }
 
     /// A callback's push: never refused for lack of room.
@@ -436,7 +454,10 @@ impl<I, T> Session<I, T> {
                     }
                     self.encode(now, frame, ticket, pushed);
                 }
-                Some(Outgoing::Flush(ticket)) => self.unsettled.push_back((connection.encoded(), ticket)),
+                Some(Outgoing::Flush(ticket)) => {
+                    self.unsettled.push_back((connection.encoded(), ticket));
+                    self.settle_flushed();
+                }
                 Some(Outgoing::Close(close)) => connection.close(now, &close),
             }
         }
@@ -585,6 +606,7 @@ impl<I, T> Session<I, T> {
         let connection = Connection::client(&dialling.request, self.config.clone(), seed, deadline);
         self.connect_deadline = None; // the connection's own handshake timer has it now
         self.phase = Phase::Up(connection);
+        self.flushed = 0;
         self.hold = true;
         self.connected = None;
         self.facts = Some(Box::new(facts));
@@ -696,16 +718,15 @@ impl<I, T> Session<I, T> {
     /// All that the transport has taken is with the operating system.
     #[inline]
     pub fn handle_flushed(&mut self) {
-        if self.unsettled.is_empty() {
-            return;
-        }
         if let Phase::Up(connection) = &self.phase {
-            self.handle_flushed_up_to(connection.written());
+            self.flushed = connection.written();
+            self.settle_flushed();
         }
     }
 
-    fn handle_flushed_up_to(&mut self, written: u64) {
-        while self.unsettled.front().is_some_and(|&(end, _)| end <= written) {
+    #[inline]
+    fn settle_flushed(&mut self) {
+        while self.unsettled.front().is_some_and(|&(end, _)| end <= self.flushed) {
             if let Some((_, ticket)) = self.unsettled.pop_front() {
                 self.outputs.push_back(Output::Settle(ticket, Ok(())));
             }
@@ -1005,7 +1026,11 @@ impl<I, T> Session<I, T> {
         let (outstanding, call) = match &mut self.phase {
             Phase::Ended => return None,
             Phase::New if self.attempts.number == 0 && self.stop.is_none() => (Outstanding::Init, Call::Init),
-            Phase::New | Phase::Down if self.stop.is_some() => {
+            Phase::New if self.stop.is_some() => {
+                self.end(); // init did not succeed: no terminate
+                return None;
+            }
+            Phase::Down if self.stop.is_some() => {
                 let deadline = now + self.config.close_timeout;
                 let stop = self.stop.as_mut()?;
                 if stop.terminated {

@@ -1,0 +1,6 @@
+//! The guide's rules, each by tests that bear its number: the real driver on the simulated runtime.
+#![allow(clippy::unwrap_used, reason = "in the helpers of tests as in the tests")]
+
+mod callbacks;
+mod common;
+mod sending;
