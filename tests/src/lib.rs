@@ -1,5 +1,11 @@
-//! What the behaviour tests share: certificates, transports by hand, peers by hand.
+//! What the behaviour tests share: certificates, transports by hand, peers by hand and by the library, a handler that
+//! tells what it sees.
+//!
+//! `scenarios.rs` is no module here: each runtime's test includes it, see there.
 
 pub mod ca;
+pub mod echo;
 pub mod io;
+pub mod peers;
 pub mod raw;
+pub mod recorder;
