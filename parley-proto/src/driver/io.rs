@@ -423,6 +423,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             match transport.poll_flush(cx) {
                 Poll::Pending => return progress,
                 Poll::Ready(Ok(())) => {
+                    progress = true; // also when the writes were long ago: their senders wait
                     self.unflushed = false;
                     self.session.handle_flushed();
                 }
