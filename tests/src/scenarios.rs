@@ -69,6 +69,7 @@ macro_rules! scenario_tests {
             a_refused_send_gives_the_frame_back,
             ten_thousand_fed_frames_arrive_in_order,
             many_tasks_share_a_handle,
+            a_started_client_is_connecting,
             an_info_reaches_the_handler_in_every_state,
             a_disconnected_client_lives_until_it_is_stopped,
             a_disconnect_abandons_the_attempt,
@@ -107,6 +108,7 @@ macro_rules! scenario_tests {
             a_refused_send_gives_the_frame_back,
             ten_thousand_fed_frames_arrive_in_order,
             many_tasks_share_a_handle,
+            a_started_client_is_connecting,
             an_info_reaches_the_handler_in_every_state,
             a_disconnected_client_lives_until_it_is_stopped,
             a_disconnect_abandons_the_attempt,
@@ -837,6 +839,21 @@ pub(crate) async fn many_tasks_share_a_handle(bed: Bed) {
 }
 
 // A client's life
+
+/// What is sent as soon as `start` has returned waits for the connection.
+pub(crate) async fn a_started_client_is_connecting(bed: Bed) {
+    let server = bed.echo_server().await;
+    for _ in 0..20 {
+        let (handler, mut events) = recorder();
+        let client = bed.builder(&server.url("/")).start(handler).await.unwrap();
+        assert_ne!(client.state(), ClientState::Disconnected);
+        client.try_send_frame(Frame::text("at once")).unwrap();
+        events.connected().await;
+        assert_eq!(events.frame().await, Frame::text("at once"));
+        client.stop().await;
+        client.join().await.unwrap();
+    }
+}
 
 pub(crate) async fn an_info_reaches_the_handler_in_every_state(bed: Bed) {
     let server = bed.server().await;

@@ -228,7 +228,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     }
 
     /// Tells the handles what has changed for them.
-    fn tell(&mut self) {
+    pub(super) fn tell(&mut self) {
         let released = self.session.take_released();
         let infos = mem::take(&mut self.infos_taken);
         if released > 0 || infos > 0 {
