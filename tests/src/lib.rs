@@ -9,3 +9,8 @@ pub mod io;
 pub mod peers;
 pub mod raw;
 pub mod recorder;
+
+/// The examples of the README are tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -74,14 +74,24 @@ async fn within_deadline<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("hangs")
 }
 
+const TRANSCRIPT: &str = include_str!("../../parley-tokio/examples/client/transcript.txt");
+
+#[test]
+fn the_readme_shows_how_the_transcript_begins() {
+    let readme = include_str!("../../README.md");
+    let (_, shown) = readme.split_once("```text\n").unwrap();
+    let (shown, _) = shown.split_once("```").unwrap();
+    assert!(TRANSCRIPT.starts_with(shown), "{shown}");
+    assert!(shown.lines().count() >= 4);
+}
+
 #[tokio::test]
 async fn the_embedded_run_is_the_committed_transcript() {
-    let committed = include_str!("../../parley-tokio/examples/client/transcript.txt");
     let run = Command::new(example()).stdin(Stdio::null()).kill_on_drop(true).output();
     let Output { status, stdout, stderr } = within_deadline(run).await.unwrap();
     let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{status}\n{stdout}{stderr}");
-    assert_eq!(masked(&stdout), masked(committed), "\n{stdout}");
+    assert_eq!(masked(&stdout), masked(TRANSCRIPT), "\n{stdout}");
     assert_eq!(stderr, "");
 }
 
