@@ -1,5 +1,6 @@
 //! A client on tokio: its builder, and what its user holds.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::ops::Deref;
@@ -24,8 +25,13 @@ use crate::{Handle, JoinError, StartError, Tokio};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct Client<H, I = ()>(driver::Client<H, I>);
+
+impl<H, I> fmt::Debug for Client<H, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl Client<(), ()> {
     /// The options of a client for a URL, `ws://` or `wss://`. User info in it becomes `Authorization: Basic`.

@@ -1,8 +1,7 @@
 //! WebSocket clients as callbacks, for tokio.
 //!
-//! A client owns one connection and keeps it: it dials, upgrades, answers pings, queues what is sent meanwhile, closes
-//! in order, and comes back where that is asked for. What it does with the frames is a `Handler`, of which every
-//! callback has a default.
+//! A client owns one connection: it dials, upgrades, answers pings, queues what is sent meanwhile, and closes in order.
+//! What it does with the frames is a [`Handler`], of which every callback has a default.
 //!
 //! ```no_run
 //! use parley_tokio::{Action, BoxError, Client, Frame, Handler};

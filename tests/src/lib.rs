@@ -1,6 +1,17 @@
-//! What the behaviour tests share: certificates, transports by hand, peers by hand, a simulated runtime.
+//! What the tests share: certificates, transports by hand, peers by hand and by the library, a handler that tells what
+//! it sees, and a simulated runtime.
+//!
+//! `scenarios.rs` is no module here: each runtime's test includes it, see there.
 
 pub mod ca;
+pub mod echo;
 pub mod io;
+pub mod peers;
 pub mod raw;
+pub mod recorder;
 pub mod sim;
+
+/// The examples of the README are tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -237,7 +237,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     }
 
     /// Tells the handles what has changed for them.
-    fn tell(&mut self) {
+    pub(super) fn tell(&mut self) {
         let released = self.session.take_released();
         let infos = mem::take(&mut self.infos_taken);
         if released > 0 || infos > 0 {
@@ -441,6 +441,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             match transport.poll_flush(cx) {
                 Poll::Pending => return progress,
                 Poll::Ready(Ok(())) => {
+                    progress = true; // also when the writes were long ago: their senders wait
                     self.unflushed = false;
                     self.session.handle_flushed();
                 }

@@ -116,10 +116,12 @@ where
             }
             Next::Call(Call::Init) => {
                 let returned = beside(io, handler.init()).await;
-                if matches!(returned, Some(Ok(()))) {
+                let started = matches!(returned, Some(Ok(())));
+                io.session.called(io.now, returned.map_or(Returned::Dropped, Returned::Init));
+                if started {
+                    io.tell(); // the client is connecting when `start` returns: what is sent then waits
                     ending.shared.started();
                 }
-                io.session.called(io.now, returned.map_or(Returned::Dropped, Returned::Init));
             }
             Next::Call(Call::Prepare(call)) => {
                 let (attempt, mut request) = *call;

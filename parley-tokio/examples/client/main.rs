@@ -18,9 +18,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use parley_tokio::{
-    Action, Attempt, BoxError, Client, ClientRequest, Connected, DisconnectReason, Frame, Handler, Retry, StopReason,
+    Action, Attempt, BoxError, Client, ClientRequest, ClientState, Connected, DisconnectReason, Frame, Handler, Retry,
+    StopReason,
 };
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 
 #[tokio::main(flavor = "current_thread")]
@@ -76,27 +76,43 @@ async fn embedded() -> Result<(), BoxError> {
 async fn real(url: &str) -> Result<(), BoxError> {
     let log = Log::new(0);
     let client = Client::builder(url)?.start(Talker { log }).await?;
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut lines = stdin_lines();
     let sender = client.handle();
     let input = async move {
-        while let Ok(Some(line)) = lines.next_line().await {
+        while let Some(line) = lines.recv().await {
             if let Err(error) = sender.send_frame(Frame::text(line)).await {
                 log.line("stdin", &format!("not sent: {error}"));
                 break;
             }
         }
         // stdin is at its end: what arrives is still printed, until the server closes or Ctrl-C.
-        drop(sender);
         std::future::pending::<()>().await;
     };
     tokio::select! {
         () = input => {}
-        _ = tokio::signal::ctrl_c() => log.line("main", "closing with 1000"),
-        _ = client.wait_for(parley_tokio::ClientState::Stopped) => {}
+        _ = tokio::signal::ctrl_c() => {
+            log.line("main", "closing with 1000");
+            client.stop().await;
+        }
+        // Or it has ended: the first attempt failed.
+        _ = client.wait_for(ClientState::Disconnected) => {}
     }
-    client.stop().await;
+    // The last handle goes: a client that is disconnected ends, well if it was closed in order.
     client.join().await?;
     Ok(())
+}
+
+/// The lines of stdin, read by a thread of its own: tokio's stdin would hold up the end of `main` until the next line.
+fn stdin_lines() -> mpsc::Receiver<String> {
+    let (lines, received) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if lines.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    });
+    received
 }
 
 /// What other tasks send to the handler.
@@ -185,7 +201,7 @@ impl Handler for Talker {
 
     async fn handle_disconnect(&mut self, reason: &DisconnectReason) -> Retry {
         self.log.line("disconnected", &reason.to_string());
-        Retry::Stop
+        Retry::Policy
     }
 }
 
