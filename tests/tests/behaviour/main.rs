@@ -4,3 +4,4 @@
 mod callbacks;
 mod common;
 mod sending;
+mod states;
