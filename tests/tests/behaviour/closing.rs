@@ -541,3 +541,30 @@ fn rule_4_15_a_failed_flush_counts_as_a_failed_write() {
         sim.noted("handle_disconnect TCP failed: broken pipe").await;
     });
 }
+
+#[test]
+fn rule_4_11_sends_after_a_close_get_closing() {
+    Sim::new().run_until(async |sim| {
+        let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
+        let frame = Frame::text("late");
+        client.disconnect().await;
+        for outcome in [
+            client.try_send_frame(frame.clone()),
+            client.feed_frame(frame.clone()).await,
+            client.send_frame(frame.clone()).await,
+        ] {
+            assert!(matches!(&outcome, Err(SendError::Closing(back)) if *back == frame), "{outcome:?}");
+        }
+        finish(&mut peer, 1000).await;
+        client.wait_for(ClientState::Disconnected).await.unwrap();
+        assert!(matches!(client.try_send_frame(frame), Err(SendError::Disconnected(_))));
+    });
+    // By the peer.
+    Sim::new().run_until(async |sim| {
+        let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
+        peer.send(CLOSE_1000).await;
+        assert_eq!(close_of(&peer.frame().await).0, 1000);
+        assert!(matches!(client.try_send_frame(Frame::text("late")), Err(SendError::Closing(_))));
+        assert!(matches!(client.send_frame(Frame::text("late")).await, Err(SendError::Closing(_))));
+    });
+}
