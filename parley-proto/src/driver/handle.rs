@@ -219,7 +219,7 @@ impl<I> Shared<I> {
 
     pub(super) fn publish(&self, state: ClientState, closing: bool) {
         let mut inner = self.lock();
-        inner.closing = closing;
+        inner.closing = closing || inner.commands.iter().any(Command::closes);
         if inner.state != state {
             inner.state = state;
             let watchers = mem::take(&mut inner.watchers);
@@ -530,10 +530,14 @@ impl<I> Handle<I> {
         self.command(Command::Stop(close));
     }
 
+    /// A disconnect or a stop.
     fn command(&self, command: Command<I, Ticket>) {
         let mut inner = self.shared.lock();
         if inner.stopped.is_none() {
             inner.commands.push_back(command);
+            // Nothing is accepted behind it, though the driver has not seen it yet. What it does to a client in these
+            // states changes what is published, which puts this right.
+            inner.closing |= matches!(inner.state, ClientState::Connecting | ClientState::Connected);
             drop(inner);
             self.shared.notify();
         }

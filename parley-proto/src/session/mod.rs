@@ -78,6 +78,13 @@ pub enum Command<I, T> {
     Stop(CloseFrame),
 }
 
+impl<I, T> Command<I, T> {
+    /// Whether no frame is accepted behind it.
+    pub(crate) fn closes(&self) -> bool {
+        matches!(self, Self::Disconnect(_) | Self::Stop(_))
+    }
+}
+
 /// What the session wants done.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -2,5 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "in the helpers of tests as in the tests")]
 
 mod callbacks;
+mod closing;
 mod common;
+mod join;
+mod options;
 mod sending;
+mod states;
