@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use crate::codec::{CloseFrame, Frame, FrameError};
-use crate::driver::TlsError;
 use crate::handshake::{HandshakeError, Rejected};
+use crate::transport::TlsError;
 
 /// Any error of the application's own, as callbacks return it.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
@@ -248,6 +248,19 @@ pub enum SendError {
 
 impl SendError {
     /// The frame, if it can be given back.
+    #[must_use]
+    pub fn frame(&self) -> Option<&Frame> {
+        match self {
+            Self::Full(frame)
+            | Self::Disconnected(frame)
+            | Self::Closing(frame)
+            | Self::Stopped(frame)
+            | Self::ControlTooLong(frame) => Some(frame),
+            Self::Lost(_) => None,
+        }
+    }
+
+    /// Gives the frame back, if it can be.
     #[must_use]
     pub fn into_frame(self) -> Option<Frame> {
         match self {

@@ -60,8 +60,8 @@
 //!
 //! - **4.7** What arrives in the same read as the 101 is delivered, in order.
 //! - **4.8** A protocol error fails the connection with its close code and is reported once, to `handle_disconnect`. It
-//!   takes effect when the frames before it were delivered and their callbacks' pushes queued, at the latest after the
-//!   close timeout: that we parse ahead is never visible. The same holds for the peer's Close.
+//!   takes effect when the frames before it were delivered and their callbacks' pushes queued, at the latest after
+//!   half the close timeout: that we parse ahead is never visible. The same holds for the peer's Close.
 //! - **4.9** Pings and pongs go ahead of data that is not begun; begun is what is encoded, at most 64 KiB ahead. A Close
 //!   that we ask for follows all frames accepted before it, within the close timeout counted from the call; what is left
 //!   then comes back in its `SendError`. A Close that fails the connection follows what callbacks pushed before the

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::{CloseFrame, Frame};
-use crate::driver::TransportFacts;
 use crate::error::{BoxError, DisconnectReason, StopReason};
 use crate::handshake::{ClientRequest, Negotiated};
+use crate::transport::TransportFacts;
 
 /// The callbacks of one client. All are async, all are optional: an empty impl is a valid client.
 ///

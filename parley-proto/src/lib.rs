@@ -75,6 +75,7 @@ pub mod handshake;
 mod limits;
 mod pool;
 pub mod session;
+pub mod transport;
 
 pub use error::{
     BoxError, ConnectPhase, DisconnectReason, NetworkError, ProtocolError, SendError, SharedError, StopReason,

@@ -208,6 +208,7 @@ impl ClientBuilder {
         Self::run_on(runtime, setup, handler)
     }
 
+    #[expect(clippy::manual_async_fn, reason = "the future has to be Send, which an async fn does not promise")]
     fn run_on<H, I>(
         runtime: io::Result<Tokio>,
         setup: Setup<I>,
@@ -217,14 +218,12 @@ impl ClientBuilder {
         H: Handler<I>,
         I: Send + 'static,
     {
-        let life = match runtime {
-            Ok(runtime) => Ok(setup.run(runtime, handler)),
-            Err(error) => Err(JoinError::new(StopReason::Runtime(error.into()), Some(handler))),
-        };
         async move {
-            match life {
-                Ok(life) => life.await,
-                Err(error) => Err(error),
+            // Here, not at the call: the future may be made outside of the runtime that polls it.
+            let in_tokio = tokio::runtime::Handle::try_current().map_err(io::Error::other);
+            match in_tokio.and(runtime) {
+                Ok(runtime) => setup.run(runtime, handler).await,
+                Err(error) => Err(JoinError::new(StopReason::Runtime(error.into()), Some(handler))),
             }
         }
     }

@@ -25,7 +25,7 @@ use bytes::{Bytes, BytesMut};
 
 pub use event::{Closed, ConnectionError, Event, Initiator, Shutdown, State};
 pub use timer::Timer;
-pub(crate) use timer::earliest;
+pub(crate) use timer::{deadline, earliest};
 
 use crate::codec::{CloseFrame, Decoder, Encoder, End, Frame, Transmit};
 use crate::error::{NetworkError, SendError};
@@ -38,14 +38,17 @@ use crate::{Limits, Role};
 /// Frames are encoded at most this far ahead of what the transport has taken, in bytes. What is encoded has begun.
 pub const ENCODE_AHEAD: usize = 64 * 1024;
 
+/// Output that has grown to this many bytes counts as blocked for pongs: more than the pings of one read can make it.
+const PONGS_AHEAD: usize = 4 * ENCODE_AHEAD;
+
 /// What a connection has to be told once: limits and deadlines.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
     /// Bounds on memory. Default: [`Limits::client`] or [`Limits::server`].
     pub limits: Limits,
-    /// From the first Close, ours or the peer's, until the transport is closed: absolute, not extended by traffic.
-    /// Default 5 s.
+    /// From the first Close, ours or the peer's, until the transport is closed: absolute, not extended by traffic. What
+    /// stands behind frames that the application does not take takes effect after half of it. Default 5 s.
     pub close_timeout: Duration,
 }
 
@@ -113,6 +116,8 @@ pub struct Connection {
     pong: Option<Bytes>,
     timers: Table,
     shutdown: Option<Shutdown>,
+    /// The peer ended its direction while a Close or an error had yet to take effect.
+    peer_ended: bool,
     /// Reported once, before any frame.
     news: Option<Event>,
     config: Arc<Config>,
@@ -175,7 +180,19 @@ impl Connection {
 
     fn new(role: Role, phase: Phase, encoder: Encoder, timers: Table, config: Arc<Config>) -> Self {
         let decoder = Decoder::new(role, &config.limits);
-        Self { role, phase, decoder, encoder, blocked: false, pong: None, timers, shutdown: None, news: None, config }
+        Self {
+            role,
+            phase,
+            decoder,
+            encoder,
+            blocked: false,
+            pong: None,
+            timers,
+            shutdown: None,
+            peer_ended: false,
+            news: None,
+            config,
+        }
     }
 
     /// This endpoint's role.
@@ -228,8 +245,14 @@ impl Connection {
         }
         self.decode(input);
         if self.decoder.end().is_some() && self.timers.close.is_none() {
-            self.timers.close = Some(now + self.config.close_timeout);
+            self.timers.effect = Some(deadline(now, self.config.close_timeout / 2));
+            self.arm_close(now);
         }
+    }
+
+    /// Once: the time from the first Close, ours or theirs, is not extended by anything.
+    fn arm_close(&mut self, now: Instant) {
+        self.timers.close.get_or_insert(deadline(now, self.config.close_timeout));
     }
 
     /// Frames off the front of `input`; each ping is answered here, so that no application can forget it.
@@ -237,7 +260,7 @@ impl Connection {
         let Self { decoder, encoder, blocked, pong, .. } = self;
         decoder.decode(input, &mut |payload| {
             let answer = Bytes::copy_from_slice(payload);
-            if *blocked || encoder.queued() >= ENCODE_AHEAD {
+            if *blocked || encoder.queued() >= PONGS_AHEAD {
                 *pong = Some(answer);
             } else {
                 encoder.frame(Frame::Pong(answer));
@@ -320,7 +343,7 @@ impl Connection {
             }
             // A Close or an error stands behind frames that the application has not seen: their answers, then our
             // Close may still reach the peer.
-            Phase::Open if self.decoder.end().is_some() => self.shutdown = Some(Shutdown::Close),
+            Phase::Open if self.decoder.end().is_some() => self.peer_ended = true,
             Phase::Open => self.finish(Shutdown::Close, Self::lost(ConnectionError::Eof)),
             Phase::Closing(closing) => {
                 closing.eof = true;
@@ -357,7 +380,14 @@ impl Connection {
                 self.finish(Shutdown::Abort, closed);
             }
             Phase::Closed(_) => {}
-            _ => self.finish(Shutdown::Abort, Self::lost(ConnectionError::Network(error))),
+            // A refusal whose body was cut off is a refusal.
+            Phase::ClientHandshake(handshake) => match handshake.handle_deadline() {
+                Some(failure) => self.fail_client_handshake(failure),
+                None => self.finish(Shutdown::Abort, Self::lost(ConnectionError::Network(error))),
+            },
+            Phase::ServerHandshake(_) | Phase::Deciding(_) => {
+                self.finish(Shutdown::Abort, Self::lost(ConnectionError::Network(error)));
+            }
         }
     }
 
@@ -372,12 +402,8 @@ impl Connection {
                 (Timer::Handshake, Phase::ServerHandshake(_) | Phase::Deciding(_)) => {
                     self.finish(Shutdown::Abort, Self::lost(ConnectionError::HandshakeTimeout));
                 }
-                (_, Phase::Open) => {
-                    // What was parsed ahead takes effect now, delivered or not; the Close has its own time to leave.
-                    self.take_effect();
-                    self.timers.close = Some(now + self.config.close_timeout);
-                }
-                (_, Phase::Closing(_)) => {
+                (Timer::Effect, Phase::Open) => self.take_effect(),
+                (Timer::Close, Phase::Closing(_)) => {
                     let how = if self.encoder.queued() == 0 { Shutdown::Close } else { Shutdown::Abort };
                     self.finish_closing(how);
                 }
@@ -388,7 +414,8 @@ impl Connection {
 
     // ---- the application
 
-    /// Server: accepts the upgrade that [`Event::Request`] asked for.
+    /// Server: accepts the upgrade that [`Event::Request`] asked for. Input that was left behind the request is to be
+    /// handed to [`handle_input`](Self::handle_input) again.
     ///
     /// # Errors
     ///
@@ -478,7 +505,7 @@ impl Connection {
                 self.decoder.discard_frames();
                 self.encode_pong();
                 self.encoder.close(Some(close));
-                let eof = self.shutdown.is_some(); // see handle_eof
+                let eof = self.peer_ended;
                 let closing = match ended {
                     None => Closing { initiator: Initiator::Local, received: None, error: None, eof },
                     Some(End::Close(close)) => {
@@ -489,7 +516,7 @@ impl Connection {
                     }
                 };
                 self.start_closing(closing);
-                self.timers.close = Some(now + self.config.close_timeout);
+                self.arm_close(now);
             }
             Phase::Closing(_) => self.decoder.discard_frames(),
             Phase::Closed(_) => {}
@@ -558,6 +585,15 @@ impl Connection {
         matches!(self.phase, Phase::Open) && self.decoder.end().is_some()
     }
 
+    /// How the connection ended, before [`Event::Closed`] is polled.
+    #[inline]
+    pub(crate) fn closed(&self) -> Option<&Closed> {
+        match &self.phase {
+            Phase::Closed(closed) => closed.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The next event is not a frame: the handshake was completed.
     #[inline]
     pub(crate) fn has_news(&self) -> bool {
@@ -588,7 +624,7 @@ impl Connection {
     #[inline]
     pub fn poll_shutdown(&mut self) -> Option<Shutdown> {
         self.shutdown?;
-        if matches!(self.phase, Phase::Open) || (self.encoder.queued() > 0 && self.shutdown != Some(Shutdown::Abort)) {
+        if self.encoder.queued() > 0 && self.shutdown != Some(Shutdown::Abort) {
             return None;
         }
         self.shutdown.take()
@@ -624,7 +660,7 @@ impl Connection {
 
     /// What was parsed behind the last frame happens now.
     fn take_effect(&mut self) {
-        let eof = self.shutdown.is_some(); // see handle_eof
+        let eof = self.peer_ended;
         let closing = match self.decoder.end() {
             None => return,
             Some(End::Close(close)) => {
@@ -647,6 +683,7 @@ impl Connection {
 
     /// Our Close is queued.
     fn start_closing(&mut self, closing: Closing) {
+        self.timers.effect = None;
         let over = closing.received.is_some() || closing.error.is_some();
         self.shutdown = match self.role {
             // Section 7.1.1: the server ends TCP first; it drains, lest unread data turn its FIN into a reset.
@@ -669,7 +706,7 @@ impl Connection {
     fn refuse(&mut self, now: Instant, error: ConnectionError) {
         let closing = Closing { initiator: Initiator::Local, received: None, error: Some(error), eof: false };
         self.start_closing(closing);
-        self.timers = Table { handshake: None, close: Some(now + self.config.close_timeout) };
+        self.timers = Table { close: Some(deadline(now, self.config.close_timeout)), ..Table::default() };
     }
 
     fn finish_closing(&mut self, how: Shutdown) {

@@ -1,6 +1,6 @@
 //! The timers of a connection: one enum, one table.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a deadline is for. The name of the timer that is due finds a loop that spins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -8,7 +8,9 @@ use std::time::Instant;
 pub enum Timer {
     /// The opening handshake has to be complete.
     Handshake,
-    /// A closing handshake has to be complete, or an error has to take effect.
+    /// A Close or an error that stands behind undelivered frames takes effect all the same.
+    Effect,
+    /// A closing handshake has to be complete.
     Close,
     /// A whole attempt to connect has to be complete.
     Connect,
@@ -24,12 +26,17 @@ pub enum Timer {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Table {
     pub(crate) handshake: Option<Instant>,
+    pub(crate) effect: Option<Instant>,
     pub(crate) close: Option<Instant>,
 }
 
 impl Table {
-    fn all(self) -> [(Option<Instant>, Timer); 2] {
-        [(self.handshake, Timer::Handshake), (self.close, Timer::Close)]
+    fn all(self) -> [Option<(Instant, Timer)>; 3] {
+        [
+            self.handshake.map(|at| (at, Timer::Handshake)),
+            self.effect.map(|at| (at, Timer::Effect)),
+            self.close.map(|at| (at, Timer::Close)),
+        ]
     }
 
     /// The earliest deadline.
@@ -45,6 +52,7 @@ impl Table {
         }
         match timer {
             Timer::Handshake => self.handshake = None,
+            Timer::Effect => self.effect = None,
             _ => self.close = None,
         }
         Some(timer)
@@ -52,6 +60,12 @@ impl Table {
 }
 
 /// The earliest of several deadlines.
-pub(crate) fn earliest<const N: usize>(deadlines: [(Option<Instant>, Timer); N]) -> Option<(Instant, Timer)> {
-    deadlines.into_iter().filter_map(|(at, timer)| at.map(|at| (at, timer))).min_by_key(|&(at, _)| at)
+pub(crate) fn earliest<const N: usize>(deadlines: [Option<(Instant, Timer)>; N]) -> Option<(Instant, Timer)> {
+    deadlines.into_iter().flatten().min_by_key(|&(at, _)| at)
+}
+
+/// `now + timeout`, however long that is: a timeout beyond what the clock can hold is a century.
+pub(crate) fn deadline(now: Instant, timeout: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    now.checked_add(timeout).or_else(|| now.checked_add(CENTURY)).unwrap_or(now)
 }

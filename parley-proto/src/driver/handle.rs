@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use slab::Slab;
 
 use crate::Limits;
@@ -39,7 +40,7 @@ struct Inner<I> {
     started: bool,
     stopped: Option<StopReason>,
     /// Tasks that wait for a state.
-    watchers: Vec<Waker>,
+    watchers: Slab<Waker>,
     driver: Option<Waker>,
 }
 
@@ -78,15 +79,15 @@ impl Gate {
         enters
     }
 
-    fn poll_enter(&mut self, place: &mut Option<u64>, cost: usize, cx: &Context<'_>) -> Poll<()> {
+    /// Ready with whoever may find room next, to be woken once the lock is free.
+    fn poll_enter(&mut self, place: &mut Option<u64>, cost: usize, cx: &Context<'_>) -> Poll<Option<Waker>> {
         let first = match place {
             None => self.queue.is_empty(),
             Some(id) => self.queue.front().is_some_and(|(front, _)| front == id),
         };
         if first && self.fits(cost) {
             self.used += cost;
-            self.leave(place);
-            return Poll::Ready(());
+            return Poll::Ready(self.leave(place));
         }
         match place {
             None => {
@@ -104,29 +105,27 @@ impl Gate {
     }
 
     /// Gives up a place in the queue; whoever is first now may find room.
-    fn leave(&mut self, place: &mut Option<u64>) {
-        if let Some(id) = place.take() {
-            self.queue.retain(|(waiting, _)| *waiting != id);
-            self.wake_first();
+    fn leave(&mut self, place: &mut Option<u64>) -> Option<Waker> {
+        let id = place.take()?;
+        match self.queue.iter().position(|(waiting, _)| *waiting == id)? {
+            0 => drop(self.queue.pop_front()), // whoever enters is the first
+            at => drop(self.queue.remove(at)),
         }
+        self.first()
     }
 
-    fn release(&mut self, cost: usize) {
-        if cost > 0 {
-            self.used = self.used.saturating_sub(cost);
-            self.wake_first();
-        }
+    fn release(&mut self, cost: usize) -> Option<Waker> {
+        self.used = self.used.saturating_sub(cost);
+        if cost > 0 { self.first() } else { None }
     }
 
-    fn wake_first(&self) {
-        if let Some((_, waker)) = self.queue.front() {
-            waker.wake_by_ref();
-        }
+    fn first(&self) -> Option<Waker> {
+        self.queue.front().map(|(_, waker)| waker.clone())
     }
+}
 
-    fn wake_all(&mut self) {
-        self.queue.drain(..).for_each(|(_, waker)| waker.wake());
-    }
+fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
 }
 
 impl<I> Shared<I> {
@@ -141,7 +140,7 @@ impl<I> Shared<I> {
                 closing: false,
                 started: false,
                 stopped: None,
-                watchers: Vec::new(),
+                watchers: Slab::new(),
                 driver: None,
             }),
             dirty: AtomicBool::new(true),
@@ -197,24 +196,14 @@ impl<I> Shared<I> {
     /// Makes room for what has left the queues.
     pub(super) fn release(&self, frames: usize, infos: usize) {
         let mut inner = self.lock();
-        inner.frames.release(frames);
-        inner.infos.release(infos);
+        let first = [inner.frames.release(frames), inner.infos.release(infos)];
+        drop(inner);
+        wake(first.into_iter().flatten());
     }
 
     pub(super) fn settle(&self, ticket: Ticket, outcome: Result<(), SendError>) {
-        let mut inner = self.lock();
-        let Some(slot) = inner.slots.get_mut(ticket) else { return };
-        match mem::replace(slot, Slot::Settled(outcome)) {
-            Slot::Waiting(waker) => {
-                drop(inner);
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
-            }
-            Slot::Settled(_) | Slot::Forgotten => {
-                inner.slots.try_remove(ticket);
-            }
-        }
+        let waker = self.lock().answer(ticket, outcome);
+        wake(waker);
     }
 
     pub(super) fn publish(&self, state: ClientState, closing: bool) {
@@ -222,9 +211,9 @@ impl<I> Shared<I> {
         inner.closing = closing || inner.commands.iter().any(Command::closes);
         if inner.state != state {
             inner.state = state;
-            let watchers = mem::take(&mut inner.watchers);
+            let watchers = inner.watchers();
             drop(inner);
-            watchers.into_iter().for_each(Waker::wake);
+            wake(watchers);
         }
     }
 
@@ -232,7 +221,9 @@ impl<I> Shared<I> {
     pub(super) fn started(&self) {
         let mut inner = self.lock();
         inner.started = true;
-        mem::take(&mut inner.watchers).into_iter().for_each(Waker::wake);
+        let watchers = inner.watchers();
+        drop(inner);
+        wake(watchers);
     }
 
     /// The client has ended: everybody who waits is answered. The first reason stays.
@@ -240,30 +231,48 @@ impl<I> Shared<I> {
         let mut inner = self.lock();
         inner.state = ClientState::Stopped;
         inner.stopped.get_or_insert(reason);
-        for command in mem::take(&mut inner.commands) {
+        let mut wakers = inner.watchers();
+        let mut unseen = mem::take(&mut inner.commands);
+        for command in &mut unseen {
             if let Command::Send { frame, ticket: Some(ticket), .. } = command {
-                if let Some(slot) = inner.slots.get_mut(ticket) {
-                    if let Slot::Waiting(waker) = mem::replace(slot, Slot::Settled(Err(SendError::Stopped(frame)))) {
-                        waker.into_iter().for_each(Waker::wake);
-                    }
-                }
+                let frame = mem::replace(frame, Frame::Binary(Bytes::new()));
+                wakers.extend(inner.answer(*ticket, Err(SendError::Stopped(frame))));
             }
         }
         let reason = inner.lost();
-        for (_, slot) in &mut inner.slots {
-            if let Slot::Waiting(waker) = slot {
-                let waker = waker.take();
-                *slot = Slot::Settled(Err(SendError::Lost(reason.clone())));
-                waker.into_iter().for_each(Waker::wake);
-            }
+        let waiting: Vec<_> = inner.slots.iter().map(|(ticket, _)| ticket).collect();
+        for ticket in waiting {
+            wakers.extend(inner.answer(ticket, Err(SendError::Lost(reason.clone()))));
         }
-        inner.frames.wake_all();
-        inner.infos.wake_all();
-        mem::take(&mut inner.watchers).into_iter().for_each(Waker::wake);
+        wakers.extend(inner.frames.queue.drain(..).map(|(_, waker)| waker));
+        wakers.extend(inner.infos.queue.drain(..).map(|(_, waker)| waker));
+        drop(inner);
+        drop(unseen); // infos may do anything when they are dropped
+        wake(wakers);
     }
 }
 
 impl<I> Inner<I> {
+    /// Whom a change of state concerns.
+    fn watchers(&self) -> Vec<Waker> {
+        self.watchers.iter().map(|(_, waker)| waker.clone()).collect()
+    }
+
+    /// Settles a waiting send, once; a forgotten one is forgotten for good.
+    fn answer(&mut self, ticket: Ticket, outcome: Result<(), SendError>) -> Option<Waker> {
+        match self.slots.get_mut(ticket)? {
+            Slot::Settled(_) => None,
+            Slot::Forgotten => {
+                self.slots.remove(ticket);
+                None
+            }
+            slot @ Slot::Waiting(_) => match mem::replace(slot, Slot::Settled(outcome)) {
+                Slot::Waiting(waker) => waker,
+                _ => None,
+            },
+        }
+    }
+
     /// Why a frame that was under way at the end is lost.
     fn lost(&self) -> crate::DisconnectReason {
         match &self.stopped {
@@ -437,17 +446,24 @@ impl<I> Handle<I> {
             let mut inner = self.shared.lock();
             let Some(waiting) = frame.take() else { return Poll::Pending }; // polled again after the end
             if let Some(refusal) = inner.refusal(self.own, &waiting) {
-                inner.frames.leave(&mut entry.place);
-                return Poll::Ready(Err(refusal(waiting)));
+                return Poll::Ready(Err(refusal(waiting))); // the place is given up on drop
             }
+            let mut next = None;
             if self.own {
                 inner.frames.used += cost;
-            } else if inner.frames.poll_enter(&mut entry.place, cost, cx).is_pending() {
-                frame = Some(waiting);
-                return Poll::Pending;
+            } else {
+                match inner.frames.poll_enter(&mut entry.place, cost, cx) {
+                    Poll::Ready(first) => next = first,
+                    Poll::Pending => {
+                        frame = Some(waiting);
+                        return Poll::Pending;
+                    }
+                }
             }
             let ticket = settled.then(|| inner.slots.insert(Slot::Waiting(None)));
             inner.commands.push_back(Command::Send { frame: waiting, ticket, own: self.own });
+            drop(inner);
+            wake(next);
             Poll::Ready(Ok(ticket.unwrap_or(usize::MAX)))
         })
         .await?;
@@ -471,14 +487,15 @@ impl<I> Handle<I> {
             let mut inner = self.shared.lock();
             let Some(waiting) = info.take() else { return Poll::Pending };
             if inner.stopped.is_some() {
-                inner.infos.leave(&mut entry.place);
                 return Poll::Ready(Err(InfoError::Stopped(waiting)));
             }
-            if inner.infos.poll_enter(&mut entry.place, 1, cx).is_pending() {
+            let Poll::Ready(next) = inner.infos.poll_enter(&mut entry.place, 1, cx) else {
                 info = Some(waiting);
                 return Poll::Pending;
-            }
+            };
             inner.commands.push_back(Command::Info(waiting));
+            drop(inner);
+            wake(next);
             Poll::Ready(Ok(()))
         })
         .await?;
@@ -578,19 +595,34 @@ impl<I> Handle<I> {
 
 impl<I> Shared<I> {
     /// Looks at `inner` now and after every change of state.
-    fn watch<R>(&self, look: impl Fn(&Inner<I>) -> Option<R>) -> impl Future<Output = R> {
-        poll_fn(move |cx| {
+    async fn watch<R>(&self, look: impl Fn(&Inner<I>) -> Option<R>) -> R {
+        let mut watcher = Watcher { shared: self, key: None };
+        poll_fn(|cx| {
             let mut inner = self.lock();
-            match look(&inner) {
-                Some(found) => Poll::Ready(found),
-                None => {
-                    if !inner.watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                        inner.watchers.push(cx.waker().clone());
-                    }
-                    Poll::Pending
-                }
+            if let Some(found) = look(&inner) {
+                return Poll::Ready(found);
             }
+            match watcher.key.and_then(|key| inner.watchers.get_mut(key)) {
+                Some(waker) => waker.clone_from(cx.waker()),
+                None => watcher.key = Some(inner.watchers.insert(cx.waker().clone())),
+            }
+            Poll::Pending
         })
+        .await
+    }
+}
+
+/// A task that waits for a state, forgotten on drop.
+struct Watcher<'a, I> {
+    shared: &'a Shared<I>,
+    key: Option<usize>,
+}
+
+impl<I> Drop for Watcher<'_, I> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.shared.lock().watchers.try_remove(key);
+        }
     }
 }
 
@@ -604,7 +636,8 @@ struct Entry<'a, I> {
 impl<I> Drop for Entry<'_, I> {
     fn drop(&mut self) {
         if self.place.is_some() {
-            (self.gate)(&mut self.shared.lock()).leave(&mut self.place);
+            let next = (self.gate)(&mut self.shared.lock()).leave(&mut self.place);
+            wake(next);
         }
     }
 }

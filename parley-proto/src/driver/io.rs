@@ -16,15 +16,16 @@ use bytes::BytesMut;
 use core::net::SocketAddr;
 
 use super::handle::{Shared, Ticket};
-use super::runtime::{Runtime, TcpOptions, TlsError, Transport};
+use super::runtime::{Runtime, Transport};
 use crate::codec::Frame;
 use crate::connection::{ENCODE_AHEAD, Shutdown};
 use crate::error::StopReason;
 use crate::pool::{self, WINDOW};
 use crate::session::{Call, ClientState, Command, DialId, Output, Session};
+use crate::transport::{TcpOptions, TlsError};
 
-/// Bytes read in one poll of the task before it yields to others.
-const READ_BUDGET: usize = 256 * 1024;
+/// Bytes read and written in one poll of the task before it yields to others.
+const IO_BUDGET: usize = 256 * 1024;
 /// Callbacks run in one poll of the task before it yields to others.
 const CALL_BUDGET: usize = 1024;
 /// Slices of one vectored write.
@@ -74,10 +75,12 @@ pub(super) struct Io<R: Runtime, I> {
     published: (ClientState, bool),
     /// Infos taken since the handles were last told.
     infos_taken: usize,
-    read_budget: usize,
+    io_budget: usize,
     call_budget: usize,
     /// The last poll of the task ended in waiting.
     asleep: bool,
+    /// The I/O has not had its turn in this poll of the task.
+    io_due: bool,
 }
 
 impl<R: Runtime, I: Send + 'static> Io<R, I> {
@@ -101,9 +104,10 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             known_waker: None,
             published: (ClientState::Disconnected, false),
             infos_taken: 0,
-            read_budget: 0,
+            io_budget: 0,
             call_budget: 0,
             asleep: true,
+            io_due: true,
         }
     }
 
@@ -112,14 +116,15 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     pub(super) fn resume(&mut self) {
         if self.asleep {
             self.asleep = false;
+            self.io_due = true;
             self.shared.awake();
             self.refresh();
-            self.read_budget = READ_BUDGET;
+            self.io_budget = IO_BUDGET;
             self.call_budget = CALL_BUDGET;
         }
     }
 
-    fn refresh(&mut self) {
+    pub(super) fn refresh(&mut self) {
         self.now = self.runtime.now();
     }
 
@@ -157,6 +162,11 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Next<I>> {
+        if mem::take(&mut self.io_due) {
+            // Once in every poll of the task, lest callbacks that are never at an end starve the I/O.
+            self.take_commands();
+            let _ = self.poll_steps(cx) | self.poll_read(cx) | self.poll_write(cx) | self.poll_timers(cx);
+        }
         loop {
             self.take_commands();
             if let Some(next) = self.carry_out() {
@@ -279,6 +289,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     fn adopt(&mut self, transport: R::Transport) -> super::TransportFacts {
         self.unflushed = false;
         self.ending = false;
+        self.copied_reads = 0; // a new connection's decoder does not copy
         self.transport.insert(transport).facts()
     }
 
@@ -304,7 +315,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         if self.transport.is_none() || !self.session.wants_input() {
             return false;
         }
-        if self.read_budget == 0 {
+        if self.io_budget == 0 {
             cx.waker().wake_by_ref();
             return false;
         }
@@ -317,11 +328,11 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             Poll::Pending => return false,
             Poll::Ready(Ok(0)) => self.session.handle_eof(self.now),
             Poll::Ready(Ok(n)) => {
-                self.read_budget = self.read_budget.saturating_sub(n);
+                self.io_budget = self.io_budget.saturating_sub(n);
                 self.session.handle_input(self.now, &mut self.window);
             }
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {
-                self.read_budget = self.read_budget.saturating_sub(1);
+                self.io_budget = self.io_budget.saturating_sub(1);
             }
             Poll::Ready(Err(error)) => self.handle_read_error(error),
         }
@@ -414,6 +425,10 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             if transmit.is_empty() {
                 break;
             }
+            if self.io_budget == 0 {
+                cx.waker().wake_by_ref();
+                break;
+            }
             let mut slices = [IoSlice::new(&[]); SLICES];
             let count = transmit.fill(&mut slices);
             match transport.poll_write(cx, &slices[..count]) {
@@ -428,6 +443,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
                 Poll::Ready(Ok(n)) => {
                     progress = true;
                     self.unflushed = true;
+                    self.io_budget = self.io_budget.saturating_sub(n);
                     self.session.handle_written(self.now, n);
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -453,6 +469,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         }
         if self.ending && self.session.queued() == 0 && transport.poll_shutdown(cx).is_ready() {
             self.ending = false;
+            progress = true;
         }
         progress
     }

@@ -16,9 +16,11 @@ use std::task::{Context, Poll};
 
 pub use client::{Client, JoinError, Setup, StartError};
 pub use handle::{Handle, InfoError};
-pub use runtime::{Runtime, TcpOptions, TlsError, TlsFacts, TlsTarget, Transport, TransportFacts};
+pub use runtime::{Runtime, Transport};
 
 use crate::codec::Frame;
+pub use crate::transport::{TcpOptions, TlsError, TlsFacts, TlsTarget, TransportFacts};
+
 use crate::error::{BoxError, StopReason};
 use crate::handler::{Action, Handler};
 use crate::session::{Call, Returned};
@@ -150,7 +152,13 @@ fn action<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, returned: Option<Res
     io.take_commands();
     match returned {
         Some(Ok(Action::Continue)) => io.session.continued(io.now),
-        Some(returned) => io.session.called(io.now, Returned::Action(returned)),
+        Some(Ok(action @ (Action::Push(_) | Action::PushAll(_)))) => {
+            io.session.called(io.now, Returned::Action(Ok(action)));
+        }
+        Some(returned) => {
+            io.refresh(); // a deadline counts from here, and the callback may have taken its time without waiting
+            io.session.called(io.now, Returned::Action(returned));
+        }
         None => io.session.called(io.now, Returned::Dropped),
     }
 }

@@ -21,11 +21,11 @@ const LEAST_SHARE: Duration = Duration::from_secs(2);
 
 /// An attempt that has no transport yet.
 pub(super) struct Dialling {
-    pub(super) stage: Stage,
+    pub(super) step: Step,
     pub(super) request: ClientRequest,
 }
 
-pub(super) enum Stage {
+pub(super) enum Step {
     /// The handler's `prepare` is to be called, or is running.
     Prepare {
         called: bool,
@@ -33,6 +33,8 @@ pub(super) enum Stage {
     Resolve(DialId),
     Tcp(DialId, Addresses),
     Tls(DialId),
+    /// One step has ended, the next is about to begin.
+    Between,
 }
 
 /// The addresses that are left to try.
@@ -61,23 +63,31 @@ impl Addresses {
 
 impl Dialling {
     pub(super) fn new(request: ClientRequest) -> Self {
-        Self { stage: Stage::Prepare { called: false }, request }
+        Self { step: Step::Prepare { called: false }, request }
     }
 
     pub(super) fn phase(&self) -> ConnectPhase {
-        match self.stage {
-            Stage::Prepare { .. } => ConnectPhase::Prepare,
-            Stage::Resolve(_) => ConnectPhase::Dns,
-            Stage::Tcp(..) => ConnectPhase::Tcp,
-            Stage::Tls(_) => ConnectPhase::Tls,
+        match self.step {
+            Step::Prepare { .. } => ConnectPhase::Prepare,
+            Step::Resolve(_) => ConnectPhase::Dns,
+            Step::Tcp(..) | Step::Between => ConnectPhase::Tcp,
+            Step::Tls(_) => ConnectPhase::Tls,
         }
     }
 
     /// The step that the driver is working on, if any.
     pub(super) fn id(&self) -> Option<DialId> {
-        match self.stage {
-            Stage::Prepare { .. } => None,
-            Stage::Resolve(id) | Stage::Tcp(id, _) | Stage::Tls(id) => Some(id),
+        match self.step {
+            Step::Prepare { .. } | Step::Between => None,
+            Step::Resolve(id) | Step::Tcp(id, _) | Step::Tls(id) => Some(id),
+        }
+    }
+
+    /// When the address being tried has had its share.
+    pub(super) fn address_deadline(&self) -> Option<Instant> {
+        match &self.step {
+            Step::Tcp(_, addresses) => addresses.until,
+            _ => None,
         }
     }
 

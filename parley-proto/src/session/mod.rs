@@ -2,16 +2,19 @@
 //! connecting, the order of callbacks, and the end. Sans-IO, like the connection it wraps.
 //!
 //! ```text
-//!          init            attempt                handshake complete
-//!   New ─────────▶ Down ─────────────▶ Dialling ─▶ Up ───────────────▶ (callbacks, frames)
-//!                   ▲  ▲                  │         │
-//!                   │  └──────────────────┘         │  handle_disconnect
-//!                   └───────────────────────────────┘
-//!   from anywhere: stop, an error, a panic ─▶ the connection is closed ─▶ terminate ─▶ Ended
+//!        init            attempt                transport           handshake
+//!  New ─────────▶ Down ───────────▶ Dialling ─────────────▶ Up: Upgrading ─────▶ Greeting ─────▶ Open
+//!                  ▲                    │                        │    handle_connect│              │
+//!                  │ handle_disconnect  │                        │                  ▼   disconnect ▼
+//!                  └────────────────────┴────────────────────────┴──────────────── Asked ◀─────────┘
+//!
+//!  from anywhere: stop, an error, a panic ─▶ the connection is closed ─▶ terminate ─▶ Ended
 //! ```
 
+mod calls;
 mod dial;
 mod options;
+mod outbox;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,128 +28,21 @@ use core::net::SocketAddr;
 use rand::rngs::ChaCha12Rng;
 use rand::{Rng, SeedableRng};
 
+pub use calls::{Call, ClientState, Command, Output, Returned};
 pub use dial::DialId;
-use dial::{Addresses, Dialling, Stage};
+use dial::{Addresses, Dialling, Step};
 pub use options::{BuildError, ClientOptions};
+pub use outbox::cost;
+use outbox::{Outbox, Source};
 
 use crate::codec::{CloseFrame, Frame, Transmit};
-use crate::connection::{Closed, Config, Connection, ConnectionError, Event, Shutdown, State, Timer, earliest};
-use crate::driver::{TlsError, TlsTarget, TransportFacts};
-use crate::error::{BoxError, ConnectPhase, DisconnectReason, NetworkError, SendError, StopReason};
+use crate::connection::{
+    Closed, Config, Connection, ConnectionError, Event, Shutdown, State, Timer, deadline, earliest,
+};
+use crate::error::{ConnectPhase, DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
 use crate::handshake::ClientRequest;
-
-/// What a client is, as its handles see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ClientState {
-    /// No connection, none being made.
-    Disconnected,
-    /// An attempt is under way; sends wait for it.
-    Connecting,
-    /// The opening handshake is complete.
-    Connected,
-    /// The client has ended.
-    Stopped,
-}
-
-/// What other tasks ask of a client. `T` is handed back in [`Output::Settle`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Command<I, T> {
-    /// Send a frame. `own`: by the client's own handle, which waits for nothing.
-    Send {
-        /// What to send.
-        frame: Frame,
-        /// Settled once the frame has left, or will not.
-        ticket: Option<T>,
-        /// By the client's own handle.
-        own: bool,
-    },
-    /// Settle this once all that was accepted before has left. `own`: for the client's own handle, which waits for
-    /// no connection.
-    Flush {
-        /// Settled then.
-        ticket: T,
-        /// By the client's own handle.
-        own: bool,
-    },
-    /// Deliver this to `handle_info`.
-    Info(I),
-    /// Close the connection, or abandon the attempt; the client lives on.
-    Disconnect(CloseFrame),
-    /// Close the connection behind all that was accepted before, then end.
-    Stop(CloseFrame),
-}
-
-impl<I, T> Command<I, T> {
-    /// Whether no frame is accepted behind it.
-    pub(crate) fn closes(&self) -> bool {
-        matches!(self, Self::Disconnect(_) | Self::Stop(_))
-    }
-}
-
-/// What the session wants done.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Output<I, T> {
-    /// Look up a host: answer with [`resolved`](Session::resolved).
-    Resolve(DialId, String, u16),
-    /// Open a TCP connection: answer with [`dialled`](Session::dialled).
-    Dial(DialId, SocketAddr),
-    /// Run TLS over the connection just dialled: answer with [`tls_done`](Session::tls_done).
-    StartTls(DialId, TlsTarget),
-    /// Give up a step; an answer to it would be ignored.
-    Cancel(DialId),
-    /// End or close the transport.
-    Shutdown(Shutdown),
-    /// Run a callback: answer with [`called`](Session::called).
-    Call(Call<I>),
-    /// A ticket's outcome.
-    Settle(T, Result<(), SendError>),
-    /// The client has ended. Nothing comes after this.
-    Stopped(StopReason),
-}
-
-/// A callback to run. One at a time.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Call<I> {
-    /// [`Handler::init`](crate::Handler::init)
-    Init,
-    /// [`Handler::prepare`](crate::Handler::prepare)
-    Prepare(Box<(Attempt, ClientRequest)>),
-    /// [`Handler::handle_connect`](crate::Handler::handle_connect)
-    Connect(Box<Connected>),
-    /// [`Handler::handle_frame`](crate::Handler::handle_frame), or
-    /// [`handle_ping`](crate::Handler::handle_ping) for a ping
-    Frame(Frame),
-    /// [`Handler::handle_info`](crate::Handler::handle_info)
-    Info(I),
-    /// [`Handler::handle_disconnect`](crate::Handler::handle_disconnect)
-    Disconnect(Box<DisconnectReason>),
-    /// [`Handler::terminate`](crate::Handler::terminate)
-    Terminate(Box<StopReason>),
-}
-
-/// What became of a [`Call`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Returned {
-    /// Of `Init`.
-    Init(Result<(), BoxError>),
-    /// Of `Prepare`: the request as the handler left it.
-    Prepare(Result<Box<ClientRequest>, BoxError>),
-    /// Of `Connect`, `Frame`, `Info`.
-    Action(Result<Action, BoxError>),
-    /// Of `Disconnect`.
-    Retry(Retry),
-    /// Of `Terminate`.
-    Terminated,
-    /// The callback's future was dropped, as [`call_abandoned`](Session::call_abandoned) asked.
-    Dropped,
-    /// It panicked: no callback may run any more.
-    Panicked,
-}
+use crate::transport::{TlsError, TlsTarget, TransportFacts};
 
 /// A client's life, for any runtime.
 ///
@@ -160,34 +56,15 @@ pub struct Session<I, T> {
     outstanding: Option<Outstanding>,
     /// The callback under way has to be dropped.
     abandon: bool,
-
-    // what waits for a callback
     infos: VecDeque<I>,
     /// The info's turn: infos and frames alternate.
     info_turn: bool,
-    connected: Option<Box<Connected>>,
+    /// `handle_disconnect` is to be called with this.
     lost: Option<Box<DisconnectReason>>,
-
-    // what waits to be encoded: pings and pongs first, then the rest in order
-    control: VecDeque<Outgoing<T>>,
-    outbox: VecDeque<Outgoing<T>>,
-    /// Sends that callbacks pushed and that are not begun, in cost.
-    pushed: usize,
-    /// Sends of handles that were begun or settled since the last [`take_released`](Self::take_released), in cost.
-    released: usize,
-    /// The outbox of other tasks waits for `handle_connect` to return.
-    hold: bool,
-    /// Begun and not flushed: the output offset at which each ticket is settled.
-    unsettled: VecDeque<(u64, T)>,
-    /// Up to this output offset the operating system has all.
-    flushed: u64,
-
+    outbox: Outbox<T>,
     outputs: VecDeque<Output<I, T>>,
     attempts: Attempts,
     connect_deadline: Option<Instant>,
-    /// Of the transport, until the handshake over it is complete.
-    facts: Option<Box<TransportFacts>>,
-    ask: Option<Ask>,
     stop: Option<Box<Stop>>,
     last: Option<DisconnectReason>,
     /// The last connection ended by `disconnect`, or by both Closes with 1000 or 1001.
@@ -202,8 +79,30 @@ enum Phase {
     New,
     Down,
     Dialling(Box<Dialling>),
-    Up(Connection),
+    Up(Up),
     Ended,
+}
+
+/// A transport is there. Whether the connection over it still takes anything, the connection itself says.
+struct Up {
+    connection: Connection,
+    stage: Stage,
+}
+
+enum Stage {
+    /// The upgrade request is out.
+    Upgrading(Box<TransportFacts>),
+    /// The handshake is complete: `handle_connect` is to be called with this, or is running (`None`).
+    Greeting(Option<Box<Connected>>),
+    Open,
+    /// A close was asked for, and goes out behind what was accepted before it.
+    Asked(Box<Ask>),
+}
+
+struct Ask {
+    /// The reason that `handle_disconnect` is to see.
+    reason: DisconnectReason,
+    deadline: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -217,28 +116,10 @@ enum Outstanding {
     Terminate,
 }
 
-enum Outgoing<T> {
-    Frame {
-        frame: Frame,
-        ticket: Option<T>,
-        pushed: bool,
-    },
-    Flush(T),
-    /// A close that was asked for, behind all that was accepted before it.
-    Close(CloseFrame),
-}
-
 #[derive(Default)]
 struct Attempts {
     number: u32,
     first: Option<Instant>,
-}
-
-/// A close that the application asked for, until the connection is down.
-struct Ask {
-    /// The reason that `handle_disconnect` is to see.
-    reason: DisconnectReason,
-    deadline: Instant,
 }
 
 /// The end, decided and not reached.
@@ -249,13 +130,15 @@ struct Stop {
     terminated: bool,
 }
 
-/// What a frame costs of a queue's bound beside its payload, so that empty frames are bounded too.
-const FRAME_COST: usize = 32;
-
-/// What a frame costs of a queue's bound, in bytes.
-#[must_use]
-pub fn cost(frame: &Frame) -> usize {
-    frame.len().saturating_add(FRAME_COST)
+/// What becomes of a frame that is sent now: the one answer for sends, pushes and handles.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outlet {
+    Disconnected,
+    /// It waits for a connection, or for `handle_connect` to return.
+    Waiting,
+    Open,
+    Closing,
+    Stopped,
 }
 
 impl<I, T> Session<I, T> {
@@ -273,20 +156,11 @@ impl<I, T> Session<I, T> {
             abandon: false,
             infos: VecDeque::new(),
             info_turn: false,
-            connected: None,
             lost: None,
-            control: VecDeque::new(),
-            outbox: VecDeque::new(),
-            pushed: 0,
-            released: 0,
-            hold: false,
-            unsettled: VecDeque::new(),
-            flushed: 0,
+            outbox: Outbox::new(),
             outputs: VecDeque::new(),
             attempts: Attempts::default(),
             connect_deadline: None,
-            facts: None,
-            ask: None,
             stop: None,
             last: None,
             clean: false,
@@ -301,19 +175,30 @@ impl<I, T> Session<I, T> {
         match &self.phase {
             Phase::New | Phase::Down => ClientState::Disconnected,
             Phase::Dialling(_) => ClientState::Connecting,
-            Phase::Up(connection) if connection.state() == State::Connecting => ClientState::Connecting,
+            Phase::Up(Up { stage: Stage::Upgrading(_), .. }) => ClientState::Connecting,
             Phase::Up(_) => ClientState::Connected,
             Phase::Ended => ClientState::Stopped,
+        }
+    }
+
+    fn outlet(&self) -> Outlet {
+        match &self.phase {
+            Phase::Ended => Outlet::Stopped,
+            _ if self.stop.is_some() => Outlet::Closing,
+            Phase::New | Phase::Down => Outlet::Disconnected,
+            Phase::Dialling(_) => Outlet::Waiting,
+            Phase::Up(up) => match (up.connection.state(), &up.stage) {
+                (State::Closing | State::Closed, _) | (_, Stage::Asked(_)) => Outlet::Closing,
+                (State::Connecting, _) | (_, Stage::Upgrading(_) | Stage::Greeting(_)) => Outlet::Waiting,
+                (State::Open, Stage::Open) => Outlet::Open,
+            },
         }
     }
 
     /// Whether sends are refused because a Close was asked for, sent or received.
     #[must_use]
     pub fn is_closing(&self) -> bool {
-        self.ask.is_some()
-            || self.stop.is_some()
-            || matches!(&self.phase, Phase::Up(connection)
-                if matches!(connection.state(), State::Closing | State::Closed))
+        self.outlet() == Outlet::Closing
     }
 
     /// Whether the last connection ended as it should: by `disconnect`, or by both Closes with 1000 or 1001.
@@ -328,7 +213,10 @@ impl<I, T> Session<I, T> {
     pub fn command(&mut self, now: Instant, command: Command<I, T>) {
         match command {
             Command::Send { frame, ticket, own } => self.send(now, frame, ticket, own),
-            Command::Flush { ticket, own } => self.flush(ticket, own),
+            Command::Flush { ticket, own } => {
+                self.outbox.flush(self.phase.connection(), ticket, own);
+                self.pump(now);
+            }
             Command::Info(info) => self.infos.push_back(info),
             Command::Disconnect(close) => self.disconnect(now, close, DisconnectReason::Local),
             Command::Stop(close) => self.stop(now, close, StopReason::Stopped),
@@ -342,131 +230,40 @@ impl<I, T> Session<I, T> {
 
     /// The cost of handles' sends that left the queue since the last call.
     pub fn take_released(&mut self) -> usize {
-        mem::take(&mut self.released)
+        self.outbox.take_released()
     }
 
     fn send(&mut self, now: Instant, frame: Frame, ticket: Option<T>, own: bool) {
-        let waits = match &self.phase {
-            _ if self.is_closing() => return self.refuse(SendError::Closing(frame), ticket, false),
-            Phase::New | Phase::Down => return self.refuse(SendError::Disconnected(frame), ticket, false),
-            Phase::Ended => return self.refuse(SendError::Stopped(frame), ticket, false),
-            Phase::Dialling(_) => true,
-            Phase::Up(connection) => connection.state() == State::Connecting || self.hold,
+        let source = if own { Source::Own } else { Source::Handle };
+        let refusal = match self.outlet() {
+            Outlet::Closing => SendError::Closing,
+            Outlet::Disconnected => SendError::Disconnected,
+            Outlet::Stopped => SendError::Stopped,
+            // The client's own handle cannot wait for a connection that its own callback may hold up.
+            Outlet::Waiting if own && self.outstanding != Some(Outstanding::Connect) => SendError::Disconnected,
+            Outlet::Waiting | Outlet::Open => return self.enqueue(now, frame, ticket, source),
         };
-        if frame.is_control() && frame.len() > 125 {
-            return self.refuse(SendError::ControlTooLong(frame), ticket, false);
-        }
-        // The client's own handle cannot wait for a connection that its own callback holds up.
-        if waits && own {
-            if self.outstanding != Some(Outstanding::Connect) {
-                return self.refuse(SendError::Disconnected(frame), ticket, false);
-            }
-            return self.encode(now, frame, ticket, false);
-        }
-        self.enqueue(now, frame, ticket, false);
+        self.outbox.refuse(refusal(frame), ticket, source);
     }
 
-    fn flush(&mut self, ticket: T, own: bool) {
-        let idle = self.control.is_empty() && self.outbox.is_empty();
-        match &self.phase {
-            // What waits for handle_connect to return is not its own.
-            Phase::Up(connection) if connection.state() != State::Connecting && (idle || own && self.hold) => {
-                self.unsettled.push_back((connection.encoded(), ticket));
-                self.settle_flushed();
-            }
-            Phase::Up(connection) if connection.state() != State::Connecting => {
-                self.outbox.push_back(Outgoing::Flush(ticket));
-            }
-            _ if idle || own => self.outputs.push_back(Output::Settle(ticket, Ok(()))),
-            _ => self.outbox.push_back(Outgoing::Flush(ticket)),
-        }
-    }
-
-    /// A callback's push: never refused for lack of room.
+    /// A callback's push: never refused for lack of room, always while there is no connection to take it.
     fn push(&mut self, now: Instant, frame: Frame) {
-        if self.is_closing() || !matches!(&self.phase, Phase::Up(up) if up.state() == State::Open) {
-            return; // a push while not connected is refused
+        let greets = self.outlet() == Outlet::Waiting && matches!(&self.phase, Phase::Up(up) if up.is_greeting());
+        if greets || self.outlet() == Outlet::Open {
+            self.enqueue(now, frame, None, Source::Push);
         }
-        if frame.is_control() && frame.len() > 125 {
-            return;
-        }
-        if self.hold {
-            return self.encode(now, frame, None, true); // ahead of what waited while connecting
-        }
-        self.enqueue(now, frame, None, true);
-    }
-
-    /// Encodes at once when nothing is before it and there is room, else puts it in line.
-    #[inline]
-    fn enqueue(&mut self, now: Instant, frame: Frame, ticket: Option<T>, pushed: bool) {
-        if let Phase::Up(connection) = &self.phase {
-            let first = self.control.is_empty() && (self.outbox.is_empty() || frame.is_control());
-            if first && !self.hold && connection.has_room() {
-                return self.encode(now, frame, ticket, pushed);
-            }
-        }
-        if pushed {
-            self.pushed += cost(&frame);
-        }
-        let queue = if frame.is_control() { &mut self.control } else { &mut self.outbox };
-        queue.push_back(Outgoing::Frame { frame, ticket, pushed });
     }
 
     #[inline]
-    fn encode(&mut self, now: Instant, frame: Frame, ticket: Option<T>, pushed: bool) {
-        let Phase::Up(connection) = &mut self.phase else { return };
-        let released = if pushed { 0 } else { cost(&frame) };
-        match connection.send_anyway(now, frame) {
-            Ok(end) => {
-                self.released += released;
-                if let Some(ticket) = ticket {
-                    self.unsettled.push_back((end, ticket));
-                }
-            }
-            Err(error) => self.refuse(error, ticket, pushed),
-        }
-    }
-
-    /// A send that will never begin: its frame goes back to whoever waits for it.
-    fn refuse(&mut self, error: SendError, ticket: Option<T>, pushed: bool) {
-        if let SendError::Full(frame)
-        | SendError::Disconnected(frame)
-        | SendError::Closing(frame)
-        | SendError::Stopped(frame)
-        | SendError::ControlTooLong(frame) = &error
-        {
-            if !pushed {
-                self.released += cost(frame);
-            }
-        }
-        if let Some(ticket) = ticket {
-            self.outputs.push_back(Output::Settle(ticket, Err(error)));
-        }
+    fn enqueue(&mut self, now: Instant, frame: Frame, ticket: Option<T>, source: Source) {
+        self.outbox.send(self.phase.connection_mut(), now, frame, ticket, source);
+        self.pump(now);
     }
 
     /// Encodes what waits, as far as there is room.
     fn pump(&mut self, now: Instant) {
-        if self.hold || (self.control.is_empty() && self.outbox.is_empty()) {
-            return;
-        }
-        while let Phase::Up(connection) = &mut self.phase {
-            if !connection.has_room() || connection.state() != State::Open {
-                return;
-            }
-            match self.control.pop_front().or_else(|| self.outbox.pop_front()) {
-                None => return,
-                Some(Outgoing::Frame { frame, ticket, pushed }) => {
-                    if pushed {
-                        self.pushed = self.pushed.saturating_sub(cost(&frame));
-                    }
-                    self.encode(now, frame, ticket, pushed);
-                }
-                Some(Outgoing::Flush(ticket)) => {
-                    self.unsettled.push_back((connection.encoded(), ticket));
-                    self.settle_flushed();
-                }
-                Some(Outgoing::Close(close)) => connection.close(now, &close),
-            }
+        if let Some(connection) = self.phase.connection_mut() {
+            self.outbox.pump(connection, now);
         }
     }
 
@@ -474,20 +271,20 @@ impl<I, T> Session<I, T> {
         match &mut self.phase {
             Phase::New | Phase::Down | Phase::Ended => {}
             Phase::Dialling(_) => self.attempt_failed(now, reason),
-            Phase::Up(connection) if connection.state() == State::Connecting => {
+            Phase::Up(Up { stage: Stage::Upgrading(_), connection }) => {
                 connection.abort(now);
                 self.attempt_failed(now, reason);
             }
-            Phase::Up(connection) => {
-                if self.ask.is_none() {
-                    connection.discard_input();
-                    self.connected = None;
-                    self.ask = Some(Ask { reason, deadline: now + self.config.close_timeout });
-                    self.hold = false;
-                    self.outbox.push_back(Outgoing::Close(close));
+            Phase::Up(up) => {
+                up.connection.discard_input();
+                // An end that is under way already keeps its reason.
+                if up.connection.state() == State::Open && !matches!(up.stage, Stage::Asked(_)) {
+                    let deadline = deadline(now, self.config.close_timeout);
+                    up.stage = Stage::Asked(Box::new(Ask { reason, deadline }));
+                    self.outbox.close(close);
                     self.pump(now);
-                    self.advance(now);
                 }
+                self.advance(now);
             }
         }
     }
@@ -496,7 +293,7 @@ impl<I, T> Session<I, T> {
         if self.stop.is_some() || matches!(self.phase, Phase::Ended) {
             return;
         }
-        let deadline = now + self.config.close_timeout;
+        let deadline = deadline(now, self.config.close_timeout);
         self.stop = Some(Box::new(Stop { reason, deadline, terminated: false }));
         self.lost = None;
         self.disconnect(now, close, DisconnectReason::Local);
@@ -507,7 +304,7 @@ impl<I, T> Session<I, T> {
     fn begin_attempt(&mut self, now: Instant) {
         self.attempts.number += 1;
         self.attempts.first.get_or_insert(now);
-        self.connect_deadline = Some(now + self.options.connect_timeout);
+        self.connect_deadline = Some(deadline(now, self.options.connect_timeout));
         self.phase = Phase::Dialling(Box::new(Dialling::new(self.options.request.clone())));
     }
 
@@ -523,15 +320,14 @@ impl<I, T> Session<I, T> {
         if let Some(address) = dialling.literal() {
             return self.try_addresses(now, Addresses::new(vec![address]));
         }
-        dialling.stage = Stage::Resolve(id);
+        dialling.step = Step::Resolve(id);
         let (host, port) = (dialling.request.host().to_owned(), dialling.request.port());
         self.outputs.push_back(Output::Resolve(id, host, port));
     }
 
     /// The outcome of [`Output::Resolve`].
     pub fn resolved(&mut self, now: Instant, id: DialId, outcome: io::Result<Vec<SocketAddr>>) {
-        if !matches!(&self.phase, Phase::Dialling(dialling) if matches!(dialling.stage, Stage::Resolve(at) if at == id))
-        {
+        if !matches!(&self.phase, Phase::Dialling(dialling) if matches!(dialling.step, Step::Resolve(at) if at == id)) {
             return;
         }
         match outcome {
@@ -550,7 +346,7 @@ impl<I, T> Session<I, T> {
             Some(address) => {
                 let id = self.next_id();
                 if let Phase::Dialling(dialling) = &mut self.phase {
-                    dialling.stage = Stage::Tcp(id, addresses);
+                    dialling.step = Step::Tcp(id, addresses);
                     self.outputs.push_back(Output::Dial(id, address));
                 }
             }
@@ -561,13 +357,13 @@ impl<I, T> Session<I, T> {
         }
     }
 
-    /// Takes the addresses out of the stage that `id` names, for the next try.
+    /// Takes the addresses out of the step that `id` names: for the next try, or because this one has succeeded.
     fn take_addresses(&mut self, id: DialId) -> Option<Addresses> {
         let Phase::Dialling(dialling) = &mut self.phase else { return None };
-        match mem::replace(&mut dialling.stage, Stage::Tls(id)) {
-            Stage::Tcp(at, addresses) if at == id => Some(addresses),
+        match mem::replace(&mut dialling.step, Step::Between) {
+            Step::Tcp(at, addresses) if at == id => Some(addresses),
             other => {
-                dialling.stage = other;
+                dialling.step = other;
                 None
             }
         }
@@ -576,26 +372,23 @@ impl<I, T> Session<I, T> {
     /// The outcome of [`Output::Dial`].
     pub fn dialled(&mut self, now: Instant, id: DialId, outcome: io::Result<TransportFacts>) {
         let Some(mut addresses) = self.take_addresses(id) else { return };
+        let Phase::Dialling(dialling) = &mut self.phase else { return };
         match outcome {
             Err(error) => {
                 addresses.failure = Some(DisconnectReason::Tcp(error.into()));
                 self.try_addresses(now, addresses);
             }
-            Ok(facts) => {
-                let Phase::Dialling(dialling) = &mut self.phase else { return };
-                if dialling.request.is_secure() {
-                    let target = TlsTarget::new(dialling.request.host());
-                    self.outputs.push_back(Output::StartTls(id, target)); // the stage is Tls(id) already
-                } else {
-                    self.upgrade(now, facts);
-                }
+            Ok(_) if dialling.request.is_secure() => {
+                dialling.step = Step::Tls(id);
+                self.outputs.push_back(Output::StartTls(id, TlsTarget::new(dialling.request.host())));
             }
+            Ok(facts) => self.upgrade(now, facts),
         }
     }
 
     /// The outcome of [`Output::StartTls`].
     pub fn tls_done(&mut self, now: Instant, id: DialId, outcome: Result<TransportFacts, TlsError>) {
-        if !matches!(&self.phase, Phase::Dialling(dialling) if matches!(dialling.stage, Stage::Tls(at) if at == id)) {
+        if !matches!(&self.phase, Phase::Dialling(dialling) if matches!(dialling.step, Step::Tls(at) if at == id)) {
             return;
         }
         match outcome {
@@ -609,32 +402,26 @@ impl<I, T> Session<I, T> {
         let Phase::Dialling(dialling) = &self.phase else { return };
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
-        let deadline = self.connect_deadline.unwrap_or(now);
+        // The connection's own handshake timer has the deadline from here.
+        let deadline = self.connect_deadline.take().unwrap_or(now);
         let connection = Connection::client(&dialling.request, self.config.clone(), seed, deadline);
-        self.connect_deadline = None; // the connection's own handshake timer has it now
-        self.phase = Phase::Up(connection);
-        self.flushed = 0;
-        self.hold = true;
-        self.connected = None;
-        self.facts = Some(Box::new(facts));
+        self.phase = Phase::Up(Up { connection, stage: Stage::Upgrading(Box::new(facts)) });
+        self.outbox.hold();
     }
 
     /// The attempt is over without a connection.
     fn attempt_failed(&mut self, now: Instant, reason: DisconnectReason) {
-        let mut reached = ConnectPhase::Upgrade;
+        let mut reached = true; // a server, or not even meant to
         match mem::replace(&mut self.phase, Phase::Down) {
             Phase::Dialling(dialling) => {
-                reached = dialling.phase();
+                reached = matches!(dialling.step, Step::Prepare { .. });
                 if let Some(id) = dialling.id() {
                     self.outputs.push_back(Output::Cancel(id));
                 }
-                if self.outstanding == Some(Outstanding::Prepare) {
-                    self.abandon = true;
-                }
+                self.abandon |= self.outstanding == Some(Outstanding::Prepare);
             }
-            Phase::Up(mut connection) => {
-                let how = connection.poll_shutdown().unwrap_or(Shutdown::Abort);
-                self.outputs.push_back(Output::Shutdown(how));
+            Phase::Up(mut up) => {
+                self.outputs.push_back(Output::Shutdown(up.connection.poll_shutdown().unwrap_or(Shutdown::Abort)));
             }
             other => {
                 self.phase = other; // the attempt is over already
@@ -642,56 +429,26 @@ impl<I, T> Session<I, T> {
             }
         }
         self.connect_deadline = None;
-        self.hold = false;
-        self.connected = None;
-        self.facts = None;
         self.clean = matches!(reason, DisconnectReason::Local);
         self.last = Some(reason.clone());
-        if self.stop.is_some() {
-            return self.settle_waiting();
+        let asked = matches!(reason, DisconnectReason::Local | DisconnectReason::Requested(_));
+        if self.stop.is_none() && self.attempts.number == 1 && !reached && !asked {
+            // There was never a server to talk to. Most likely the address is wrong, and whoever started the client is told.
+            let deadline = deadline(now, self.config.close_timeout);
+            self.stop = Some(Box::new(Stop { reason: StopReason::Disconnected(reason), deadline, terminated: false }));
+        } else if self.stop.is_none() {
+            self.lost = Some(Box::new(reason)); // what waits is given back once handle_disconnect has run
+            return;
         }
-        let network = match reason {
-            DisconnectReason::Dns(_) | DisconnectReason::Tcp(_) | DisconnectReason::Tls(_) => {
-                reached != ConnectPhase::Upgrade
-            }
-            DisconnectReason::ConnectTimeout(_) => !matches!(reached, ConnectPhase::Upgrade | ConnectPhase::Prepare),
-            _ => false,
-        };
-        if network && self.attempts.number == 1 {
-            // Nothing was ever reached: most likely the address is wrong, and whoever started the client is told.
-            let deadline = now + self.config.close_timeout;
-            let reason = StopReason::Disconnected(reason);
-            self.stop = Some(Box::new(Stop { reason, deadline, terminated: false }));
-            return self.settle_waiting();
-        }
-        self.lost = Some(Box::new(reason)); // what waits is settled once handle_disconnect has run
+        self.give_back();
     }
 
-    /// Gives back every frame that waits and every ticket.
-    fn settle_waiting(&mut self) {
-        self.pushed = 0;
+    /// Without a connection: everything that waits goes back.
+    fn give_back(&mut self) {
+        let error = if matches!(self.phase, Phase::Ended) { SendError::Stopped } else { SendError::Disconnected };
         let reason = self.last.clone().unwrap_or(DisconnectReason::Local);
-        for (_, ticket) in mem::take(&mut self.unsettled) {
-            self.outputs.push_back(Output::Settle(ticket, Err(SendError::Lost(reason.clone()))));
-        }
-        let stopped = matches!(self.phase, Phase::Ended);
-        for waiting in mem::take(&mut self.control).into_iter().chain(mem::take(&mut self.outbox)) {
-            match waiting {
-                Outgoing::Frame { frame, ticket, pushed } => {
-                    let open = matches!(self.phase, Phase::Up(_));
-                    let error = match () {
-                        () if stopped => SendError::Stopped(frame),
-                        () if open => SendError::Closing(frame),
-                        () => SendError::Disconnected(frame),
-                    };
-                    self.refuse(error, ticket, pushed);
-                }
-                Outgoing::Flush(ticket) => {
-                    self.outputs.push_back(Output::Settle(ticket, Err(SendError::Lost(reason.clone()))));
-                }
-                Outgoing::Close(_) => {}
-            }
-        }
+        self.outbox.give_back(error, &reason);
+        self.outbox.lose(&reason);
     }
 
     // ---- the connection
@@ -699,23 +456,19 @@ impl<I, T> Session<I, T> {
     /// Takes what has arrived; see [`Connection::handle_input`].
     #[inline]
     pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
-        match &mut self.phase {
-            Phase::Up(connection) => {
-                connection.handle_input(now, input);
-                if !connection.has_frames() || connection.has_news() {
-                    self.advance(now);
-                }
-            }
-            _ => input.clear(),
+        let Phase::Up(up) = &mut self.phase else { return input.clear() };
+        up.connection.handle_input(now, input);
+        if !up.connection.has_frames() || up.connection.has_news() {
+            self.advance(now);
         }
     }
 
     /// The transport has taken `n` bytes; see [`Connection::handle_written`].
     #[inline]
     pub fn handle_written(&mut self, now: Instant, n: usize) {
-        if let Phase::Up(connection) = &mut self.phase {
-            connection.handle_written(now, n);
-            if connection.state() != State::Open {
+        if let Phase::Up(up) = &mut self.phase {
+            up.connection.handle_written(now, n);
+            if up.connection.state() != State::Open {
                 self.advance(now);
             }
             self.pump(now);
@@ -725,101 +478,86 @@ impl<I, T> Session<I, T> {
     /// All that the transport has taken is with the operating system.
     #[inline]
     pub fn handle_flushed(&mut self) {
-        if let Phase::Up(connection) = &self.phase {
-            self.flushed = connection.written();
-            self.settle_flushed();
-        }
-    }
-
-    #[inline]
-    fn settle_flushed(&mut self) {
-        while self.unsettled.front().is_some_and(|&(end, _)| end <= self.flushed) {
-            if let Some((_, ticket)) = self.unsettled.pop_front() {
-                self.outputs.push_back(Output::Settle(ticket, Ok(())));
-            }
+        if let Phase::Up(up) = &self.phase {
+            self.outbox.handle_flushed(up.connection.written());
         }
     }
 
     /// The peer has ended its direction.
     pub fn handle_eof(&mut self, now: Instant) {
-        if let Phase::Up(connection) = &mut self.phase {
-            connection.handle_eof(now);
+        if let Phase::Up(up) = &mut self.phase {
+            up.connection.handle_eof(now);
             self.advance(now);
         }
     }
 
     /// The transport failed.
     pub fn handle_lost(&mut self, now: Instant, error: io::Error) {
-        if let Phase::Up(connection) = &mut self.phase {
-            connection.handle_lost(now, NetworkError::from(error));
+        if let Phase::Up(up) = &mut self.phase {
+            up.connection.handle_lost(now, NetworkError::from(error));
             self.advance(now);
         }
     }
 
-    /// Takes the connection's events, other than frames, as far as the application is ready for them.
+    /// Takes the connection's events, other than frames, as far as the application is ready for them, and gives back
+    /// at once what a connection that is over will not send.
     fn advance(&mut self, now: Instant) {
-        while let Phase::Up(connection) = &mut self.phase {
-            let idle = self.outstanding.is_none() && self.connected.is_none();
-            let ready = (idle || self.ask.is_some()) && !connection.has_frames();
-            if !ready && !connection.has_news() {
-                return;
+        self.give_back_if_over();
+        while let Phase::Up(up) = &mut self.phase {
+            let Up { connection, stage } = up;
+            if !connection.has_news() {
+                let greeted = !matches!(stage, Stage::Greeting(Some(_)));
+                let idle = self.outstanding.is_none() && greeted;
+                let asked = self.stop.is_some() || matches!(stage, Stage::Asked(_));
+                if connection.has_frames() || !(idle || asked) {
+                    return;
+                }
             }
             if connection.is_ending() {
-                // A Close that fails the connection follows what callbacks pushed before; others' frames are dropped.
-                self.flush_pushes(now);
+                self.outbox.pump_pushes(connection, now);
             }
-            let Phase::Up(connection) = &mut self.phase else { return };
             match connection.poll_event() {
-                Some(Event::Open(negotiated)) => {
-                    let transport = self.facts.take().map(|facts| *facts).unwrap_or_default();
-                    self.connected = Some(Box::new(Connected { negotiated: *negotiated, transport }));
-                }
+                Some(Event::Open(negotiated)) => up.greet(*negotiated),
                 Some(Event::Closed(closed)) => self.connection_ended(now, *closed),
-                Some(Event::Frame(_) | Event::Request(_)) => {} // discarded frames, never a request as client
-                None => return,
+                Some(Event::Frame(_) | Event::Request(_)) => {} // neither can come here
+                None => return self.give_back_if_over(),
             }
         }
     }
 
-    /// The connection is about to close for the peer's or an error's sake.
-    fn flush_pushes(&mut self, now: Instant) {
-        let waiting = mem::take(&mut self.control).into_iter().chain(mem::take(&mut self.outbox));
-        let (pushes, others): (Vec<_>, Vec<_>) =
-            waiting.partition(|waiting| matches!(waiting, Outgoing::Frame { pushed: true, .. }));
-        for push in pushes {
-            if let Outgoing::Frame { frame, ticket, pushed } = push {
-                self.encode(now, frame, ticket, pushed);
-            }
+    /// Nothing begins any more: not even a callback that waits for its own send may hold that up.
+    fn give_back_if_over(&mut self) {
+        let Phase::Up(Up { connection, stage }) = &mut self.phase else { return };
+        let over = matches!(connection.state(), State::Closing | State::Closed);
+        if !over || self.outbox.is_settled() || matches!(stage, Stage::Upgrading(_)) {
+            return;
         }
-        self.pushed = 0;
-        for other in others {
-            match other {
-                Outgoing::Frame { frame, ticket, .. } => self.refuse(SendError::Closing(frame), ticket, false),
-                Outgoing::Flush(_) => self.outbox.push_back(other), // settled when the connection is down
-                Outgoing::Close(_) => {}
-            }
+        let reason = match (&*stage, connection.closed()) {
+            (Stage::Asked(ask), _) => ask.reason.clone(),
+            (_, Some(closed)) => reason(closed),
+            (_, None) => DisconnectReason::Local,
+        };
+        self.outbox.give_back(SendError::Closing, &reason);
+        if connection.closed().is_some() {
+            self.outbox.lose(&reason);
         }
     }
 
     fn connection_ended(&mut self, now: Instant, closed: Closed) {
-        let Phase::Up(connection) = &mut self.phase else { return };
-        let attempt = self.facts.is_some(); // they are taken when the handshake is complete
-        if let Some(how) = connection.poll_shutdown() {
+        let Phase::Up(up) = &mut self.phase else { return };
+        let reason = match &up.stage {
+            Stage::Upgrading(_) => return self.attempt_failed(now, reason(&closed)),
+            Stage::Asked(ask) => ask.reason.clone(),
+            Stage::Greeting(_) | Stage::Open => reason(&closed),
+        };
+        if let Some(how) = up.connection.poll_shutdown() {
             self.outputs.push_back(Output::Shutdown(how));
         }
         let normal = closed.close.as_ref().is_some_and(|close| matches!(u16::from(close.code()), 1000 | 1001));
-        let clean = closed.was_clean && normal;
-        let asked = self.ask.take().map(|ask| ask.reason);
-        let reason = asked.unwrap_or_else(|| reason(closed));
-        if attempt {
-            return self.attempt_failed(now, reason);
-        }
+        self.clean = closed.was_clean && normal || matches!(reason, DisconnectReason::Local);
         self.phase = Phase::Down;
-        self.hold = false;
-        self.connected = None;
-        self.clean = clean || matches!(reason, DisconnectReason::Local);
         self.last = Some(reason.clone());
-        self.settle_waiting();
+        self.give_back();
         if self.stop.is_none() {
             self.lost = Some(Box::new(reason));
         }
@@ -830,67 +568,62 @@ impl<I, T> Session<I, T> {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next, and for what.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        let (connection, address) = match &self.phase {
-            Phase::Up(connection) => (connection.poll_timeout(), None),
-            Phase::Dialling(dialling) => match &dialling.stage {
-                Stage::Tcp(_, addresses) => (None, addresses.until),
-                _ => (None, None),
-            },
+        let (connection, other) = match &self.phase {
             Phase::Ended => return None,
-            _ => (None, None),
+            Phase::New | Phase::Down => (None, None),
+            Phase::Dialling(dialling) => {
+                let address = dialling.address_deadline().map(|at| (at, Timer::Address));
+                (self.connect_deadline.map(|at| (at, Timer::Connect)), address)
+            }
+            Phase::Up(up) => {
+                let ask = match &up.stage {
+                    Stage::Asked(ask) => Some((ask.deadline, Timer::Ask)),
+                    _ => None,
+                };
+                (up.connection.poll_timeout(), ask)
+            }
         };
-        let ask = self.ask.as_ref().map(|ask| ask.deadline);
-        let own = match &self.stop {
-            None if ask.is_none() && self.connect_deadline.is_none() && address.is_none() => return connection,
+        let callback = match &self.stop {
             Some(stop) if self.outstanding.is_some() => {
-                let timer = if stop.terminated { Timer::Terminate } else { Timer::Ask };
-                Some((stop.deadline, timer))
+                Some((stop.deadline, if stop.terminated { Timer::Terminate } else { Timer::Ask }))
             }
             _ => None,
         };
-        earliest([
-            (ask, Timer::Ask),
-            (self.connect_deadline, Timer::Connect),
-            (address, Timer::Address),
-            (own.map(|(at, _)| at), own.map_or(Timer::Ask, |(_, timer)| timer)),
-            (connection.map(|(at, _)| at), connection.map_or(Timer::Close, |(_, timer)| timer)),
-        ])
+        earliest([connection, other, callback])
     }
 
     /// A deadline may have come. Early or repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.connect_deadline.is_some_and(|at| at <= now) {
-            if let Phase::Dialling(dialling) = &self.phase {
+        match &mut self.phase {
+            Phase::Dialling(dialling) if self.connect_deadline.is_some_and(|at| at <= now) => {
                 let phase = dialling.phase();
                 self.attempt_failed(now, DisconnectReason::ConnectTimeout(phase));
             }
-        }
-        self.handle_address_timeout(now);
-        if self.ask.as_ref().is_some_and(|ask| ask.deadline <= now) {
-            if let Phase::Up(connection) = &mut self.phase {
-                connection.abort(now);
+            Phase::Dialling(dialling) if dialling.address_deadline().is_some_and(|at| at <= now) => {
+                if let Some(id) = dialling.id() {
+                    self.give_up_address(now, id);
+                }
             }
-            self.advance(now);
+            Phase::Up(Up { connection, stage }) => {
+                if matches!(&*stage, Stage::Asked(ask) if ask.deadline <= now) {
+                    connection.abort(now);
+                }
+                if connection.is_ending() && connection.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                    self.outbox.pump_pushes(connection, now);
+                }
+                connection.handle_timeout(now);
+                self.advance(now);
+            }
+            _ => {}
         }
-        if let Phase::Up(connection) = &mut self.phase {
-            connection.handle_timeout(now);
-            self.advance(now);
-        }
-        if self.outstanding.is_some() && self.stop.as_ref().is_some_and(|stop| stop.deadline <= now) {
-            self.abandon = true;
-        }
+        self.abandon |= self.outstanding.is_some() && self.stop.as_ref().is_some_and(|stop| stop.deadline <= now);
     }
 
-    fn handle_address_timeout(&mut self, now: Instant) {
-        let Phase::Dialling(dialling) = &self.phase else { return };
-        let Stage::Tcp(id, addresses) = &dialling.stage else { return };
-        let id = *id;
-        if addresses.until.is_some_and(|until| until <= now) {
-            if let Some(mut addresses) = self.take_addresses(id) {
-                self.outputs.push_back(Output::Cancel(id));
-                addresses.failure = Some(DisconnectReason::ConnectTimeout(ConnectPhase::Tcp));
-                self.try_addresses(now, addresses);
-            }
+    fn give_up_address(&mut self, now: Instant, id: DialId) {
+        if let Some(mut addresses) = self.take_addresses(id) {
+            self.outputs.push_back(Output::Cancel(id));
+            addresses.failure = Some(DisconnectReason::ConnectTimeout(ConnectPhase::Tcp));
+            self.try_addresses(now, addresses);
         }
     }
 
@@ -907,20 +640,20 @@ impl<I, T> Session<I, T> {
     /// counts as a [`Call::Frame`].
     #[inline]
     pub fn poll_frame(&mut self) -> Option<Frame> {
-        if self.outstanding.is_some() || self.hold || self.info_turn && !self.infos.is_empty() || !self.may_deliver() {
+        if self.outstanding.is_some() || self.info_turn && !self.infos.is_empty() || !self.may_deliver() {
             return None;
         }
-        let Phase::Up(connection) = &mut self.phase else { return None };
+        let Phase::Up(Up { connection, stage: Stage::Open }) = &mut self.phase else { return None };
         let frame = connection.poll_frame()?;
         self.outstanding = Some(Outstanding::Frame);
         self.info_turn = true;
         Some(frame)
     }
 
-    /// The next callback waits while what callbacks pushed is over its bound.
+    /// The next callback waits while what callbacks sent is over its bound.
     #[inline]
     fn may_deliver(&self) -> bool {
-        self.pushed < self.config.limits.send_queue() && self.ask.is_none() && self.stop.is_none()
+        self.outbox.pushed() < self.config.limits.send_queue() && self.stop.is_none()
     }
 
     /// The callback under way wants nothing done: [`called`](Self::called) with `Action::Continue`, for the hot path.
@@ -938,21 +671,6 @@ impl<I, T> Session<I, T> {
     pub fn called(&mut self, now: Instant, returned: Returned) {
         let outstanding = self.outstanding.take();
         self.abandon = false;
-        self.called_with(now, outstanding, returned);
-        self.after_call(now);
-    }
-
-    #[inline]
-    fn after_call(&mut self, now: Instant) {
-        if let Phase::Up(connection) = &self.phase {
-            if connection.has_frames() && self.ask.is_none() {
-                return; // the next frame is all there is to do
-            }
-        }
-        self.advance(now);
-    }
-
-    fn called_with(&mut self, now: Instant, outstanding: Option<Outstanding>, returned: Returned) {
         match returned {
             Returned::Init(Ok(())) => {
                 self.phase = Phase::Down;
@@ -970,27 +688,49 @@ impl<I, T> Session<I, T> {
             Returned::Action(Err(error)) => {
                 self.stop(now, CloseFrame::internal_error(), StopReason::Handler(error.into()));
             }
-            Returned::Retry(Retry::Stop) => {
-                let reason = StopReason::Disconnected(self.last.clone().unwrap_or(DisconnectReason::Local));
-                self.clean = false; // asked for as an end with this reason
-                self.settle_waiting();
-                self.stop(now, CloseFrame::normal(), reason);
+            Returned::Retry(retry) => {
+                self.give_back();
+                if retry == Retry::Stop {
+                    self.clean = false; // asked for as an end with this reason
+                    self.stop(now, CloseFrame::normal(), StopReason::Disconnected(self.last_reason()));
+                }
             }
-            Returned::Retry(_) => self.settle_waiting(),
             Returned::Terminated => self.end(),
-            Returned::Dropped if outstanding == Some(Outstanding::Terminate) => self.end(),
-            Returned::Dropped => {}
+            Returned::Dropped => match outstanding {
+                Some(Outstanding::Terminate) => self.end(),
+                Some(Outstanding::Disconnect) => self.give_back(),
+                _ => {}
+            },
             Returned::Panicked => {
-                let deadline = now + self.config.close_timeout;
+                let deadline = deadline(now, self.config.close_timeout);
                 self.stop = Some(Box::new(Stop { reason: StopReason::Panicked, deadline, terminated: true }));
                 self.lost = None;
                 self.infos.clear();
                 self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Local);
             }
         }
-        if outstanding == Some(Outstanding::Connect) && self.hold {
-            self.hold = false;
-            self.pump(now);
+        if outstanding == Some(Outstanding::Connect) {
+            self.greeted(now);
+        }
+        self.after_call(now);
+    }
+
+    #[inline]
+    fn after_call(&mut self, now: Instant) {
+        match &self.phase {
+            Phase::Up(up) if up.connection.has_frames() && self.stop.is_none() => {} // they are all there is to do
+            _ => self.advance(now),
+        }
+    }
+
+    /// `handle_connect` has returned: what waited for it may leave.
+    fn greeted(&mut self, now: Instant) {
+        if let Phase::Up(up) = &mut self.phase {
+            if up.is_greeting() {
+                up.stage = Stage::Open;
+                self.outbox.let_go();
+                self.pump(now);
+            }
         }
     }
 
@@ -1008,11 +748,14 @@ impl<I, T> Session<I, T> {
     /// What to do next.
     pub fn poll_output(&mut self, now: Instant) -> Option<Output<I, T>> {
         loop {
+            if let Some((ticket, outcome)) = self.outbox.poll_settled() {
+                return Some(Output::Settle(ticket, outcome));
+            }
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
             }
-            if let Phase::Up(connection) = &mut self.phase {
-                if let Some(how) = connection.poll_shutdown() {
+            if let Phase::Up(up) = &mut self.phase {
+                if let Some(how) = up.connection.poll_shutdown() {
                     return Some(Output::Shutdown(how));
                 }
             }
@@ -1032,36 +775,37 @@ impl<I, T> Session<I, T> {
         let may_deliver = self.may_deliver();
         let (outstanding, call) = match &mut self.phase {
             Phase::Ended => return None,
-            Phase::New if self.attempts.number == 0 && self.stop.is_none() => (Outstanding::Init, Call::Init),
-            Phase::New if self.stop.is_some() => {
-                self.end(); // init did not succeed: no terminate
-                return None;
-            }
-            Phase::Down if self.stop.is_some() => {
-                let deadline = now + self.config.close_timeout;
-                let stop = self.stop.as_mut()?;
-                if stop.terminated {
-                    self.end();
-                    return None;
-                }
-                stop.terminated = true;
-                stop.deadline = deadline;
-                (Outstanding::Terminate, Call::Terminate(Box::new(stop.reason.clone())))
-            }
+            Phase::New if self.stop.is_none() => (Outstanding::Init, Call::Init),
+            Phase::New | Phase::Down if self.stop.is_some() => return self.next_end(now),
             _ if self.stop.is_some() => return None,
             Phase::Down if self.lost.is_some() => (Outstanding::Disconnect, Call::Disconnect(self.lost.take()?)),
-            Phase::Dialling(dialling) if matches!(dialling.stage, Stage::Prepare { called: false }) => {
-                dialling.stage = Stage::Prepare { called: true };
+            Phase::Dialling(dialling) if matches!(dialling.step, Step::Prepare { called: false }) => {
+                dialling.step = Step::Prepare { called: true };
                 let elapsed = self.attempts.first.map_or(Default::default(), |at| now.saturating_duration_since(at));
                 let attempt = Attempt { number: self.attempts.number, last: self.last.clone(), elapsed };
                 (Outstanding::Prepare, Call::Prepare(Box::new((attempt, dialling.request.clone()))))
             }
-            Phase::Up(_) if self.connected.is_some() => (Outstanding::Connect, Call::Connect(self.connected.take()?)),
+            Phase::Up(Up { stage: Stage::Greeting(connected), .. }) if connected.is_some() => {
+                (Outstanding::Connect, Call::Connect(connected.take()?))
+            }
             _ if may_deliver => return self.next_delivery(now),
             _ => return None,
         };
         self.outstanding = Some(outstanding);
         Some(call)
+    }
+
+    /// The end was decided and there is no connection any more.
+    fn next_end(&mut self, now: Instant) -> Option<Call<I>> {
+        let stop = self.stop.as_mut()?;
+        if stop.terminated || matches!(self.phase, Phase::New) {
+            self.end(); // a callback panicked, or init did not succeed
+            return None;
+        }
+        stop.terminated = true;
+        stop.deadline = deadline(now, self.config.close_timeout);
+        self.outstanding = Some(Outstanding::Terminate);
+        Some(Call::Terminate(Box::new(stop.reason.clone())))
     }
 
     /// A frame or an info, in turns.
@@ -1075,17 +819,20 @@ impl<I, T> Session<I, T> {
             return Some(Call::Info(info));
         }
         if matches!(self.phase, Phase::Down) && self.unreachable {
-            let reason = StopReason::Disconnected(self.last.clone().unwrap_or(DisconnectReason::Local));
-            self.stop(now, CloseFrame::normal(), reason);
-            return self.next_call(now);
+            self.stop(now, CloseFrame::normal(), StopReason::Disconnected(self.last_reason()));
+            return self.next_end(now);
         }
         None
+    }
+
+    fn last_reason(&self) -> DisconnectReason {
+        self.last.clone().unwrap_or(DisconnectReason::Local)
     }
 
     fn end(&mut self) {
         self.phase = Phase::Ended;
         self.infos.clear();
-        self.settle_waiting();
+        self.give_back();
         if let Some(stop) = self.stop.take() {
             self.outputs.push_back(Output::Stopped(stop.reason));
         }
@@ -1098,7 +845,7 @@ impl<I, T> Session<I, T> {
     #[must_use]
     pub fn transmit(&self) -> Option<Transmit<'_>> {
         match &self.phase {
-            Phase::Up(connection) => Some(connection.transmit()),
+            Phase::Up(up) => Some(up.connection.transmit()),
             _ => None,
         }
     }
@@ -1108,23 +855,16 @@ impl<I, T> Session<I, T> {
     #[must_use]
     pub fn queued(&self) -> usize {
         match &self.phase {
-            Phase::Up(connection) => connection.queued(),
+            Phase::Up(up) => up.connection.queued(),
             _ => 0,
         }
-    }
-
-    /// Whether anybody waits to hear that the output was flushed.
-    #[inline]
-    #[must_use]
-    pub fn awaits_flush(&self) -> bool {
-        !self.unsettled.is_empty()
     }
 
     /// Whether to read; see [`Connection::wants_input`].
     #[inline]
     #[must_use]
     pub fn wants_input(&self) -> bool {
-        matches!(&self.phase, Phase::Up(connection) if connection.wants_input())
+        matches!(&self.phase, Phase::Up(up) if up.connection.wants_input())
     }
 
     /// How many bytes the frame under way still lacks.
@@ -1132,29 +872,63 @@ impl<I, T> Session<I, T> {
     #[must_use]
     pub fn read_hint(&self) -> usize {
         match &self.phase {
-            Phase::Up(connection) => connection.read_hint(),
+            Phase::Up(up) => up.connection.read_hint(),
             _ => 0,
         }
     }
 
     /// See [`Connection::set_copy_small`].
     pub fn set_copy_small(&mut self, on: bool) {
-        if let Phase::Up(connection) = &mut self.phase {
-            connection.set_copy_small(on);
+        if let Phase::Up(up) = &mut self.phase {
+            up.connection.set_copy_small(on);
+        }
+    }
+}
+
+impl Phase {
+    /// The connection, once its handshake is complete.
+    fn connection(&self) -> Option<&Connection> {
+        match self {
+            Self::Up(Up { stage: Stage::Upgrading(_), .. }) => None,
+            Self::Up(up) => Some(&up.connection),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn connection_mut(&mut self) -> Option<&mut Connection> {
+        match self {
+            Self::Up(Up { stage: Stage::Upgrading(_), .. }) => None,
+            Self::Up(up) => Some(&mut up.connection),
+            _ => None,
+        }
+    }
+}
+
+impl Up {
+    fn is_greeting(&self) -> bool {
+        matches!(self.stage, Stage::Greeting(_))
+    }
+
+    /// The handshake is complete.
+    fn greet(&mut self, negotiated: crate::handshake::Negotiated) {
+        if let Stage::Upgrading(facts) = &mut self.stage {
+            let connected = Connected { negotiated, transport: mem::take(&mut **facts) };
+            self.stage = Stage::Greeting(Some(Box::new(connected)));
         }
     }
 }
 
 /// Why a connection ended that nobody here asked to end.
-fn reason(closed: Closed) -> DisconnectReason {
-    match closed.error {
-        None => DisconnectReason::Remote(closed.close),
-        Some(ConnectionError::Protocol(error)) => DisconnectReason::Protocol(error),
-        Some(ConnectionError::Rejected(rejected)) => DisconnectReason::Rejected(Arc::new(*rejected)),
+fn reason(closed: &Closed) -> DisconnectReason {
+    match &closed.error {
+        None => DisconnectReason::Remote(closed.close.clone()),
+        Some(ConnectionError::Protocol(error)) => DisconnectReason::Protocol(error.clone()),
+        Some(ConnectionError::Rejected(rejected)) => DisconnectReason::Rejected(Arc::new((**rejected).clone())),
         Some(ConnectionError::Refused) => DisconnectReason::Local,
         Some(ConnectionError::HandshakeTimeout) => DisconnectReason::ConnectTimeout(ConnectPhase::Upgrade),
         Some(ConnectionError::Eof) => DisconnectReason::Eof,
-        Some(ConnectionError::Network(error)) => DisconnectReason::Tcp(error),
+        Some(ConnectionError::Network(error)) => DisconnectReason::Tcp(error.clone()),
     }
 }
 

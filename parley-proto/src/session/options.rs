@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::connection::Config;
-use crate::driver::TcpOptions;
 use crate::handshake::{ClientRequest, HeaderError, SubprotocolError, UrlError};
+use crate::transport::TcpOptions;
 use crate::{LimitError, Limits, Role};
 
 /// A client's options. The adapters' builders set them; the defaults are those of the guide.

@@ -1,0 +1,123 @@
+//! What goes into a session and what comes out of it.
+
+use core::net::SocketAddr;
+
+use super::DialId;
+use crate::codec::{CloseFrame, Frame};
+use crate::connection::Shutdown;
+use crate::error::{BoxError, DisconnectReason, SendError, StopReason};
+use crate::handler::{Action, Attempt, Connected, Retry};
+use crate::handshake::ClientRequest;
+use crate::transport::TlsTarget;
+
+/// What a client is, as its handles see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientState {
+    /// No connection, none being made.
+    Disconnected,
+    /// An attempt is under way; sends wait for it.
+    Connecting,
+    /// The opening handshake is complete.
+    Connected,
+    /// The client has ended.
+    Stopped,
+}
+
+/// What other tasks ask of a client. `T` is handed back in [`Output::Settle`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Command<I, T> {
+    /// Send a frame. `own`: by the client's own handle, which waits for nothing.
+    Send {
+        /// What to send.
+        frame: Frame,
+        /// Settled once the frame has left, or will not.
+        ticket: Option<T>,
+        /// By the client's own handle.
+        own: bool,
+    },
+    /// Settle this once all that was accepted before has left. `own`: for the client's own handle, which waits for
+    /// no connection.
+    Flush {
+        /// Settled then.
+        ticket: T,
+        /// By the client's own handle.
+        own: bool,
+    },
+    /// Deliver this to `handle_info`.
+    Info(I),
+    /// Close the connection, or abandon the attempt; the client lives on.
+    Disconnect(CloseFrame),
+    /// Close the connection behind all that was accepted before, then end.
+    Stop(CloseFrame),
+}
+
+impl<I, T> Command<I, T> {
+    /// Whether no frame is accepted behind it.
+    pub(crate) fn closes(&self) -> bool {
+        matches!(self, Self::Disconnect(_) | Self::Stop(_))
+    }
+}
+
+/// What the session wants done.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Output<I, T> {
+    /// Look up a host: answer with [`resolved`](Session::resolved).
+    Resolve(DialId, String, u16),
+    /// Open a TCP connection: answer with [`dialled`](Session::dialled).
+    Dial(DialId, SocketAddr),
+    /// Run TLS over the connection just dialled: answer with [`tls_done`](Session::tls_done).
+    StartTls(DialId, TlsTarget),
+    /// Give up a step; an answer to it would be ignored.
+    Cancel(DialId),
+    /// End or close the transport.
+    Shutdown(Shutdown),
+    /// Run a callback: answer with [`called`](Session::called).
+    Call(Call<I>),
+    /// A ticket's outcome.
+    Settle(T, Result<(), SendError>),
+    /// The client has ended. Nothing comes after this.
+    Stopped(StopReason),
+}
+
+/// A callback to run. One at a time.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Call<I> {
+    /// [`Handler::init`](crate::Handler::init)
+    Init,
+    /// [`Handler::prepare`](crate::Handler::prepare)
+    Prepare(Box<(Attempt, ClientRequest)>),
+    /// [`Handler::handle_connect`](crate::Handler::handle_connect)
+    Connect(Box<Connected>),
+    /// [`Handler::handle_frame`](crate::Handler::handle_frame), or
+    /// [`handle_ping`](crate::Handler::handle_ping) for a ping
+    Frame(Frame),
+    /// [`Handler::handle_info`](crate::Handler::handle_info)
+    Info(I),
+    /// [`Handler::handle_disconnect`](crate::Handler::handle_disconnect)
+    Disconnect(Box<DisconnectReason>),
+    /// [`Handler::terminate`](crate::Handler::terminate)
+    Terminate(Box<StopReason>),
+}
+
+/// What became of a [`Call`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Returned {
+    /// Of `Init`.
+    Init(Result<(), BoxError>),
+    /// Of `Prepare`: the request as the handler left it.
+    Prepare(Result<Box<ClientRequest>, BoxError>),
+    /// Of `Connect`, `Frame`, `Info`.
+    Action(Result<Action, BoxError>),
+    /// Of `Disconnect`.
+    Retry(Retry),
+    /// Of `Terminate`.
+    Terminated,
+    /// The callback's future was dropped, as [`call_abandoned`](Session::call_abandoned) asked.
+    Dropped,
+    /// It panicked: no callback may run any more.
+    Panicked,
+}

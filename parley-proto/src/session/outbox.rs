@@ -1,0 +1,282 @@
+//! What waits to be sent, and who waits for it to leave.
+//!
+//! ```text
+//!  control ─┐                        begun: never given back
+//!           ├─▶ encoded ─▶ the transport ─▶ the operating system
+//!  data ────┘   (connection)                 settles its tickets
+//!  given back when the connection ends
+//! ```
+
+use std::collections::VecDeque;
+use std::mem;
+use std::time::Instant;
+
+use crate::codec::{CloseFrame, Frame};
+use crate::connection::{Connection, State};
+use crate::error::{DisconnectReason, SendError};
+
+/// What a frame costs of a queue's bound beside its payload, so that empty frames are bounded too.
+const FRAME_COST: usize = 32;
+
+/// What a frame costs of a queue's bound, in bytes.
+#[must_use]
+pub fn cost(frame: &Frame) -> usize {
+    frame.len().saturating_add(FRAME_COST)
+}
+
+/// Who sends a frame, and so which bound it counts to until it has begun.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Another task: the bound of the handles' queue, kept there.
+    Handle,
+    /// The client's own handle: both bounds.
+    Own,
+    /// A callback's push: the next callback waits while it is over the bound.
+    Push,
+}
+
+enum Item<T> {
+    Frame {
+        frame: Frame,
+        ticket: Option<T>,
+        source: Source,
+    },
+    Flush(T),
+    /// A close that was asked for, behind all that was accepted before it.
+    Close(CloseFrame),
+}
+
+/// The sends of one client.
+pub(super) struct Outbox<T> {
+    /// Pings and pongs go ahead of data that is not begun (section 5.5).
+    control: VecDeque<Item<T>>,
+    data: VecDeque<Item<T>>,
+    /// Only so many items at the front of `data` may leave: what `handle_connect` sends goes ahead of what waited for it.
+    held: Option<usize>,
+    /// Cost of what callbacks sent and that is not begun.
+    pushed: usize,
+    /// Cost of what handles sent and that has begun, or was given back, since the handles were last told.
+    released: usize,
+    /// Begun and not flushed: the output offset at which each ticket is settled.
+    begun: VecDeque<(u64, T)>,
+    /// Up to this output offset the operating system has all.
+    flushed: u64,
+    settled: VecDeque<(T, Result<(), SendError>)>,
+}
+
+impl<T> Outbox<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            control: VecDeque::new(),
+            data: VecDeque::new(),
+            held: None,
+            pushed: 0,
+            released: 0,
+            begun: VecDeque::new(),
+            flushed: 0,
+            settled: VecDeque::new(),
+        }
+    }
+
+    /// A new connection: what waits goes on waiting until [`let_go`](Self::let_go).
+    pub(super) fn hold(&mut self) {
+        self.held = Some(0);
+        self.flushed = 0;
+    }
+
+    /// `handle_connect` has returned.
+    pub(super) fn let_go(&mut self) {
+        self.held = None;
+    }
+
+    pub(super) fn pushed(&self) -> usize {
+        self.pushed
+    }
+
+    pub(super) fn take_released(&mut self) -> usize {
+        mem::take(&mut self.released)
+    }
+
+    pub(super) fn poll_settled(&mut self) -> Option<(T, Result<(), SendError>)> {
+        self.settled.pop_front()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.control.is_empty() && self.data.is_empty()
+    }
+
+    /// In line, or encoded at once when nothing is before it and there is room. Without a connection it waits for one.
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        connection: Option<&mut Connection>,
+        now: Instant,
+        frame: Frame,
+        ticket: Option<T>,
+        source: Source,
+    ) {
+        if frame.is_control() && frame.len() > 125 {
+            return self.refuse(SendError::ControlTooLong(frame), ticket, source);
+        }
+        if let Some(connection) = connection {
+            if self.held.is_none() && self.is_empty() && connection.has_room() {
+                return self.begin(connection, now, frame, ticket, source);
+            }
+        }
+        if source != Source::Handle {
+            self.pushed += cost(&frame);
+        }
+        let is_control = frame.is_control();
+        let item = Item::Frame { frame, ticket, source };
+        match &mut self.held {
+            Some(first) if source != Source::Handle => {
+                self.data.insert(*first, item);
+                *first += 1;
+            }
+            _ if is_control => self.control.push_back(item),
+            _ => self.data.push_back(item),
+        }
+    }
+
+    /// Settles `ticket` when all that was accepted before has left. `own`: it waits for nothing that waits for a
+    /// callback to return.
+    pub(super) fn flush(&mut self, connection: Option<&Connection>, ticket: T, own: bool) {
+        let empty = self.is_empty();
+        let Some(connection) = connection else {
+            if own || empty {
+                self.settled.push_back((ticket, Ok(())));
+            } else {
+                self.data.push_back(Item::Flush(ticket));
+            }
+            return;
+        };
+        match &mut self.held {
+            Some(first) if own => {
+                self.data.insert(*first, Item::Flush(ticket));
+                *first += 1;
+            }
+            _ if empty => {
+                self.begun.push_back((connection.encoded(), ticket));
+                self.settle_flushed();
+            }
+            _ => self.data.push_back(Item::Flush(ticket)),
+        }
+    }
+
+    pub(super) fn close(&mut self, close: CloseFrame) {
+        self.held = None;
+        self.data.push_back(Item::Close(close));
+    }
+
+    /// Encodes what waits, as far as there is room.
+    pub(super) fn pump(&mut self, connection: &mut Connection, now: Instant) {
+        while !self.is_empty() && connection.has_room() && connection.state() == State::Open {
+            let item = match &mut self.held {
+                None => self.control.pop_front().or_else(|| self.data.pop_front()),
+                Some(0) => None,
+                Some(first) => {
+                    *first -= 1;
+                    self.data.pop_front()
+                }
+            };
+            match item {
+                None => return,
+                Some(Item::Frame { frame, ticket, source }) => {
+                    self.uncount(&frame, source);
+                    self.begin(connection, now, frame, ticket, source);
+                }
+                Some(Item::Flush(ticket)) => {
+                    self.begun.push_back((connection.encoded(), ticket));
+                    self.settle_flushed();
+                }
+                Some(Item::Close(close)) => connection.close(now, &close),
+            }
+        }
+    }
+
+    /// The connection is about to close for the peer's or an error's sake: what callbacks sent still goes before that.
+    pub(super) fn pump_pushes(&mut self, connection: &mut Connection, now: Instant) {
+        let items = mem::take(&mut self.control).into_iter().chain(mem::take(&mut self.data));
+        for item in items.collect::<Vec<_>>() {
+            match item {
+                Item::Frame { frame, ticket, source } if source != Source::Handle => {
+                    self.uncount(&frame, source);
+                    self.begin(connection, now, frame, ticket, source);
+                }
+                other => self.data.push_back(other),
+            }
+        }
+        self.held = None;
+    }
+
+    fn uncount(&mut self, frame: &Frame, source: Source) {
+        if source != Source::Handle {
+            self.pushed = self.pushed.saturating_sub(cost(frame));
+        }
+    }
+
+    #[inline]
+    fn begin(&mut self, connection: &mut Connection, now: Instant, frame: Frame, ticket: Option<T>, source: Source) {
+        let released = if source == Source::Push { 0 } else { cost(&frame) };
+        match connection.send_anyway(now, frame) {
+            Ok(end) => {
+                self.released += released;
+                if let Some(ticket) = ticket {
+                    self.begun.push_back((end, ticket));
+                }
+            }
+            Err(error) => self.refuse(error, ticket, source),
+        }
+    }
+
+    /// A send that will never begin: its frame goes back to whoever waits for it.
+    pub(super) fn refuse(&mut self, error: SendError, ticket: Option<T>, source: Source) {
+        if source != Source::Push {
+            self.released += error.frame().map_or(0, cost);
+        }
+        if let Some(ticket) = ticket {
+            self.settled.push_back((ticket, Err(error)));
+        }
+    }
+
+    /// All that the transport has taken is with the operating system.
+    #[inline]
+    pub(super) fn handle_flushed(&mut self, written: u64) {
+        self.flushed = written;
+        self.settle_flushed();
+    }
+
+    #[inline]
+    fn settle_flushed(&mut self) {
+        while self.begun.front().is_some_and(|&(end, _)| end <= self.flushed) {
+            if let Some((_, ticket)) = self.begun.pop_front() {
+                self.settled.push_back((ticket, Ok(())));
+            }
+        }
+    }
+
+    /// Gives back what has not begun. A flush that waited behind it is lost with it.
+    pub(super) fn give_back(&mut self, error: fn(Frame) -> SendError, reason: &DisconnectReason) {
+        self.pushed = 0;
+        self.held = None;
+        for item in mem::take(&mut self.control).into_iter().chain(mem::take(&mut self.data)) {
+            match item {
+                Item::Frame { frame, ticket, source } => self.refuse(error(frame), ticket, source),
+                Item::Flush(ticket) => self.settled.push_back((ticket, Err(SendError::Lost(reason.clone())))),
+                Item::Close(_) => {}
+            }
+        }
+    }
+
+    /// The transport is gone: of what had begun and was not flushed, nobody knows what arrived.
+    pub(super) fn lose(&mut self, reason: &DisconnectReason) {
+        for (_, ticket) in mem::take(&mut self.begun) {
+            self.settled.push_back((ticket, Err(SendError::Lost(reason.clone()))));
+        }
+    }
+
+    /// Whether anything is left to give back or to lose.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_empty() && self.begun.is_empty()
+    }
+}
