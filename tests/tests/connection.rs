@@ -1,0 +1,705 @@
+//! `Connection` by itself, both roles: bytes, chunks, ends, and any order of calls.
+#![allow(clippy::unwrap_used, reason = "in the helpers of tests as in the tests")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use parley_proto::Role;
+use parley_proto::codec::{CloseFrame, Frame};
+use parley_proto::connection::{Closed, Config, Connection, ConnectionError, Event, Initiator, Shutdown, State, Timer};
+use parley_proto::handshake::{Acceptance, ClientRequest, Negotiated};
+use parley_tests::raw;
+use parley_tests::sim::describe;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+fn config(role: Role) -> Arc<Config> {
+    Arc::new(Config::new(role))
+}
+
+/// An open connection, its first event taken.
+fn open(role: Role) -> Connection {
+    let agreed = Negotiated::new(http_101(), Default::default());
+    let mut connection = Connection::upgraded(role, agreed, config(role), [1; 32]);
+    assert!(matches!(connection.poll_event(), Some(Event::Open(_))));
+    connection
+}
+
+fn http_101() -> http::StatusCode {
+    http::StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// A frame as this end's peer sends it.
+fn from_peer(role: Role, first: u8, payload: &[u8]) -> Vec<u8> {
+    match role {
+        Role::Client => raw::frame(first, payload),
+        Role::Server => raw::masked_frame(first, [1, 2, 3, 4], payload),
+    }
+}
+
+fn input(connection: &mut Connection, now: Instant, bytes: &[u8]) {
+    connection.handle_input(now, &mut BytesMut::from(bytes));
+}
+
+/// All output, taken.
+fn output(connection: &mut Connection, now: Instant) -> Vec<u8> {
+    let mut all = Vec::new();
+    while connection.queued() > 0 {
+        let bytes: Vec<u8> = connection.transmit().iter().flatten().copied().collect();
+        connection.handle_written(now, bytes.len());
+        all.extend(bytes);
+    }
+    all
+}
+
+fn closed(connection: &mut Connection) -> Closed {
+    loop {
+        match connection.poll_event().unwrap() {
+            Event::Closed(closed) => {
+                assert!(connection.poll_event().is_none(), "it is the last");
+                return *closed;
+            }
+            Event::Frame(_) => {}
+            event => panic!("{event:?}"),
+        }
+    }
+}
+
+/// The frames in what a client wrote, unmasked: first byte and payload.
+fn unmasked(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while let [first, second, rest @ ..] = bytes {
+        let len = usize::from(second & 0x7f);
+        assert!(len < 126 && second & 0x80 != 0);
+        let (key, rest) = rest.split_at(4);
+        let payload = rest[..len].iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+        frames.push((*first, payload));
+        bytes = &rest[len..];
+    }
+    frames
+}
+
+mod closing_handshake {
+    use super::*;
+
+    #[test]
+    fn a_server_sends_the_bytes_of_section_5_5_1() {
+        let now = Instant::now();
+        let mut server = open(Role::Server);
+        server.close(now, &CloseFrame::new(1001, "bye").unwrap());
+        assert_eq!(output(&mut server, now), b"\x88\x05\x03\xe9bye");
+        server.close(now, &CloseFrame::normal());
+        assert_eq!(output(&mut server, now), b"", "a second call changes nothing");
+        input(&mut server, now, &from_peer(Role::Server, 0x88, b"\x03\xe9"));
+        assert_eq!(server.poll_shutdown(), Some(Shutdown::Write), "the server ends TCP first");
+        server.handle_eof(now);
+        let end = closed(&mut server);
+        assert!(end.was_clean && end.initiator == Initiator::Local);
+        assert_eq!((end.code(), server.poll_shutdown()), (1001, Some(Shutdown::Close)));
+    }
+
+    #[test]
+    fn a_client_masks_its_close() {
+        let now = Instant::now();
+        let mut client = open(Role::Client);
+        client.close(now, &CloseFrame::normal());
+        let bytes = output(&mut client, now);
+        assert_eq!(bytes[..2], [0x88, 0x82]);
+        assert_eq!(unmasked(&bytes), [(0x88, b"\x03\xe8".to_vec())]);
+        input(&mut client, now, b"\x88\x02\x03\xe8");
+        assert_eq!(client.poll_shutdown(), None, "it waits for the server's FIN");
+        assert_eq!(client.poll_timeout(), Some((now + Duration::from_secs(5), Timer::Close)));
+        client.handle_eof(now);
+        assert!(closed(&mut client).was_clean);
+    }
+
+    #[test]
+    fn an_empty_close_is_answered_by_an_empty_close() {
+        let now = Instant::now();
+        for role in [Role::Client, Role::Server] {
+            let mut connection = open(role);
+            input(&mut connection, now, &from_peer(role, 0x88, b""));
+            assert!(connection.poll_event().is_none());
+            let bytes = output(&mut connection, now);
+            assert_eq!(bytes.len(), if role == Role::Client { 6 } else { 2 });
+            connection.handle_eof(now);
+            let end = closed(&mut connection);
+            assert_eq!((end.code(), end.was_clean, end.initiator), (1005, true, Initiator::Remote));
+        }
+    }
+
+    #[test]
+    fn an_error_is_answered_by_its_code_and_nothing_more_is_read() {
+        let now = Instant::now();
+        let mut server = open(Role::Server);
+        input(&mut server, now, b"\x81\x01x");
+        assert_eq!(server.state(), State::Open, "it takes effect in its turn");
+        assert!(server.poll_event().is_none());
+        assert_eq!((server.state(), output(&mut server, now)), (State::Closing, b"\x88\x02\x03\xea".to_vec()));
+        input(&mut server, now, &from_peer(Role::Server, 0x88, b"\x03\xe8"));
+        server.handle_eof(now);
+        let end = closed(&mut server);
+        assert!(!end.was_clean && matches!(end.error, Some(ConnectionError::Protocol(_))));
+        assert_eq!(end.code(), 1006);
+    }
+
+    #[test]
+    fn a_peer_that_closes_while_we_do() {
+        let now = Instant::now();
+        for role in [Role::Client, Role::Server] {
+            let mut connection = open(role);
+            input(&mut connection, now, &from_peer(role, 0x88, b"\x03\xe9"));
+            connection.close(now, &CloseFrame::normal());
+            let bytes = output(&mut connection, now);
+            assert_eq!(bytes.len(), if role == Role::Client { 8 } else { 4 }, "one Close");
+            connection.handle_eof(now);
+            let end = closed(&mut connection);
+            assert!(end.was_clean);
+            assert_eq!(end.code(), 1001);
+        }
+    }
+}
+
+mod ends {
+    use super::*;
+
+    fn lost() -> parley_proto::NetworkError {
+        std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()
+    }
+
+    /// A connection in each state, by name.
+    fn in_states(role: Role, now: Instant) -> Vec<(&'static str, Connection)> {
+        let deadline = now + Duration::from_secs(5);
+        let request = ClientRequest::new("ws://a/").unwrap();
+        let connecting = match role {
+            Role::Client => Connection::client(&request, config(role), [2; 32], deadline),
+            Role::Server => Connection::server(config(role), [2; 32], deadline),
+        };
+        let mut closing_us = open(role);
+        closing_us.close(now, &CloseFrame::normal());
+        output(&mut closing_us, now);
+        let mut closing_them = open(role);
+        input(&mut closing_them, now, &from_peer(role, 0x88, b"\x03\xe8"));
+        assert!(closing_them.poll_event().is_none());
+        output(&mut closing_them, now);
+        let mut pending = open(role);
+        input(&mut pending, now, &[from_peer(role, 0x81, b"x"), from_peer(role, 0x88, b"\x03\xe8")].concat());
+        vec![
+            ("connecting", connecting),
+            ("open", open(role)),
+            ("closing, by us", closing_us),
+            ("closing, by them", closing_them),
+            ("open, with a Close behind a frame", pending),
+        ]
+    }
+
+    #[test]
+    fn eof_in_every_state() {
+        let now = Instant::now();
+        for role in [Role::Client, Role::Server] {
+            for (state, mut connection) in in_states(role, now) {
+                connection.handle_eof(now);
+                if state == "open, with a Close behind a frame" {
+                    assert!(matches!(connection.poll_event(), Some(Event::Frame(_))));
+                    assert!(connection.send(now, Frame::text("answer")).is_ok());
+                    assert!(connection.poll_event().is_none());
+                    assert!(!output(&mut connection, now).is_empty(), "the answer and our Close still leave");
+                }
+                let end = closed(&mut connection);
+                let clean = matches!(state, "closing, by them" | "open, with a Close behind a frame");
+                assert_eq!(end.was_clean, clean, "{role:?}, {state}");
+                assert_eq!(matches!(end.error, Some(ConnectionError::Eof)), !clean, "{role:?}, {state}");
+                assert_eq!(connection.poll_shutdown(), Some(Shutdown::Close));
+                assert_eq!(connection.state(), State::Closed);
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_transport_in_every_state() {
+        let now = Instant::now();
+        for role in [Role::Client, Role::Server] {
+            for (state, mut connection) in in_states(role, now) {
+                connection.handle_lost(now, lost());
+                let end = closed(&mut connection);
+                assert_eq!(end.was_clean, state == "closing, by them", "{role:?}, {state}");
+                let keeps_code = matches!(state, "closing, by them" | "open, with a Close behind a frame");
+                assert_eq!(end.code(), if keeps_code { 1000 } else { 1006 }, "{role:?}, {state}");
+                assert_eq!(matches!(end.error, Some(ConnectionError::Network(_))), !keeps_code);
+                assert_eq!(connection.poll_shutdown(), Some(Shutdown::Abort));
+            }
+        }
+    }
+
+    #[test]
+    fn the_deadline_in_every_state() {
+        let now = Instant::now();
+        for role in [Role::Client, Role::Server] {
+            for (state, mut connection) in in_states(role, now) {
+                let Some((at, _)) = connection.poll_timeout() else {
+                    assert_eq!(state, "open");
+                    continue;
+                };
+                connection.handle_timeout(at - Duration::from_millis(1));
+                assert_ne!(connection.state(), State::Closed, "an early call is harmless");
+                connection.handle_timeout(at);
+                if state == "open, with a Close behind a frame" {
+                    assert_eq!(connection.state(), State::Closing, "it takes effect, delivered or not");
+                    output(&mut connection, at);
+                    connection.handle_timeout(at + Duration::from_secs(5));
+                }
+                assert_eq!(connection.state(), State::Closed, "{role:?}, {state}");
+                closed(&mut connection);
+                connection.handle_timeout(at + Duration::from_secs(60));
+                assert!(connection.poll_timeout().is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_is_harmless() {
+        let now = Instant::now() + Duration::from_secs(3600);
+        for role in [Role::Client, Role::Server] {
+            let mut connection = open(role);
+            connection.send(now, Frame::text("x")).unwrap();
+            let before = now - Duration::from_secs(1800);
+            output(&mut connection, before);
+            input(&mut connection, before, &from_peer(role, 0x89, b""));
+            connection.handle_timeout(before);
+            connection.close(now, &CloseFrame::normal());
+            connection.handle_timeout(before);
+            assert_eq!(connection.poll_timeout(), Some((now + Duration::from_secs(5), Timer::Close)));
+            input(&mut connection, before, &from_peer(role, 0x88, b"\x03\xe8"));
+            connection.handle_eof(before);
+            output(&mut connection, before);
+            assert!(closed(&mut connection).was_clean);
+        }
+    }
+}
+
+fn any_frame() -> impl Strategy<Value = Frame> {
+    prop_oneof![
+        4 => "[a-zé]{0,200}".prop_map(Frame::text),
+        4 => vec(any::<u8>(), 0..200).prop_map(Frame::binary),
+        1 => (1000..3000_usize).prop_map(|len| Frame::binary(vec![7; len])),
+        2 => vec(any::<u8>(), 0..=125).prop_map(Frame::ping),
+        1 => vec(any::<u8>(), 0..=125).prop_map(Frame::pong),
+    ]
+}
+
+/// Who begins the closing handshake, if anybody.
+fn any_closer() -> impl Strategy<Value = Option<Role>> {
+    prop_oneof![Just(None), Just(Some(Role::Client)), Just(Some(Role::Server))]
+}
+
+/// One event in a line.
+fn line(event: Event) -> String {
+    match event {
+        Event::Request(request) => format!("request {}", request.resource()),
+        Event::Open(agreed) => format!("open {:?}", agreed.subprotocol()),
+        Event::Frame(frame) => format!("{} {:?}", describe(&frame), frame.payload()),
+        Event::Closed(closed) => format!("closed {} {} {:?}", closed.code(), closed.was_clean, closed.initiator),
+        event => panic!("{event:?}"),
+    }
+}
+
+/// Two ends and what is between them.
+struct Joined {
+    now: Instant,
+    ends: [Connection; 2],
+    /// What is under way to each end, and what it holds of an unfinished frame.
+    wires: [Vec<u8>; 2],
+    held: [BytesMut; 2],
+    /// The peer's end of that direction.
+    fin: [bool; 2],
+    events: [Vec<String>; 2],
+}
+
+impl Joined {
+    fn new(request: &ClientRequest) -> Self {
+        let now = Instant::now();
+        let deadline = now + Duration::from_secs(5);
+        Self {
+            now,
+            ends: [
+                Connection::client(request, config(Role::Client), [1; 32], deadline),
+                Connection::server(config(Role::Server), [2; 32], deadline),
+            ],
+            wires: Default::default(),
+            held: Default::default(),
+            fin: [false; 2],
+            events: Default::default(),
+        }
+    }
+
+    /// Takes events and output of an end; server: accepts.
+    fn serve(&mut self, end: usize) {
+        while let Some(event) = self.ends[end].poll_event() {
+            if let Event::Request(_) = &event {
+                let chat = Acceptance::new().subprotocol("chat");
+                self.ends[end].accept(self.now, chat).unwrap();
+            }
+            self.events[end].push(line(event));
+        }
+        let bytes = output(&mut self.ends[end], self.now);
+        self.wires[1 - end].extend(bytes);
+        if self.ends[end].poll_shutdown().is_some() {
+            self.fin[1 - end] = true;
+        }
+    }
+
+    /// Moves up to `n` bytes to an end. False: there was nothing to move.
+    fn carry(&mut self, end: usize, n: usize) -> bool {
+        if self.ends[end].state() == State::Closed {
+            self.wires[end].clear();
+        }
+        let n = n.min(self.wires[end].len());
+        if n == 0 {
+            if std::mem::take(&mut self.fin[end]) {
+                self.ends[end].handle_eof(self.now);
+                return true;
+            }
+            return false;
+        }
+        self.held[end].extend(self.wires[end].drain(..n));
+        self.ends[end].handle_input(self.now, &mut self.held[end]);
+        true
+    }
+
+    /// Until nothing moves; the chunks over and over.
+    fn run(&mut self, chunks: &[usize]) {
+        let mut chunks = chunks.iter().copied().cycle();
+        self.serve(0);
+        self.serve(1);
+        loop {
+            let mut moved = false;
+            for end in [1, 0] {
+                moved |= self.carry(end, chunks.next().unwrap());
+                self.serve(end);
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+}
+
+/// The events of both ends when each sends its frames and one closes, everything cut like this.
+fn events(frames: [&[Frame]; 2], closer: Option<Role>, chunks: &[usize]) -> [Vec<String>; 2] {
+    let mut request = ClientRequest::new("ws://a/chat?x").unwrap();
+    request.subprotocol("chat").unwrap();
+    let mut joined = Joined::new(&request);
+    joined.run(chunks);
+    for (end, frames) in frames.into_iter().enumerate() {
+        for frame in frames {
+            joined.ends[end].send(joined.now, frame.clone()).unwrap();
+        }
+    }
+    joined.run(chunks);
+    match closer {
+        None => {}
+        Some(Role::Client) => joined.ends[0].close(joined.now, &CloseFrame::going_away()),
+        Some(Role::Server) => joined.ends[1].close(joined.now, &CloseFrame::going_away()),
+    }
+    joined.run(chunks);
+    joined.events
+}
+
+proptest! {
+    #[test]
+    fn every_chunking_gives_the_same_events_at_both_ends(
+        ours in vec(any_frame(), 0..12),
+        theirs in vec(any_frame(), 0..12),
+        closer in any_closer(),
+        chunks in vec(prop_oneof![Just(1_usize), 1..10_usize, 1..5000_usize], 1..20),
+    ) {
+        let whole = events([&ours, &theirs], closer, &[usize::MAX]);
+        let cut = events([&ours, &theirs], closer, &chunks);
+        prop_assert_eq!(&cut, &whole);
+
+        // What one sent the other got, in order; a pong for each ping comes behind.
+        let [client, server] = whole;
+        for (got, sent, back) in [(&server, &ours, &theirs), (&client, &theirs, &ours)] {
+            let sent = sent.iter().map(|frame| format!("{} {:?}", describe(frame), frame.payload()));
+            let pings = back.iter().filter(|frame| matches!(frame, Frame::Ping(_)));
+            let pongs = pings.map(|ping| Frame::pong(ping.payload().clone()));
+            let pongs = pongs.map(|frame| format!("{} {:?}", describe(&frame), frame.payload()));
+            let expected: Vec<String> = sent.chain(pongs).collect();
+            let opened = got.iter().position(|line| line.starts_with("open")).unwrap() + 1;
+            let mut seen = got[opened..].to_vec();
+            let end = seen.pop_if_closed();
+            prop_assert_eq!(end.is_some(), closer.is_some());
+            prop_assert!(end.is_none_or(|end| end.starts_with("closed 1001 true")));
+            seen.sort();
+            let mut expected = expected;
+            expected.sort();
+            prop_assert_eq!(seen, expected);
+        }
+    }
+
+    #[test]
+    fn output_taken_a_byte_at_a_time_is_the_same_output(
+        frames in vec(any_frame(), 0..12),
+        close in any::<bool>(),
+        role in prop_oneof![Just(Role::Client), Just(Role::Server)],
+    ) {
+        let now = Instant::now();
+        let written = |at_a_time: usize| {
+            let mut connection = open(role);
+            for frame in &frames {
+                connection.send(now, frame.clone()).unwrap();
+            }
+            if close {
+                connection.close(now, &CloseFrame::normal());
+            }
+            let mut all = Vec::new();
+            while connection.queued() > 0 {
+                let next: Vec<u8> = connection.transmit().iter().flatten().copied().take(at_a_time).collect();
+                connection.handle_written(now, next.len());
+                connection.handle_written(now, 0);
+                all.extend(next);
+            }
+            prop_assert_eq!(connection.written(), all.len() as u64);
+            Ok(all)
+        };
+        prop_assert_eq!(written(1)?, written(usize::MAX)?);
+    }
+}
+
+trait PopIfClosed {
+    fn pop_if_closed(&mut self) -> Option<String>;
+}
+
+impl PopIfClosed for Vec<String> {
+    fn pop_if_closed(&mut self) -> Option<String> {
+        if self.last()?.starts_with("closed") { self.pop() } else { None }
+    }
+}
+
+/// What can be done to a connection.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Text,
+    Ping,
+    PeerCloses,
+    PeerErrs,
+    Poll,
+    Send,
+    Close,
+    Written(usize),
+    Eof,
+    Lost,
+    Wait(u64),
+    Discard,
+    Shutdown,
+    Abort,
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => Just(Op::Text),
+        2 => Just(Op::Ping),
+        2 => Just(Op::PeerCloses),
+        1 => Just(Op::PeerErrs),
+        4 => Just(Op::Poll),
+        4 => Just(Op::Send),
+        1 => Just(Op::Close),
+        4 => (0..200_usize).prop_map(Op::Written),
+        1 => Just(Op::Eof),
+        1 => Just(Op::Lost),
+        2 => (0..7_u64).prop_map(Op::Wait),
+        1 => Just(Op::Discard),
+        2 => Just(Op::Shutdown),
+        1 => Just(Op::Abort),
+    ]
+}
+
+/// What an open connection should be like, in a few words.
+#[derive(Debug)]
+struct Model {
+    state: State,
+    /// Frames that wait to be polled.
+    frames: usize,
+    discards: bool,
+    /// Parsed behind the frames, while open.
+    pending: Option<Parsed>,
+    /// Seen by now.
+    received: bool,
+    failed: bool,
+    eof: bool,
+    deadline: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Parsed {
+    Close,
+    Error,
+}
+
+impl Model {
+    fn parsed(&mut self, parsed: Parsed, now: u64) {
+        match self.state {
+            State::Open if self.pending.is_none() => {
+                self.pending = Some(parsed);
+                self.deadline = Some(now + 5);
+            }
+            State::Closing if !self.received && !self.failed => match parsed {
+                Parsed::Close => self.received = true,
+                Parsed::Error => {
+                    self.failed = true;
+                    self.end();
+                }
+            },
+            _ => {}
+        }
+    }
+
+    fn takes_effect(&mut self) {
+        match self.pending.take() {
+            Some(Parsed::Close) => self.received = true,
+            Some(Parsed::Error) => self.failed = true,
+            None => {}
+        }
+        self.state = State::Closing;
+    }
+
+    fn end(&mut self) {
+        (self.state, self.deadline) = (State::Closed, None);
+    }
+}
+
+fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
+    let start = Instant::now();
+    let (mut clock, mut ended) = (0, 0);
+    let mut connection = open(role);
+    let mut held = BytesMut::new();
+    let mut model = Model {
+        state: State::Open,
+        frames: 0,
+        discards: false,
+        pending: None,
+        received: false,
+        failed: false,
+        eof: false,
+        deadline: None,
+    };
+    for op in ops.iter().copied().chain([Op::Abort]).chain([Op::Poll; 200]) {
+        let now = start + Duration::from_secs(clock);
+        let arrives = |first, payload: &[u8], held: &mut BytesMut, connection: &mut Connection| {
+            held.extend_from_slice(&from_peer(role, first, payload));
+            connection.handle_input(now, held);
+        };
+        match op {
+            Op::Text | Op::Ping => {
+                arrives(if matches!(op, Op::Text) { 0x81 } else { 0x89 }, b"x", &mut held, &mut connection);
+                if model.state == State::Open && model.pending.is_none() && !model.discards {
+                    model.frames += 1;
+                }
+            }
+            Op::PeerCloses => {
+                arrives(0x88, b"\x03\xe8", &mut held, &mut connection);
+                model.parsed(Parsed::Close, clock);
+            }
+            Op::PeerErrs => {
+                arrives(0x83, b"", &mut held, &mut connection);
+                model.parsed(Parsed::Error, clock);
+            }
+            Op::Poll => {
+                let event = connection.poll_event();
+                if model.frames > 0 {
+                    model.frames -= 1;
+                    prop_assert!(matches!(event, Some(Event::Frame(_))));
+                } else if model.state == State::Closed && ended == 0 {
+                    ended += 1;
+                    let Some(Event::Closed(closed)) = event else { panic!("{event:?}") };
+                    prop_assert_eq!(closed.was_clean, model.received && !model.failed);
+                } else {
+                    prop_assert!(event.is_none());
+                    if model.state == State::Open && model.pending.is_some() {
+                        model.takes_effect();
+                    }
+                }
+            }
+            Op::Send => {
+                let sent = connection.send(now, Frame::text("x")).is_ok();
+                prop_assert_eq!(sent, model.state == State::Open);
+            }
+            Op::Close => {
+                connection.close(now, &CloseFrame::normal());
+                if model.state == State::Open {
+                    model.takes_effect();
+                    model.deadline = Some(clock + 5);
+                }
+                if model.state != State::Closed {
+                    (model.frames, model.discards) = (0, true);
+                }
+            }
+            Op::Written(n) => connection.handle_written(now, n.min(connection.queued())),
+            Op::Eof => {
+                connection.handle_eof(now);
+                match model.state {
+                    State::Open if model.pending.is_none() => model.end(),
+                    State::Open | State::Closing => model.eof = true,
+                    _ => {}
+                }
+                if model.state == State::Closing && !model.received {
+                    model.failed = true;
+                }
+            }
+            Op::Lost => {
+                connection.handle_lost(now, std::io::Error::other("lost").into());
+                if model.state == State::Closing && !model.received {
+                    model.failed = true;
+                }
+                model.end();
+            }
+            Op::Wait(seconds) => {
+                clock += seconds;
+                connection.handle_timeout(start + Duration::from_secs(clock));
+                if model.deadline.is_some_and(|at| at <= clock) {
+                    if model.state == State::Open {
+                        model.takes_effect();
+                        model.deadline = Some(clock + 5);
+                    } else {
+                        model.end();
+                    }
+                }
+            }
+            Op::Discard => {
+                connection.discard_input();
+                (model.frames, model.discards) = (0, true);
+            }
+            Op::Shutdown => {
+                let shutdown = connection.poll_shutdown();
+                prop_assert!(shutdown.is_none() || model.state != State::Open);
+            }
+            Op::Abort => {
+                connection.abort(now);
+                if model.state == State::Open {
+                    model.received = false;
+                }
+                model.end();
+            }
+        }
+        if model.state == State::Closing && model.eof && connection.queued() == 0 {
+            model.end();
+        }
+        prop_assert_eq!(connection.state(), model.state, "after {:?}", op);
+        prop_assert_eq!(connection.poll_timeout().is_some(), model.deadline.is_some(), "after {:?}", op);
+    }
+    prop_assert_eq!(ended, 1, "one terminal event");
+    prop_assert!(connection.poll_event().is_none());
+    prop_assert!(connection.queued() == 0 || connection.poll_shutdown().is_none());
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn any_order_of_calls_ends_in_one_event(
+        role in prop_oneof![Just(Role::Client), Just(Role::Server)],
+        ops in vec(any_op(), 0..40),
+    ) {
+        run_model(role, &ops)?;
+    }
+}
