@@ -528,6 +528,8 @@ struct Model {
     received: bool,
     failed: bool,
     eof: bool,
+    /// When `pending` takes effect all the same, in half seconds.
+    effect: Option<u64>,
     deadline: Option<u64>,
 }
 
@@ -542,6 +544,7 @@ impl Model {
         match self.state {
             State::Open if self.pending.is_none() => {
                 self.pending = Some(parsed);
+                self.effect = Some(2 * now + 5);
                 self.deadline = Some(now + 5);
             }
             State::Closing if !self.received && !self.failed => match parsed {
@@ -561,11 +564,11 @@ impl Model {
             Some(Parsed::Error) => self.failed = true,
             None => {}
         }
-        self.state = State::Closing;
+        (self.state, self.effect) = (State::Closing, None);
     }
 
     fn end(&mut self) {
-        (self.state, self.deadline) = (State::Closed, None);
+        (self.state, self.effect, self.deadline) = (State::Closed, None, None);
     }
 }
 
@@ -582,6 +585,7 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
         received: false,
         failed: false,
         eof: false,
+        effect: None,
         deadline: None,
     };
     for op in ops.iter().copied().chain([Op::Abort]).chain([Op::Poll; 200]) {
@@ -629,7 +633,7 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
                 connection.close(now, &CloseFrame::normal());
                 if model.state == State::Open {
                     model.takes_effect();
-                    model.deadline = Some(clock + 5);
+                    model.deadline.get_or_insert(clock + 5);
                 }
                 if model.state != State::Closed {
                     (model.frames, model.discards) = (0, true);
@@ -657,13 +661,11 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
             Op::Wait(seconds) => {
                 clock += seconds;
                 connection.handle_timeout(start + Duration::from_secs(clock));
+                if model.effect.is_some_and(|at| at <= 2 * clock) {
+                    model.takes_effect();
+                }
                 if model.deadline.is_some_and(|at| at <= clock) {
-                    if model.state == State::Open {
-                        model.takes_effect();
-                        model.deadline = Some(clock + 5);
-                    } else {
-                        model.end();
-                    }
+                    model.end();
                 }
             }
             Op::Discard => {
