@@ -63,17 +63,17 @@ impl<I, T> Command<I, T> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Output<I, T> {
-    /// Look up a host: answer with [`resolved`](Session::resolved).
+    /// Look up a host: answer with [`resolved`](super::Session::resolved).
     Resolve(DialId, String, u16),
-    /// Open a TCP connection: answer with [`dialled`](Session::dialled).
+    /// Open a TCP connection: answer with [`dialled`](super::Session::dialled).
     Dial(DialId, SocketAddr),
-    /// Run TLS over the connection just dialled: answer with [`tls_done`](Session::tls_done).
+    /// Run TLS over the connection just dialled: answer with [`tls_done`](super::Session::tls_done).
     StartTls(DialId, TlsTarget),
     /// Give up a step; an answer to it would be ignored.
     Cancel(DialId),
     /// End or close the transport.
     Shutdown(Shutdown),
-    /// Run a callback: answer with [`called`](Session::called).
+    /// Run a callback: answer with [`called`](super::Session::called).
     Call(Call<I>),
     /// A ticket's outcome.
     Settle(T, Result<(), SendError>),
@@ -116,7 +116,7 @@ pub enum Returned {
     Retry(Retry),
     /// Of `Terminate`.
     Terminated,
-    /// The callback's future was dropped, as [`call_abandoned`](Session::call_abandoned) asked.
+    /// The callback's future was dropped, as [`call_abandoned`](super::Session::call_abandoned) asked.
     Dropped,
     /// It panicked: no callback may run any more.
     Panicked,
