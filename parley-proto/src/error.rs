@@ -154,6 +154,27 @@ pub enum DisconnectReason {
     Prepare(SharedError),
 }
 
+impl DisconnectReason {
+    /// Whether another try may well succeed without anything being changed: what a retry by policy goes by.
+    ///
+    /// It is so for DNS, TCP, an early end, timeouts, TLS that was cut off, a Close of the peer but for 1002, 1003 and
+    /// 1007 to 1010, and the statuses 408, 425, 429, 500, 502, 503 and 504.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Local | Self::Requested(_) | Self::Protocol(_) | Self::Prepare(_) => false,
+            Self::Remote(close) => {
+                !close.as_ref().is_some_and(|close| matches!(u16::from(close.code()), 1002 | 1003 | 1007..=1010))
+            }
+            Self::Rejected(rejected) => {
+                matches!(rejected.status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+            }
+            Self::Tls(error) => matches!(error, TlsError::Io(_)),
+            _ => true,
+        }
+    }
+}
+
 impl fmt::Display for DisconnectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -195,6 +216,8 @@ pub enum StopReason {
     Handler(SharedError),
     /// It was disconnected for this reason, and nobody could reconnect it, or its first attempt failed.
     Disconnected(DisconnectReason),
+    /// As many retries as the options allow have failed; the last for this reason.
+    MaxRetriesExceeded(DisconnectReason),
     /// A callback panicked.
     Panicked,
     /// The runtime cannot give what a client needs, such as unpredictable bytes.
@@ -209,6 +232,7 @@ impl fmt::Display for StopReason {
             Self::Stopped => f.write_str("stopped"),
             Self::Handler(error) => write!(f, "stopped by the handler's error: {error}"),
             Self::Disconnected(reason) => reason.fmt(f),
+            Self::MaxRetriesExceeded(reason) => write!(f, "given up after the last retry: {reason}"),
             Self::Panicked => f.write_str("a callback panicked"),
             Self::Runtime(error) => write!(f, "the runtime cannot run a client: {error}"),
             Self::Aborted => f.write_str("the client's future was dropped"),
@@ -220,7 +244,7 @@ impl Error for StopReason {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Handler(error) => Some(error.get()),
-            Self::Disconnected(reason) => Some(reason),
+            Self::Disconnected(reason) | Self::MaxRetriesExceeded(reason) => Some(reason),
             Self::Runtime(error) => Some(error),
             _ => None,
         }

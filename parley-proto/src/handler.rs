@@ -131,6 +131,8 @@ pub enum Action {
     PushAll(Vec<Frame>),
     /// Closing handshake with this code and reason; the client lives on, disconnected.
     Disconnect(CloseFrame),
+    /// The same, then a new attempt at once, unless `handle_disconnect` decides otherwise.
+    Reconnect(CloseFrame),
     /// Closing handshake with 1000, then the client ends, without `handle_disconnect`.
     Stop,
     /// The same with this code and reason.
@@ -153,9 +155,14 @@ impl From<Vec<Frame>> for Action {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retry {
-    /// Follow the client's options. Without reconnection: as [`Stay`](Retry::Stay).
+    /// Follow the client's options: a retry with backoff after what is
+    /// [transient](DisconnectReason::is_transient), else, and without reconnection, as [`Stay`](Retry::Stay).
     #[default]
     Policy,
+    /// Try again with the backoff, whatever the options say.
+    Reconnect,
+    /// Try again after this delay.
+    After(Duration),
     /// Stay disconnected.
     Stay,
     /// End the client with this reason.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use parley_proto::driver::{self, Setup, TcpOptions};
-use parley_proto::session::{BuildError, ClientOptions};
+use parley_proto::session::{BuildError, ClientOptions, Reconnect};
 use parley_proto::{Handler, Limits, StopReason};
 
 use crate::{Handle, JoinError, StartError, Tokio};
@@ -117,6 +117,12 @@ impl ClientBuilder {
     /// One deadline over `prepare`, DNS, TCP, TLS and the upgrade. Default 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.options.connect_timeout = timeout;
+        self
+    }
+
+    /// Coming back by itself after what is transient. Default: off.
+    pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
+        self.options.reconnect = Some(reconnect);
         self
     }
 

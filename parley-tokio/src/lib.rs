@@ -75,7 +75,7 @@ pub use client::{Client, ClientBuilder};
 pub use parley_proto::codec::{CloseCode, CloseFrame, Frame, Utf8Bytes};
 pub use parley_proto::driver::{Handle, InfoError, JoinError, StartError, TcpOptions};
 pub use parley_proto::handshake::ClientRequest;
-pub use parley_proto::session::{BuildError, ClientState};
+pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, TimerId};
 pub use parley_proto::{
     Action, Attempt, BoxError, ConnectPhase, Connected, DisconnectReason, Handler, Limits, Retry, SendError, StopReason,
 };

@@ -14,6 +14,10 @@ pub enum Timer {
     Close,
     /// A whole attempt to connect has to be complete.
     Connect,
+    /// The next attempt is to begin.
+    Retry,
+    /// An info is to be delivered.
+    Info,
     /// One of several addresses has had its share of the time.
     Address,
     /// A close or stop that the application asked for has to be complete, with all that was queued before it.

@@ -7,6 +7,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -14,7 +15,7 @@ use slab::Slab;
 use crate::Limits;
 use crate::codec::{CloseFrame, Frame};
 use crate::error::{SendError, StopReason};
-use crate::session::{ClientState, Command, cost};
+use crate::session::{ClientState, Command, TimerId, cost};
 
 /// Names a waiting send in [`Inner::slots`].
 pub(super) type Ticket = usize;
@@ -38,6 +39,8 @@ struct Inner<I> {
     state: ClientState,
     closing: bool,
     started: bool,
+    /// The last delayed info's number.
+    timers: u64,
     stopped: Option<StopReason>,
     /// Tasks that wait for a state.
     watchers: Slab<Waker>,
@@ -139,6 +142,7 @@ impl<I> Shared<I> {
                 state: ClientState::Disconnected,
                 closing: false,
                 started: false,
+                timers: 0,
                 stopped: None,
                 watchers: Slab::new(),
                 driver: None,
@@ -522,6 +526,45 @@ impl<I> Handle<I> {
         Ok(())
     }
 
+    /// Sends an info to `handle_info` after `delay`; it counts to the queue of infos until it is delivered. Disconnected
+    /// or not, it comes, unless the client ends before.
+    ///
+    /// # Errors
+    ///
+    /// `Full` or `Stopped`, with the info.
+    pub fn send_info_after(&self, delay: Duration, info: I) -> Result<TimerId, InfoError<I>> {
+        let mut inner = self.shared.lock();
+        if inner.stopped.is_some() {
+            return Err(InfoError::Stopped(info));
+        }
+        if !inner.infos.try_enter(1) {
+            return Err(InfoError::Full(info));
+        }
+        inner.timers += 1;
+        let id = TimerId(inner.timers);
+        inner.commands.push_back(Command::InfoAfter { id, delay, info });
+        drop(inner);
+        self.shared.notify();
+        Ok(id)
+    }
+
+    /// Forgets a delayed info, if its time has not come yet.
+    pub fn cancel(&self, id: TimerId) {
+        self.command(Command::Cancel(id));
+    }
+
+    /// Begins an attempt now, and skips the delay before one. Nothing to do while connecting or connected. Resolves
+    /// when accepted; [`wait_for`](Self::wait_for)`(Connected)` waits for more.
+    pub async fn connect(&self) {
+        self.command(Command::Connect);
+    }
+
+    /// Closes the connection with this, behind all that was accepted before, or abandons the attempt under way, and
+    /// dials again, unless `handle_disconnect` decides otherwise. While disconnected it is [`connect`](Self::connect).
+    pub async fn reconnect(&self, close: CloseFrame) {
+        self.command(Command::Reconnect(close));
+    }
+
     /// Closes the connection with 1000 behind all that was accepted before, or abandons the attempt under way; the
     /// client lives on, disconnected. Idempotent. Resolves when accepted;
     /// [`wait_for`](Self::wait_for)`(Disconnected)` waits for more.
@@ -547,14 +590,14 @@ impl<I> Handle<I> {
         self.command(Command::Stop(close));
     }
 
-    /// A disconnect or a stop.
     fn command(&self, command: Command<I, Ticket>) {
         let mut inner = self.shared.lock();
         if inner.stopped.is_none() {
+            // Nothing is accepted behind a close, though the driver has not seen it yet. What it does to a client in
+            // these states changes what is published, which puts this right.
+            inner.closing |=
+                command.closes() && matches!(inner.state, ClientState::Connecting | ClientState::Connected);
             inner.commands.push_back(command);
-            // Nothing is accepted behind it, though the driver has not seen it yet. What it does to a client in these
-            // states changes what is published, which puts this right.
-            inner.closing |= matches!(inner.state, ClientState::Connecting | ClientState::Connected);
             drop(inner);
             self.shared.notify();
         }

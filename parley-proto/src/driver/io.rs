@@ -73,8 +73,6 @@ pub(super) struct Io<R: Runtime, I> {
     armed: Option<Instant>,
     known_waker: Option<Waker>,
     published: (ClientState, bool),
-    /// Infos taken since the handles were last told.
-    infos_taken: usize,
     io_budget: usize,
     call_budget: usize,
     /// The last poll of the task ended in waiting.
@@ -103,7 +101,6 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             armed: None,
             known_waker: None,
             published: (ClientState::Disconnected, false),
-            infos_taken: 0,
             io_budget: 0,
             call_budget: 0,
             asleep: true,
@@ -207,12 +204,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         let next = loop {
             match self.session.poll_output(self.now) {
                 None => break None,
-                Some(Output::Call(call)) => {
-                    if matches!(call, Call::Info(_)) {
-                        self.infos_taken += 1;
-                    }
-                    break Some(Next::Call(call));
-                }
+                Some(Output::Call(call)) => break Some(Next::Call(call)),
                 Some(Output::Stopped(reason)) => {
                     self.drop_transport();
                     self.steps.clear();
@@ -249,7 +241,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     /// Tells the handles what has changed for them.
     pub(super) fn tell(&mut self) {
         let released = self.session.take_released();
-        let infos = mem::take(&mut self.infos_taken);
+        let infos = self.session.take_released_infos();
         if released > 0 || infos > 0 {
             self.shared.release(released, infos);
         }

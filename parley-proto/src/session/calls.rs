@@ -1,5 +1,7 @@
 //! What goes into a session and what comes out of it.
 
+use std::time::Duration;
+
 use core::net::SocketAddr;
 
 use super::DialId;
@@ -9,6 +11,10 @@ use crate::error::{BoxError, DisconnectReason, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
 use crate::handshake::ClientRequest;
 use crate::transport::TlsTarget;
+
+/// Names a delayed info.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TimerId(pub(crate) u64);
 
 /// What a client is, as its handles see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +52,21 @@ pub enum Command<I, T> {
     },
     /// Deliver this to `handle_info`.
     Info(I),
+    /// Deliver this to `handle_info` later.
+    InfoAfter {
+        /// Names it for [`Cancel`](Self::Cancel).
+        id: TimerId,
+        /// From the moment that the command is seen.
+        delay: Duration,
+        /// What to deliver.
+        info: I,
+    },
+    /// Forget a delayed info, if it was not delivered yet.
+    Cancel(TimerId),
+    /// Begin an attempt now, if disconnected: a delay before one is skipped.
+    Connect,
+    /// Close the connection with this and dial again; while disconnected as `Connect`.
+    Reconnect(CloseFrame),
     /// Close the connection, or abandon the attempt; the client lives on.
     Disconnect(CloseFrame),
     /// Close the connection behind all that was accepted before, then end.
@@ -55,7 +76,7 @@ pub enum Command<I, T> {
 impl<I, T> Command<I, T> {
     /// Whether no frame is accepted behind it.
     pub(crate) fn closes(&self) -> bool {
-        matches!(self, Self::Disconnect(_) | Self::Stop(_))
+        matches!(self, Self::Disconnect(_) | Self::Reconnect(_) | Self::Stop(_))
     }
 }
 

@@ -15,25 +15,28 @@ mod calls;
 mod dial;
 mod options;
 mod outbox;
+mod retry;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use core::net::SocketAddr;
 use rand::rngs::ChaCha12Rng;
 use rand::{Rng, SeedableRng};
 
-pub use calls::{Call, ClientState, Command, Output, Returned};
+pub use calls::{Call, ClientState, Command, Output, Returned, TimerId};
 pub use dial::DialId;
 use dial::{Addresses, Dialling, Step};
 pub use options::{BuildError, ClientOptions};
 pub use outbox::cost;
 use outbox::{Outbox, Source};
+use retry::Backoff;
+pub use retry::{Jitter, Reconnect};
 
 use crate::codec::{CloseFrame, Frame, Transmit};
 use crate::connection::{
@@ -57,6 +60,10 @@ pub struct Session<I, T> {
     /// The callback under way has to be dropped.
     abandon: bool,
     infos: VecDeque<I>,
+    /// Infos that are not due yet.
+    delayed: BTreeMap<(Instant, TimerId), I>,
+    /// Infos that were delivered or cancelled since the handles were last told.
+    released_infos: usize,
     /// The info's turn: infos and frames alternate.
     info_turn: bool,
     /// `handle_disconnect` is to be called with this.
@@ -64,7 +71,12 @@ pub struct Session<I, T> {
     outbox: Outbox<T>,
     outputs: VecDeque<Output<I, T>>,
     attempts: Attempts,
+    backoff: Backoff,
     connect_deadline: Option<Instant>,
+    /// Disconnected, and the next attempt begins then.
+    retry_at: Option<Instant>,
+    /// What a handler that leaves it to the policy gets.
+    then: Then,
     stop: Option<Box<Stop>>,
     last: Option<DisconnectReason>,
     /// The last connection ended by `disconnect`, or by both Closes with 1000 or 1001.
@@ -87,6 +99,8 @@ enum Phase {
 struct Up {
     connection: Connection,
     stage: Stage,
+    /// Since the handshake was completed.
+    since: Instant,
 }
 
 enum Stage {
@@ -103,6 +117,18 @@ struct Ask {
     /// The reason that `handle_disconnect` is to see.
     reason: DisconnectReason,
     deadline: Instant,
+    then: Then,
+}
+
+/// What follows a connection or an attempt, unless `handle_disconnect` decides otherwise.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// What the options say.
+    Policy,
+    /// An attempt at once: a new connection was asked for.
+    Dial,
+    /// Nothing: a disconnect was asked for.
+    Stay,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -155,12 +181,17 @@ impl<I, T> Session<I, T> {
             outstanding: None,
             abandon: false,
             infos: VecDeque::new(),
+            delayed: BTreeMap::new(),
+            released_infos: 0,
             info_turn: false,
             lost: None,
             outbox: Outbox::new(),
             outputs: VecDeque::new(),
             attempts: Attempts::default(),
+            backoff: Backoff::default(),
             connect_deadline: None,
+            retry_at: None,
+            then: Then::Policy,
             stop: None,
             last: None,
             clean: false,
@@ -218,7 +249,14 @@ impl<I, T> Session<I, T> {
                 self.pump(now);
             }
             Command::Info(info) => self.infos.push_back(info),
-            Command::Disconnect(close) => self.disconnect(now, close, DisconnectReason::Local),
+            Command::InfoAfter { id, delay, info } => {
+                self.delayed.insert((deadline(now, delay), id), info);
+            }
+            Command::Cancel(id) => self.cancel(id),
+            Command::Connect => self.connect(now),
+            Command::Reconnect(_) if matches!(self.phase, Phase::Down) => self.connect(now),
+            Command::Reconnect(close) => self.disconnect(now, close, DisconnectReason::Local, Then::Dial),
+            Command::Disconnect(close) => self.disconnect(now, close, DisconnectReason::Local, Then::Stay),
             Command::Stop(close) => self.stop(now, close, StopReason::Stopped),
         }
     }
@@ -226,6 +264,17 @@ impl<I, T> Session<I, T> {
     /// Nobody can reach the client any more: disconnected, it ends.
     pub fn set_unreachable(&mut self, unreachable: bool) {
         self.unreachable = unreachable;
+    }
+
+    fn cancel(&mut self, id: TimerId) {
+        let before = self.delayed.len();
+        self.delayed.retain(|&(_, other), _| other != id);
+        self.released_infos += before - self.delayed.len();
+    }
+
+    /// Infos that left the queue since the last call.
+    pub fn take_released_infos(&mut self) -> usize {
+        mem::take(&mut self.released_infos)
     }
 
     /// The cost of handles' sends that left the queue since the last call.
@@ -267,20 +316,41 @@ impl<I, T> Session<I, T> {
         }
     }
 
-    fn disconnect(&mut self, now: Instant, close: CloseFrame, reason: DisconnectReason) {
+    /// An attempt by hand.
+    fn connect(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Down) || self.stop.is_some() {
+            return;
+        }
+        if self.lost.is_some() || self.outstanding == Some(Outstanding::Disconnect) {
+            self.then = Then::Dial; // once handle_disconnect has returned
+        } else {
+            self.begin_attempt(now);
+        }
+    }
+
+    fn disconnect(&mut self, now: Instant, close: CloseFrame, reason: DisconnectReason, then: Then) {
         match &mut self.phase {
-            Phase::New | Phase::Down | Phase::Ended => {}
-            Phase::Dialling(_) => self.attempt_failed(now, reason),
-            Phase::Up(Up { stage: Stage::Upgrading(_), connection }) => {
+            Phase::New | Phase::Ended => {}
+            Phase::Down => (self.retry_at, self.then) = (None, then),
+            Phase::Dialling(_) => {
+                self.attempt_failed(now, reason);
+                self.then = then;
+            }
+            Phase::Up(Up { stage: Stage::Upgrading(_), connection, .. }) => {
                 connection.abort(now);
                 self.attempt_failed(now, reason);
+                self.then = then;
             }
             Phase::Up(up) => {
                 up.connection.discard_input();
-                // An end that is under way already keeps its reason.
-                if up.connection.state() == State::Open && !matches!(up.stage, Stage::Asked(_)) {
+                // An end that is under way already keeps its reason; what follows it is still to be chosen.
+                if let Stage::Asked(ask) = &mut up.stage {
+                    ask.then = then;
+                } else if up.connection.state() != State::Open {
+                    self.then = then;
+                } else {
                     let deadline = deadline(now, self.config.close_timeout);
-                    up.stage = Stage::Asked(Box::new(Ask { reason, deadline }));
+                    up.stage = Stage::Asked(Box::new(Ask { reason, deadline, then }));
                     self.outbox.close(close);
                     self.pump(now);
                 }
@@ -296,12 +366,13 @@ impl<I, T> Session<I, T> {
         let deadline = deadline(now, self.config.close_timeout);
         self.stop = Some(Box::new(Stop { reason, deadline, terminated: false }));
         self.lost = None;
-        self.disconnect(now, close, DisconnectReason::Local);
+        self.disconnect(now, close, DisconnectReason::Local, Then::Stay);
     }
 
     // ---- the attempt
 
     fn begin_attempt(&mut self, now: Instant) {
+        (self.retry_at, self.then) = (None, Then::Policy);
         self.attempts.number += 1;
         self.attempts.first.get_or_insert(now);
         self.connect_deadline = Some(deadline(now, self.options.connect_timeout));
@@ -405,7 +476,7 @@ impl<I, T> Session<I, T> {
         // The connection's own handshake timer has the deadline from here.
         let deadline = self.connect_deadline.take().unwrap_or(now);
         let connection = Connection::client(&dialling.request, self.config.clone(), seed, deadline);
-        self.phase = Phase::Up(Up { connection, stage: Stage::Upgrading(Box::new(facts)) });
+        self.phase = Phase::Up(Up { connection, stage: Stage::Upgrading(Box::new(facts)), since: now });
         self.outbox.hold();
     }
 
@@ -432,7 +503,8 @@ impl<I, T> Session<I, T> {
         self.clean = matches!(reason, DisconnectReason::Local);
         self.last = Some(reason.clone());
         let asked = matches!(reason, DisconnectReason::Local | DisconnectReason::Requested(_));
-        if self.stop.is_none() && self.attempts.number == 1 && !reached && !asked {
+        let hopeless = self.options.reconnect.is_none() && self.attempts.number == 1 && !reached && !asked;
+        if self.stop.is_none() && hopeless {
             // There was never a server to talk to. Most likely the address is wrong, and whoever started the client is told.
             let deadline = deadline(now, self.config.close_timeout);
             self.stop = Some(Box::new(Stop { reason: StopReason::Disconnected(reason), deadline, terminated: false }));
@@ -504,7 +576,7 @@ impl<I, T> Session<I, T> {
     fn advance(&mut self, now: Instant) {
         self.give_back_if_over();
         while let Phase::Up(up) = &mut self.phase {
-            let Up { connection, stage } = up;
+            let Up { connection, stage, .. } = up;
             if !connection.has_news() {
                 let greeted = !matches!(stage, Stage::Greeting(Some(_)));
                 let idle = self.outstanding.is_none() && greeted;
@@ -517,7 +589,7 @@ impl<I, T> Session<I, T> {
                 self.outbox.pump_pushes(connection, now);
             }
             match connection.poll_event() {
-                Some(Event::Open(negotiated)) => up.greet(*negotiated),
+                Some(Event::Open(negotiated)) => up.greet(now, *negotiated),
                 Some(Event::Closed(closed)) => self.connection_ended(now, *closed),
                 Some(Event::Frame(_) | Event::Request(_)) => {} // neither can come here
                 None => return self.give_back_if_over(),
@@ -527,7 +599,7 @@ impl<I, T> Session<I, T> {
 
     /// Nothing begins any more: not even a callback that waits for its own send may hold that up.
     fn give_back_if_over(&mut self) {
-        let Phase::Up(Up { connection, stage }) = &mut self.phase else { return };
+        let Phase::Up(Up { connection, stage, .. }) = &mut self.phase else { return };
         let over = matches!(connection.state(), State::Closing | State::Closed);
         if !over || self.outbox.is_settled() || matches!(stage, Stage::Upgrading(_)) {
             return;
@@ -547,9 +619,15 @@ impl<I, T> Session<I, T> {
         let Phase::Up(up) = &mut self.phase else { return };
         let reason = match &up.stage {
             Stage::Upgrading(_) => return self.attempt_failed(now, reason(&closed)),
-            Stage::Asked(ask) => ask.reason.clone(),
+            Stage::Asked(ask) => {
+                self.then = ask.then;
+                ask.reason.clone()
+            }
             Stage::Greeting(_) | Stage::Open => reason(&closed),
         };
+        if let Some(reconnect) = &self.options.reconnect {
+            self.backoff.lived(reconnect, now.saturating_duration_since(up.since));
+        }
         if let Some(how) = up.connection.poll_shutdown() {
             self.outputs.push_back(Output::Shutdown(how));
         }
@@ -570,7 +648,8 @@ impl<I, T> Session<I, T> {
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let (connection, other) = match &self.phase {
             Phase::Ended => return None,
-            Phase::New | Phase::Down => (None, None),
+            Phase::New => (None, None),
+            Phase::Down => (self.retry_at.map(|at| (at, Timer::Retry)), None),
             Phase::Dialling(dialling) => {
                 let address = dialling.address_deadline().map(|at| (at, Timer::Address));
                 (self.connect_deadline.map(|at| (at, Timer::Connect)), address)
@@ -589,12 +668,17 @@ impl<I, T> Session<I, T> {
             }
             _ => None,
         };
-        earliest([connection, other, callback])
+        let info = self.delayed.first_key_value().map(|(&(at, _), _)| (at, Timer::Info));
+        earliest([connection, other, callback, info])
     }
 
     /// A deadline may have come. Early or repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(due) = self.delayed.first_entry().filter(|due| due.key().0 <= now) {
+            self.infos.push_back(due.remove());
+        }
         match &mut self.phase {
+            Phase::Down if self.retry_at.is_some_and(|at| at <= now) => self.begin_attempt(now),
             Phase::Dialling(dialling) if self.connect_deadline.is_some_and(|at| at <= now) => {
                 let phase = dialling.phase();
                 self.attempt_failed(now, DisconnectReason::ConnectTimeout(phase));
@@ -604,7 +688,7 @@ impl<I, T> Session<I, T> {
                     self.give_up_address(now, id);
                 }
             }
-            Phase::Up(Up { connection, stage }) => {
+            Phase::Up(Up { connection, stage, .. }) => {
                 if matches!(&*stage, Stage::Asked(ask) if ask.deadline <= now) {
                     connection.abort(now);
                 }
@@ -643,7 +727,7 @@ impl<I, T> Session<I, T> {
         if self.outstanding.is_some() || self.info_turn && !self.infos.is_empty() || !self.may_deliver() {
             return None;
         }
-        let Phase::Up(Up { connection, stage: Stage::Open }) = &mut self.phase else { return None };
+        let Phase::Up(Up { connection, stage: Stage::Open, .. }) = &mut self.phase else { return None };
         let frame = connection.poll_frame()?;
         self.outstanding = Some(Outstanding::Frame);
         self.info_turn = true;
@@ -690,10 +774,7 @@ impl<I, T> Session<I, T> {
             }
             Returned::Retry(retry) => {
                 self.give_back();
-                if retry == Retry::Stop {
-                    self.clean = false; // asked for as an end with this reason
-                    self.stop(now, CloseFrame::normal(), StopReason::Disconnected(self.last_reason()));
-                }
+                self.retry(now, retry);
             }
             Returned::Terminated => self.end(),
             Returned::Dropped => match outstanding {
@@ -706,7 +787,7 @@ impl<I, T> Session<I, T> {
                 self.stop = Some(Box::new(Stop { reason: StopReason::Panicked, deadline, terminated: true }));
                 self.lost = None;
                 self.infos.clear();
-                self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Local);
+                self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Local, Then::Stay);
             }
         }
         if outstanding == Some(Outstanding::Connect) {
@@ -721,6 +802,39 @@ impl<I, T> Session<I, T> {
             Phase::Up(up) if up.connection.has_frames() && self.stop.is_none() => {} // they are all there is to do
             _ => self.advance(now),
         }
+    }
+
+    /// What `handle_disconnect` wants.
+    fn retry(&mut self, now: Instant, retry: Retry) {
+        if self.stop.is_some() {
+            return;
+        }
+        let reason = self.last_reason();
+        match (retry, &self.options.reconnect) {
+            (Retry::Stop, _) => {
+                self.clean = false; // asked for as an end with this reason
+                self.stop(now, CloseFrame::normal(), StopReason::Disconnected(reason));
+            }
+            (Retry::Policy | Retry::Reconnect, _) if self.then == Then::Dial => return self.begin_attempt(now),
+            (Retry::After(delay), _) => self.retry_at = Some(deadline(now, delay)),
+            (Retry::Reconnect, _) => self.retry_later(now, &reason),
+            (Retry::Policy, Some(reconnect)) if reason.is_transient() && self.then == Then::Policy => {
+                if self.backoff.is_exhausted(reconnect) {
+                    self.clean = false;
+                    self.stop(now, CloseFrame::normal(), StopReason::MaxRetriesExceeded(reason));
+                } else {
+                    self.retry_later(now, &reason);
+                }
+            }
+            (Retry::Policy | Retry::Stay, _) => {}
+        }
+        self.then = Then::Policy;
+    }
+
+    fn retry_later(&mut self, now: Instant, reason: &DisconnectReason) {
+        let reconnect = self.options.reconnect.clone().unwrap_or_default();
+        let delay = self.backoff.next(&reconnect, &mut self.rng).max(retry_after(reason));
+        self.retry_at = Some(deadline(now, delay));
     }
 
     /// `handle_connect` has returned: what waited for it may leave.
@@ -739,7 +853,13 @@ impl<I, T> Session<I, T> {
             Action::Continue => {}
             Action::Push(frame) => self.push(now, frame),
             Action::PushAll(frames) => frames.into_iter().for_each(|frame| self.push(now, frame)),
-            Action::Disconnect(close) => self.disconnect(now, close.clone(), DisconnectReason::Requested(close)),
+            Action::Disconnect(close) => {
+                self.disconnect(now, close.clone(), DisconnectReason::Requested(close), Then::Stay)
+            }
+            Action::Reconnect(_) if matches!(self.phase, Phase::Down) => self.connect(now),
+            Action::Reconnect(close) => {
+                self.disconnect(now, close.clone(), DisconnectReason::Requested(close), Then::Dial)
+            }
             Action::Stop => self.stop(now, CloseFrame::normal(), StopReason::Stopped),
             Action::StopWith(close) => self.stop(now, close, StopReason::Stopped),
         }
@@ -814,11 +934,13 @@ impl<I, T> Session<I, T> {
             return Some(Call::Frame(frame));
         }
         if let Some(info) = self.infos.pop_front() {
+            self.released_infos += 1;
             self.info_turn = false;
             self.outstanding = Some(Outstanding::Info);
             return Some(Call::Info(info));
         }
-        if matches!(self.phase, Phase::Down) && self.unreachable {
+        let waits = self.retry_at.is_some() || !self.delayed.is_empty();
+        if matches!(self.phase, Phase::Down) && self.unreachable && !waits {
             self.stop(now, CloseFrame::normal(), StopReason::Disconnected(self.last_reason()));
             return self.next_end(now);
         }
@@ -832,6 +954,7 @@ impl<I, T> Session<I, T> {
     fn end(&mut self) {
         self.phase = Phase::Ended;
         self.infos.clear();
+        self.delayed.clear();
         self.give_back();
         if let Some(stop) = self.stop.take() {
             self.outputs.push_back(Output::Stopped(stop.reason));
@@ -911,12 +1034,23 @@ impl Up {
     }
 
     /// The handshake is complete.
-    fn greet(&mut self, negotiated: crate::handshake::Negotiated) {
+    fn greet(&mut self, now: Instant, negotiated: crate::handshake::Negotiated) {
+        self.since = now;
         if let Stage::Upgrading(facts) = &mut self.stage {
             let connected = Connected { negotiated, transport: mem::take(&mut **facts) };
             self.stage = Stage::Greeting(Some(Box::new(connected)));
         }
     }
+}
+
+/// How long a server that refused wants to be left alone: seconds (RFC 9110, 10.2.3), at most 5 minutes. A date would
+/// need a clock of the calendar, which the core does not have.
+fn retry_after(reason: &DisconnectReason) -> Duration {
+    const MOST: Duration = Duration::from_secs(5 * 60);
+    let DisconnectReason::Rejected(rejected) = reason else { return Duration::ZERO };
+    let value = rejected.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let seconds = value.and_then(|value| value.trim().parse().ok()).unwrap_or(0);
+    Duration::from_secs(seconds).min(MOST)
 }
 
 /// Why a connection ended that nobody here asked to end.

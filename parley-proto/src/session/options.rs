@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::Reconnect;
 use crate::connection::Config;
 use crate::handshake::{ClientRequest, HeaderError, SubprotocolError, UrlError};
 use crate::transport::TcpOptions;
@@ -18,6 +19,8 @@ pub struct ClientOptions {
     pub request: ClientRequest,
     /// One absolute deadline over `prepare`, DNS, TCP, TLS and the upgrade. Default 10 s.
     pub connect_timeout: Duration,
+    /// Coming back by itself. Default `None`: off.
+    pub reconnect: Option<Reconnect>,
     /// Options of the TCP connection.
     pub tcp: TcpOptions,
     /// Limits and the close timeout of each connection.
@@ -34,6 +37,7 @@ impl ClientOptions {
         Ok(Self {
             request: ClientRequest::new(url)?,
             connect_timeout: Duration::from_secs(10),
+            reconnect: None,
             tcp: TcpOptions::default(),
             connection: Config::new(Role::Client),
         })

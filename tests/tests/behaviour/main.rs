@@ -6,5 +6,6 @@ mod closing;
 mod common;
 mod join;
 mod options;
+mod reconnecting;
 mod sending;
 mod states;
