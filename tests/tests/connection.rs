@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use http::{HeaderMap, StatusCode};
 use parley_proto::Role;
 use parley_proto::codec::{CloseFrame, Frame};
 use parley_proto::connection::{Closed, Config, Connection, ConnectionError, Event, Initiator, Shutdown, State, Timer};
@@ -13,6 +14,7 @@ use parley_tests::raw;
 use parley_tests::sim::describe;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 fn config(role: Role) -> Arc<Config> {
     Arc::new(Config::new(role))
@@ -20,14 +22,10 @@ fn config(role: Role) -> Arc<Config> {
 
 /// An open connection, its first event taken.
 fn open(role: Role) -> Connection {
-    let agreed = Negotiated::new(http_101(), Default::default());
+    let agreed = Negotiated::new(StatusCode::SWITCHING_PROTOCOLS, HeaderMap::new());
     let mut connection = Connection::upgraded(role, agreed, config(role), [1; 32]);
     assert!(matches!(connection.poll_event(), Some(Event::Open(_))));
     connection
-}
-
-fn http_101() -> http::StatusCode {
-    http::StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// A frame as this end's peer sends it.
@@ -407,6 +405,11 @@ fn events(frames: [&[Frame]; 2], closer: Option<Role>, chunks: &[usize]) -> [Vec
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
+
     #[test]
     fn every_chunking_gives_the_same_events_at_both_ends(
         ours in vec(any_frame(), 0..12),
@@ -697,6 +700,11 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
+
     #[test]
     fn any_order_of_calls_ends_in_one_event(
         role in prop_oneof![Just(Role::Client), Just(Role::Server)],

@@ -98,7 +98,7 @@ pub enum Output<I, T> {
     Call(Call<I>),
     /// A ticket's outcome.
     Settle(T, Result<(), SendError>),
-    /// The client has ended. Nothing comes after this.
+    /// The client has ended. Nothing comes after this but the answers to later commands.
     Stopped(StopReason),
 }
 

@@ -854,11 +854,11 @@ impl<I, T> Session<I, T> {
             Action::Push(frame) => self.push(now, frame),
             Action::PushAll(frames) => frames.into_iter().for_each(|frame| self.push(now, frame)),
             Action::Disconnect(close) => {
-                self.disconnect(now, close.clone(), DisconnectReason::Requested(close), Then::Stay)
+                self.disconnect(now, close.clone(), DisconnectReason::Requested(close), Then::Stay);
             }
             Action::Reconnect(_) if matches!(self.phase, Phase::Down) => self.connect(now),
             Action::Reconnect(close) => {
-                self.disconnect(now, close.clone(), DisconnectReason::Requested(close), Then::Dial)
+                self.disconnect(now, close.clone(), DisconnectReason::Requested(close), Then::Dial);
             }
             Action::Stop => self.stop(now, CloseFrame::normal(), StopReason::Stopped),
             Action::StopWith(close) => self.stop(now, close, StopReason::Stopped),

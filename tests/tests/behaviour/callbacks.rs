@@ -488,6 +488,37 @@ fn rule_3_8_after_a_local_close_the_driver_reads_again_and_discards() {
     });
 }
 
+#[test]
+fn rule_3_8_it_reads_and_discards_while_the_close_still_waits_behind_data() {
+    Sim::new().run_until(async |sim| {
+        let gate = Gate::new();
+        let (client, mut peer, listener) =
+            connected(&sim, Probe::new(&sim).once("handle_frame", Reply::wait(&gate))).await;
+        for _ in 0..3 {
+            client.feed_frame(Frame::binary(vec![0; 100_000])).await.unwrap();
+        }
+        peer.send(&raw::frame(0x81, b"slow")).await;
+        sim.noted("handle_frame text slow").await;
+        let frames = raw::frame(0x82, &[0; 1000]).repeat(600);
+        let writer = sim.spawn(async move {
+            peer.send(&frames).await;
+            peer
+        });
+        sim.settle().await;
+        assert!(!writer.is_done(), "reading is paused");
+        client.disconnect().await;
+        let mut peer = writer.await;
+        assert_eq!((sim.elapsed(), listener.wire().unread_by_peer()), (secs(0), 64 * 1024), "output is blocked");
+        for _ in 0..3 {
+            assert_eq!(peer.frame().await.payload.len(), 100_000);
+        }
+        finish(&mut peer, 1000).await;
+        gate.open();
+        sim.noted("handle_disconnect disconnected by the application").await;
+        assert_eq!(since(sim.calls(), "goes on").len(), 2);
+    });
+}
+
 /// Frames of 1,000 bytes, pushed one by one.
 fn kilobyte() -> Reply {
     Reply::Act(Frame::binary(Bytes::from_static(&[0; 1000])).into())
