@@ -19,8 +19,10 @@
 //!   first waits or returns.
 //! - **3.6** `handle_info` gets what other tasks send, in every state, alternating with frames. The queue holds 1,024
 //!   of them. A push while not connected is refused; a disconnect while disconnected changes nothing.
+//!   A delayed info (`send_info_after`) counts to them until it is delivered or cancelled.
 //! - **3.7** `handle_disconnect` runs when a connection has ended or an attempt has failed. `Policy` follows the
-//!   client's options (without reconnection: stay down), `Stay` stays down, `Stop` ends the client with this reason.
+//!   client's options (without reconnection: stay down), `Reconnect` forces an attempt with the backoff, `After` one
+//!   after a delay, `Stay` stays down, `Stop` ends the client with this reason.
 //! - **3.8** Callbacks of one client never overlap. While one waits, output, timers, commands and reading go on.
 //!   Reading pauses when the bytes read and not yet delivered reach 256 KiB; one larger message is allowed. After a
 //!   close of our own the client reads again, and discards.
@@ -44,9 +46,10 @@
 //! - **4.2** When the very first attempt fails or times out in DNS, TCP or TLS (and reconnection is off), the client
 //!   ends with that error, without `handle_disconnect`: nothing was ever reached, and whoever started it is told. All
 //!   else goes to `handle_disconnect`, and the client lives on: a 401 is the handler's to see.
-//! - **4.3** A client that is disconnected and that no handle can reach any more ends with its last reason. Its own
-//!   handle does not count. So `run` returns after its one connection. Dropping a `Client` detaches it.
-//! - **4.4** Sends fail with `Disconnected` at once and give the frame back. `disconnect` calls nothing.
+//! - **4.3** A client that is disconnected, with no retry and no delayed info pending, and that no handle can reach any
+//!   more, ends with its last reason. Its own handle does not count. So `run` returns after its one connection. Dropping a `Client` detaches it.
+//! - **4.4** Sends fail with `Disconnected` at once and give the frame back. `disconnect` cancels a pending
+//!   retry and calls nothing; `connect` skips the delay before it.
 //!
 //! Connecting:
 //!
@@ -79,6 +82,18 @@
 //! - **4.14** [`CloseFrame::new`](crate::codec::CloseFrame::new) refuses the codes 0-999, 1004-1006, 1015-2999, 5000
 //!   and up, and reasons of more than 123 bytes.
 //! - **4.15** A write that fails gives the same error to the sender that waits for it and to `handle_disconnect`.
+//!
+//! Reconnecting, where the option is on or the handler says so:
+//!
+//! - **4.16** Before retry n (0 for the first) d = min(base * 2^n, max), and the delay is drawn from (d/2, d], or with full
+//!   jitter from [0, d]. n returns to 0 once a connection has lived for `min_uptime`.
+//! - **4.17** With `max_retries` k there are k retries by policy after the first failure, `handle_disconnect` runs k + 1
+//!   times, and the client ends with `MaxRetriesExceeded`, which carries the last reason. Attempts that the handler forces
+//!   are not limited.
+//! - **4.18** A local disconnect is not followed by an attempt, unless `handle_disconnect` says so. `reconnect` and
+//!   `Action::Reconnect` close and dial again at once, unless `handle_disconnect` says otherwise.
+//! - **4.19** `Policy` tries again after what [is transient](crate::DisconnectReason::is_transient) only. `Retry-After`, in
+//!   seconds, is a floor for the delay, at most 5 minutes.
 //!
 //! # 5. The end
 //!

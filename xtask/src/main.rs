@@ -10,6 +10,7 @@ mod fuzz;
 mod lexer;
 mod process;
 mod purity;
+mod rules;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,12 @@ struct Task {
 const TASKS: &[Task] = &[
     Task { name: "ci", usage: "", about: "everything that CI checks, in its order", run: ci::run },
     Task { name: "purity", usage: "", about: "what must be absent from each layer's sources", run: purity::run },
+    Task {
+        name: "rules",
+        usage: "",
+        about: "each rule of the guide has a test that bears its number",
+        run: rules::run,
+    },
     Task {
         name: "autobahn",
         usage: "[--client tokio] [--quick] [--cases 1.*,7.9.1]",
