@@ -218,6 +218,8 @@ pub enum StopReason {
     Disconnected(DisconnectReason),
     /// As many retries as the options allow have failed; the last for this reason.
     MaxRetriesExceeded(DisconnectReason),
+    /// It did not begin: another client has its name.
+    NameInUse,
     /// A callback panicked.
     Panicked,
     /// The runtime cannot give what a client needs, such as unpredictable bytes.
@@ -233,6 +235,7 @@ impl fmt::Display for StopReason {
             Self::Handler(error) => write!(f, "stopped by the handler's error: {error}"),
             Self::Disconnected(reason) => reason.fmt(f),
             Self::MaxRetriesExceeded(reason) => write!(f, "given up after the last retry: {reason}"),
+            Self::NameInUse => f.write_str("another client has that name"),
             Self::Panicked => f.write_str("a callback panicked"),
             Self::Runtime(error) => write!(f, "the runtime cannot run a client: {error}"),
             Self::Aborted => f.write_str("the client's future was dropped"),

@@ -46,8 +46,8 @@
 //! - **4.2** When the very first attempt fails or times out in DNS, TCP or TLS (and reconnection is off), the client
 //!   ends with that error, without `handle_disconnect`: nothing was ever reached, and whoever started it is told. All
 //!   else goes to `handle_disconnect`, and the client lives on: a 401 is the handler's to see.
-//! - **4.3** A client that is disconnected, with no retry and no delayed info pending, and that no handle can reach any
-//!   more, ends with its last reason. Its own handle does not count. So `run` returns after its one connection. Dropping a `Client` detaches it.
+//! - **4.3** A client that is disconnected, with no name, no retry and no delayed info pending, and that no handle
+//!   can reach any more, ends with its last reason. Its own handle does not count. So `run` returns after its one connection. Dropping a `Client` detaches it.
 //! - **4.4** Sends fail with `Disconnected` at once and give the frame back. `disconnect` cancels a pending
 //!   retry and calls nothing; `connect` skips the delay before it.
 //!

@@ -114,6 +114,13 @@ impl ClientBuilder {
         Ok(self)
     }
 
+    /// A name in the process, by which [`lookup`](crate::lookup) finds the client; it then lives on though no handle is
+    /// left. Default: none. One that is in use is an error of `start`, and of `run`'s future.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.options.name = Some(name.into());
+        self
+    }
+
     /// One deadline over `prepare`, DNS, TCP, TLS and the upgrade. Default 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.options.connect_timeout = timeout;

@@ -63,9 +63,10 @@ impl<I: Send + 'static> Setup<I> {
         let Self { options, shared } = self;
         let seed = runtime.seed();
         let tcp = options.tcp.clone();
+        let wanted = options.name.clone();
         let session = Session::new(Arc::new(options), seed);
         let io = Box::new(Io::new(runtime, session, tcp, shared.clone()));
-        let life = drive(io, handler, Ending { shared });
+        let life = drive(io, handler, Ending { shared, wanted, name: None });
         async move { life.await.into_result() }
     }
 }
@@ -106,6 +107,7 @@ impl<H, I> Client<H, I> {
         self.handle.wait_started().await.map_err(|reason| match reason {
             StopReason::Handler(error) => StartError::Init(error),
             StopReason::Panicked => StartError::Panicked,
+            StopReason::NameInUse => StartError::NameInUse,
             _ => StartError::Aborted,
         })
     }
@@ -244,6 +246,8 @@ pub enum StartError {
     Runtime(std_io::Error),
     /// The handler's `init` returned this error.
     Init(SharedError),
+    /// Another client has the name.
+    NameInUse,
     /// The handler's `init` panicked.
     Panicked,
     /// The client's future was dropped before `init` had run, or its runtime shut down.
@@ -256,6 +260,7 @@ impl fmt::Display for StartError {
             Self::NoRuntime => f.write_str("no runtime to start the client on"),
             Self::Runtime(error) => write!(f, "the runtime cannot run a client: {error}"),
             Self::Init(error) => write!(f, "init failed: {error}"),
+            Self::NameInUse => f.write_str("another client has that name"),
             Self::Panicked => f.write_str("init panicked"),
             Self::Aborted => f.write_str("the client's future was dropped before init had run"),
         }

@@ -6,6 +6,7 @@
 mod client;
 mod handle;
 mod io;
+mod names;
 mod runtime;
 
 use std::future::{Future, poll_fn};
@@ -16,6 +17,7 @@ use std::task::{Context, Poll};
 
 pub use client::{Client, JoinError, Setup, StartError};
 pub use handle::{Handle, InfoError};
+pub use names::{LookupError, lookup};
 pub use runtime::{Runtime, Transport};
 
 use crate::codec::Frame;
@@ -35,13 +37,17 @@ struct End<H> {
 
 /// Drives one client to its end.
 #[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
-fn drive<R, H, I>(mut io: Box<Io<R, I>>, mut handler: H, ending: Ending<I>) -> impl Future<Output = End<H>> + Send
+fn drive<R, H, I>(mut io: Box<Io<R, I>>, mut handler: H, mut ending: Ending<I>) -> impl Future<Output = End<H>> + Send
 where
     R: Runtime,
     H: Handler<I>,
     I: Send + 'static,
 {
     async move {
+        if let Err(reason) = ending.take_name() {
+            ending.end(reason.clone());
+            return End { reason, clean: false, handler: Some(handler) };
+        }
         let caught = {
             let mut life = pin!(live(&mut io, &mut handler, &ending));
             // One catch around a whole wake-up costs nothing a frame.
@@ -61,7 +67,7 @@ where
             }
         };
         let clean = io.session.ended_cleanly();
-        ending.shared.end(reason.clone());
+        ending.end(reason.clone());
         End { reason, clean, handler }
     }
 }
@@ -75,14 +81,32 @@ fn poll_end<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, cx: &mut Context<'
     }
 }
 
-/// Marks the client as ended, also when its future is dropped before.
+/// Marks the client as ended, also when its future is dropped before; its name is free by then.
 struct Ending<I> {
     shared: Arc<handle::Shared<I>>,
+    wanted: Option<String>,
+    name: Option<names::Name>,
+}
+
+impl<I> Ending<I> {
+    fn end(&mut self, reason: StopReason) {
+        self.name = None;
+        self.shared.end(reason);
+    }
+}
+
+impl<I: Send + 'static> Ending<I> {
+    fn take_name(&mut self) -> Result<(), StopReason> {
+        if let Some(wanted) = self.wanted.take() {
+            self.name = Some(names::Name::take(&wanted, &self.shared).ok_or(StopReason::NameInUse)?);
+        }
+        Ok(())
+    }
 }
 
 impl<I> Drop for Ending<I> {
     fn drop(&mut self) {
-        self.shared.end(StopReason::Aborted);
+        self.end(StopReason::Aborted);
     }
 }
 

@@ -939,7 +939,7 @@ impl<I, T> Session<I, T> {
             self.outstanding = Some(Outstanding::Info);
             return Some(Call::Info(info));
         }
-        let waits = self.retry_at.is_some() || !self.delayed.is_empty();
+        let waits = self.retry_at.is_some() || !self.delayed.is_empty() || self.options.name.is_some();
         if matches!(self.phase, Phase::Down) && self.unreachable && !waits {
             self.stop(now, CloseFrame::normal(), StopReason::Disconnected(self.last_reason()));
             return self.next_end(now);

@@ -17,6 +17,9 @@ use crate::{LimitError, Limits, Role};
 pub struct ClientOptions {
     /// URL, headers and subprotocols. Each attempt starts from a copy, which `prepare` may change.
     pub request: ClientRequest,
+    /// A name in the process, by which [`lookup`](crate::driver::lookup) finds the client. A client that has one lives on
+    /// though no handle is left. Default `None`.
+    pub name: Option<String>,
     /// One absolute deadline over `prepare`, DNS, TCP, TLS and the upgrade. Default 10 s.
     pub connect_timeout: Duration,
     /// Coming back by itself. Default `None`: off.
@@ -36,6 +39,7 @@ impl ClientOptions {
     pub fn new(url: &str) -> Result<Self, BuildError> {
         Ok(Self {
             request: ClientRequest::new(url)?,
+            name: None,
             connect_timeout: Duration::from_secs(10),
             reconnect: None,
             tcp: TcpOptions::default(),

@@ -5,6 +5,7 @@ mod callbacks;
 mod closing;
 mod common;
 mod join;
+mod names;
 mod options;
 mod reconnecting;
 mod sending;
