@@ -73,7 +73,7 @@ pub use rustls;
 
 pub use client::{Client, ClientBuilder};
 pub use parley_proto::codec::{CloseCode, CloseFrame, Frame, Utf8Bytes};
-pub use parley_proto::driver::{Handle, InfoError, JoinError, LookupError, StartError, TcpOptions, lookup};
+pub use parley_proto::driver::{Handle, InfoError, JoinError, LookupError, StartError, Stats, TcpOptions, lookup};
 pub use parley_proto::handshake::ClientRequest;
 pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, TimerId};
 pub use parley_proto::{

@@ -12,6 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use slab::Slab;
 
+use super::stats::{Published, Stats};
+
 use crate::Limits;
 use crate::codec::{CloseFrame, Frame};
 use crate::error::{SendError, StopReason};
@@ -29,6 +31,7 @@ pub(super) struct Shared<I> {
     asleep: AtomicBool,
     /// Handles that keep a disconnected client alive: all but its own.
     handles: AtomicUsize,
+    pub(super) stats: Published,
 }
 
 struct Inner<I> {
@@ -150,6 +153,7 @@ impl<I> Shared<I> {
             dirty: AtomicBool::new(true),
             asleep: AtomicBool::new(false),
             handles: AtomicUsize::new(0),
+            stats: Published::default(),
         })
     }
 
@@ -601,6 +605,13 @@ impl<I> Handle<I> {
             drop(inner);
             self.shared.notify();
         }
+    }
+
+    /// The client's numbers, as plain ones.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let queued = self.shared.lock().frames.used;
+        self.shared.stats.load(queued)
     }
 
     /// The client's state at this moment.

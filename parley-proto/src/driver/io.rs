@@ -73,6 +73,8 @@ pub(super) struct Io<R: Runtime, I> {
     armed: Option<Instant>,
     known_waker: Option<Waker>,
     published: (ClientState, bool),
+    bytes_received: u64,
+    bytes_sent: u64,
     io_budget: usize,
     call_budget: usize,
     /// The last poll of the task ended in waiting.
@@ -101,6 +103,8 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             armed: None,
             known_waker: None,
             published: (ClientState::Disconnected, false),
+            bytes_received: 0,
+            bytes_sent: 0,
             io_budget: 0,
             call_budget: 0,
             asleep: true,
@@ -245,6 +249,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         if released > 0 || infos > 0 {
             self.shared.release(released, infos);
         }
+        self.shared.stats.store(self.session.counters(), self.bytes_received, self.bytes_sent);
         let state = (self.session.state(), self.session.is_closing());
         if state != self.published && state.0 != ClientState::Stopped {
             self.published = state;
@@ -320,6 +325,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             Poll::Pending => return false,
             Poll::Ready(Ok(0)) => self.session.handle_eof(self.now),
             Poll::Ready(Ok(n)) => {
+                self.bytes_received += n as u64;
                 self.io_budget = self.io_budget.saturating_sub(n);
                 self.session.handle_input(self.now, &mut self.window);
             }
@@ -435,6 +441,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
                 Poll::Ready(Ok(n)) => {
                     progress = true;
                     self.unflushed = true;
+                    self.bytes_sent += n as u64;
                     self.io_budget = self.io_budget.saturating_sub(n);
                     self.session.handle_written(self.now, n);
                 }

@@ -8,6 +8,7 @@ mod handle;
 mod io;
 mod names;
 mod runtime;
+mod stats;
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,6 +20,7 @@ pub use client::{Client, JoinError, Setup, StartError};
 pub use handle::{Handle, InfoError};
 pub use names::{LookupError, lookup};
 pub use runtime::{Runtime, Transport};
+pub use stats::Stats;
 
 use crate::codec::Frame;
 pub use crate::transport::{TcpOptions, TlsError, TlsFacts, TlsTarget, TransportFacts};

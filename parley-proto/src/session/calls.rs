@@ -12,6 +12,21 @@ use crate::handler::{Action, Attempt, Connected, Retry};
 use crate::handshake::ClientRequest;
 use crate::transport::TlsTarget;
 
+/// A session's numbers since its start; what each means is said in [`Stats`](crate::driver::Stats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Attempts to connect.
+    pub attempts: u64,
+    /// Frames delivered.
+    pub frames_received: u64,
+    /// Frames begun.
+    pub frames_sent: u64,
+    /// Frames accepted and not sent.
+    pub dropped: u64,
+    /// Pushes refused.
+    pub refused: u64,
+}
+
 /// Names a delayed info.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TimerId(pub(crate) u64);

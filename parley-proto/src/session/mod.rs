@@ -29,7 +29,7 @@ use core::net::SocketAddr;
 use rand::rngs::ChaCha12Rng;
 use rand::{Rng, SeedableRng};
 
-pub use calls::{Call, ClientState, Command, Output, Returned, TimerId};
+pub use calls::{Call, ClientState, Command, Counters, Output, Returned, TimerId};
 pub use dial::DialId;
 use dial::{Addresses, Dialling, Step};
 pub use options::{BuildError, ClientOptions};
@@ -83,6 +83,7 @@ pub struct Session<I, T> {
     clean: bool,
     unreachable: bool,
     next_id: u64,
+    counters: Counters,
 }
 
 #[expect(clippy::large_enum_variant, reason = "one a client, and the connection is what the hot path reads")]
@@ -197,6 +198,7 @@ impl<I, T> Session<I, T> {
             clean: false,
             unreachable: false,
             next_id: 0,
+            counters: Counters::default(),
         }
     }
 
@@ -272,6 +274,15 @@ impl<I, T> Session<I, T> {
         self.released_infos += before - self.delayed.len();
     }
 
+    /// What has happened so far, in numbers.
+    pub fn counters(&mut self) -> &Counters {
+        self.counters.attempts = u64::from(self.attempts.number);
+        self.counters.frames_sent = self.outbox.sent;
+        self.counters.dropped = self.outbox.dropped;
+        self.counters.refused = self.outbox.refused;
+        &self.counters
+    }
+
     /// Infos that left the queue since the last call.
     pub fn take_released_infos(&mut self) -> usize {
         mem::take(&mut self.released_infos)
@@ -300,6 +311,8 @@ impl<I, T> Session<I, T> {
         let greets = self.outlet() == Outlet::Waiting && matches!(&self.phase, Phase::Up(up) if up.is_greeting());
         if greets || self.outlet() == Outlet::Open {
             self.enqueue(now, frame, None, Source::Push);
+        } else {
+            self.outbox.refused += 1;
         }
     }
 
@@ -729,6 +742,7 @@ impl<I, T> Session<I, T> {
         }
         let Phase::Up(Up { connection, stage: Stage::Open, .. }) = &mut self.phase else { return None };
         let frame = connection.poll_frame()?;
+        self.counters.frames_received += 1;
         self.outstanding = Some(Outstanding::Frame);
         self.info_turn = true;
         Some(frame)

@@ -62,6 +62,12 @@ pub(super) struct Outbox<T> {
     /// Up to this output offset the operating system has all.
     flushed: u64,
     settled: VecDeque<(T, Result<(), SendError>)>,
+    /// Frames whose encoding has begun.
+    pub(super) sent: u64,
+    /// Frames that were accepted and nobody waits for, and that were not sent.
+    pub(super) dropped: u64,
+    /// Pushes that were refused from the start.
+    pub(super) refused: u64,
 }
 
 impl<T> Outbox<T> {
@@ -75,6 +81,9 @@ impl<T> Outbox<T> {
             begun: VecDeque::new(),
             flushed: 0,
             settled: VecDeque::new(),
+            sent: 0,
+            dropped: 0,
+            refused: 0,
         }
     }
 
@@ -220,6 +229,7 @@ impl<T> Outbox<T> {
         let released = if source == Source::Push { 0 } else { cost(&frame) };
         match connection.send_anyway(now, frame) {
             Ok(end) => {
+                self.sent += 1;
                 self.released += released;
                 if let Some(ticket) = ticket {
                     self.begun.push_back((end, ticket));
@@ -234,8 +244,10 @@ impl<T> Outbox<T> {
         if source != Source::Push {
             self.released += error.frame().map_or(0, cost);
         }
-        if let Some(ticket) = ticket {
-            self.settled.push_back((ticket, Err(error)));
+        match ticket {
+            Some(ticket) => self.settled.push_back((ticket, Err(error))),
+            None if matches!(error, SendError::ControlTooLong(_)) && source == Source::Push => self.refused += 1,
+            None => self.dropped += 1,
         }
     }
 

@@ -10,3 +10,4 @@ mod options;
 mod reconnecting;
 mod sending;
 mod states;
+mod stats;
