@@ -34,7 +34,7 @@ async fn main() -> Result<(), BoxError> {
 /// A server in this process, and everything a handler can see of one client's life.
 async fn embedded() -> Result<(), BoxError> {
     let log = Log::new(18);
-    let server = server::Server::bind().await?;
+    let server = server::Server::bind(([127, 0, 0, 1], 0).into()).await?;
     let (seen, mut callbacks) = mpsc::channel(8);
     let mut next = async || callbacks.recv().await.ok_or("the client has ended early");
 

@@ -14,16 +14,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// The running server.
+/// The running server. Dropped, it dies at once, and its client's connection with it.
 pub(crate) struct Server {
     addr: SocketAddr,
     task: JoinHandle<io::Result<()>>,
 }
 
 impl Server {
-    /// Listens on a free port of the loopback interface and serves the first client.
-    pub(crate) async fn bind() -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// Listens on an address (port 0: any) and serves the first client.
+    pub(crate) async fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
         let task = tokio::spawn(async move {
             let (stream, _) = listener.accept().await?;
@@ -38,8 +38,14 @@ impl Server {
     }
 
     /// Waits until its client has gone.
-    pub(crate) async fn finished(self) -> io::Result<()> {
-        self.task.await?
+    pub(crate) async fn finished(mut self) -> io::Result<()> {
+        (&mut self.task).await?
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
