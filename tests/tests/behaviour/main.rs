@@ -8,3 +8,5 @@ mod join;
 mod options;
 mod sending;
 mod states;
+mod stuck;
+mod windows;
