@@ -731,3 +731,94 @@ impl<I> Drop for Outcome<'_, I> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::{Pin, pin};
+    use std::sync::Weak;
+    use std::task::Wake;
+
+    use super::*;
+
+    fn poll<F: Future>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(waker))
+    }
+
+    #[test]
+    fn a_wait_for_a_state_that_is_given_up_is_forgotten() {
+        let shared: Arc<Shared<()>> = Shared::new(&Limits::client());
+        let handle = Handle::new(shared.clone(), false);
+        let waits = || shared.lock().watchers.len();
+        {
+            let mut connected = pin!(handle.wait_for(ClientState::Connected));
+            let mut connecting = pin!(handle.wait_for(ClientState::Connecting));
+            for _ in 0..3 {
+                assert!(poll(connected.as_mut(), Waker::noop()).is_pending());
+                assert!(poll(connecting.as_mut(), Waker::noop()).is_pending());
+            }
+            assert_eq!(waits(), 2, "one each, however often they are polled");
+            shared.publish(ClientState::Connecting, false);
+            assert_eq!(poll(connecting.as_mut(), Waker::noop()).map(|outcome| outcome.is_ok()), Poll::Ready(true));
+            assert!(poll(connected.as_mut(), Waker::noop()).is_pending(), "this one waits on");
+        }
+        assert_eq!(waits(), 0);
+        shared.end(StopReason::Stopped);
+        assert_eq!(waits(), 0);
+    }
+
+    /// Notes whether the lock was free when it was woken.
+    struct Looks {
+        shared: Weak<Shared<()>>,
+        woken: Mutex<Vec<bool>>,
+    }
+
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {
+            let free = self.shared.upgrade().is_some_and(|shared| shared.inner.try_lock().is_ok());
+            self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(free);
+        }
+    }
+
+    #[test]
+    fn no_waker_runs_under_the_lock() {
+        let limits = Limits::client().with_send_queue(1).unwrap().with_info_queue(1).unwrap();
+        let shared: Arc<Shared<()>> = Shared::new(&limits);
+        let looks = Arc::new(Looks { shared: Arc::downgrade(&shared), woken: Mutex::default() });
+        let waker = Waker::from(looks.clone());
+        let taken = || mem::take(&mut *looks.woken.lock().unwrap_or_else(PoisonError::into_inner));
+        let handle = Handle::new(shared.clone(), false);
+
+        // The driver sleeps, and is woken by what comes in.
+        shared.take_commands(&mut VecDeque::new());
+        assert!(shared.sleep(&Context::from_waker(&waker), &mut None));
+        handle.try_send_info(()).unwrap();
+        assert_eq!(taken(), [true]);
+
+        // A change of state.
+        let mut state = pin!(handle.wait_for(ClientState::Stopped));
+        assert!(poll(state.as_mut(), &waker).is_pending());
+        shared.publish(ClientState::Connected, false);
+        assert_eq!(taken(), [true]);
+
+        // A send that waits for its outcome, and two that wait for room, and one more that gives up.
+        let mut sent = pin!(handle.send_frame(Frame::text("a")));
+        assert!(poll(sent.as_mut(), &waker).is_pending());
+        let (mut first, mut second) = (pin!(handle.feed_frame(Frame::text(""))), pin!(handle.send_info(())));
+        assert!(poll(first.as_mut(), &waker).is_pending());
+        assert!(poll(second.as_mut(), &waker).is_pending());
+        shared.settle(0, Ok(()));
+        assert_eq!(taken(), [true]);
+        shared.release(usize::MAX, 1);
+        assert_eq!(taken(), [true, true]);
+        {
+            let mut given_up = pin!(handle.feed_frame(Frame::text("c")));
+            assert!(poll(given_up.as_mut(), &waker).is_pending());
+        }
+        assert!(taken().iter().all(|&free| free));
+
+        // The end.
+        shared.end(StopReason::Stopped);
+        let woken = taken();
+        assert!(woken.len() >= 3 && woken.iter().all(|&free| free), "{woken:?}");
+    }
+}

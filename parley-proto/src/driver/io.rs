@@ -363,7 +363,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         if held.saturating_add(lacking) > WINDOW {
             self.window.reserve(lacking.min(held.max(WINDOW)));
             self.owns_window = true;
-        } else if !self.window.try_reclaim(WINDOW - held) {
+        } else if !self.window.try_reclaim(WINDOW - held) || self.window.capacity() > 2 * WINDOW {
             let mut window = pool::window();
             window.extend_from_slice(&self.window);
             self.release_window();

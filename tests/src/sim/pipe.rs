@@ -72,8 +72,12 @@ struct Pipe {
     /// What every write gives.
     write_error: Option<io::ErrorKind>,
     waiting: Vec<Waker>,
+    /// So many looks more find a flush under way.
+    held_flushes: usize,
     /// Bytes that were ever read.
     read: usize,
+    /// What each read could have taken.
+    rooms: Vec<usize>,
 }
 
 impl Pipe {
@@ -87,7 +91,9 @@ impl Pipe {
             read_error: None,
             write_error: None,
             waiting: Vec::new(),
+            held_flushes: 0,
             read: 0,
+            rooms: Vec::new(),
         }))
     }
 
@@ -142,8 +148,16 @@ impl Pipe {
         if let Some(kind) = self.write_error {
             return Poll::Ready(Err(kind.into()));
         }
+        if self.held_flushes > 0 {
+            self.held_flushes -= 1;
+            return self.wait(cx);
+        }
         self.move_staged();
-        if self.staged.is_empty() { Poll::Ready(Ok(())) } else { self.wait(cx) }
+        if !self.staged.is_empty() {
+            return self.wait(cx);
+        }
+        self.waiting.retain(|waker| !waker.will_wake(cx.waker())); // it has its answer
+        Poll::Ready(Ok(()))
     }
 
     fn poll_end(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
@@ -162,6 +176,7 @@ impl Pipe {
         if self.data.is_empty() {
             return if self.eof { Poll::Ready(Ok(0)) } else { self.wait(cx) };
         }
+        self.rooms.push(room);
         let n = self.data.len().min(room).min(self.link.chunk);
         let (front, back) = self.data.as_slices();
         let split = n.min(front.len());
@@ -314,6 +329,18 @@ impl Wire {
         down.changed();
     }
 
+    /// The client's flushes are under way for so many looks, or until they are let go; nobody is woken in between.
+    pub fn hold_client_flushes(&self, looks: usize) {
+        lock(&self.up).held_flushes = looks;
+    }
+
+    /// The client's flushes are done, and whoever still waits for one is woken.
+    pub fn let_client_flushes_go(&self) {
+        let mut up = lock(&self.up);
+        up.held_flushes = 0;
+        up.changed();
+    }
+
     /// Bytes that the client has written and the peer has not read.
     #[must_use]
     pub fn unread_by_peer(&self) -> usize {
@@ -330,6 +357,12 @@ impl Wire {
     #[must_use]
     pub fn read_by_client(&self) -> usize {
         lock(&self.down).read
+    }
+
+    /// How many bytes each read of the client could have taken.
+    #[must_use]
+    pub fn rooms_of_client(&self) -> Vec<usize> {
+        lock(&self.down).rooms.clone()
     }
 
     /// Whether the client has closed its end.

@@ -4,9 +4,9 @@ use std::io::ErrorKind;
 
 use bytes::Bytes;
 use parley_proto::codec::{CloseFrame, Frame};
-use parley_proto::driver::{InfoError, StartError};
+use parley_proto::driver::{Handle, InfoError, StartError};
 use parley_proto::session::ClientState;
-use parley_proto::{Action, Limits, Retry, SendError, StopReason};
+use parley_proto::{Action, BoxError, Handler, Limits, Retry, SendError, StopReason};
 use parley_tests::raw::{self, End};
 use parley_tests::sim::{Fate, Gate, Link, Probe, Reply, Sim};
 
@@ -295,6 +295,39 @@ fn rule_3_6_infos_do_not_wait_for_the_frames_of_a_read() {
 }
 
 #[test]
+fn rule_3_6_infos_do_not_starve_the_io() {
+    struct Busy(Handle<u64>);
+
+    impl Handler<u64> for Busy {
+        async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
+            Ok(frame.into())
+        }
+
+        async fn handle_info(&mut self, info: u64) -> Result<Action, BoxError> {
+            assert!(info < 100_000, "the I/O starves");
+            self.0.try_send_info(info + 1)?; // there is always one more
+            Ok(Action::Continue)
+        }
+    }
+
+    Sim::new().run_until(async |sim| {
+        let listener = sim.listen(addr());
+        let client = sim.start_with(options(), Busy).await.unwrap();
+        client.try_send_info(0).unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        client.wait_for(ClientState::Connected).await.unwrap();
+        peer.send(&raw::frame(0x81, b"x")).await;
+        assert_eq!(peer.frame().await.payload, b"x");
+        client.send_frame(Frame::text("y")).await.unwrap();
+        assert_eq!(peer.frame().await.payload, b"y");
+        client.stop().await;
+        finish(&mut peer, 1000).await;
+        client.join().await.unwrap();
+    });
+}
+
+#[test]
 fn rule_3_6_the_queue_holds_1024_infos() {
     Sim::new().run_until(async |sim| {
         let gate = Gate::new();
@@ -550,6 +583,35 @@ fn rule_3_9_a_push_is_never_refused_for_lack_of_room_and_the_next_callback_waits
 }
 
 #[test]
+fn rule_3_9_what_a_callback_sends_itself_counts_to_the_bound_of_pushes() {
+    Sim::new().run_until(async |sim| {
+        let mut options = options();
+        options.connection.limits = Limits::client().with_send_queue(4 * 1024).unwrap();
+        let listener = sim.listen(addr());
+        listener.set_link(Link::default().capacity(1024));
+        let sends = Reply::own(async |own| {
+            own.try_send_frame(Frame::binary(Bytes::from_static(&[0; 1000]))).unwrap();
+            Reply::Act(Action::Continue)
+        });
+        let probe = Probe::new(&sim).on("handle_info", sends);
+        let client = sim.start_with(options, |own| probe.with_own(own)).await.unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        client.wait_for(ClientState::Connected).await.unwrap();
+        for n in 0..200 {
+            client.send_info(format!("{n}")).await.unwrap();
+        }
+        sim.settle().await;
+        let calls = since(sim.calls(), "handle_info").len() / 2; // each says that it goes on
+        assert!((67..=72).contains(&calls), "as for pushes: {calls}");
+        for _ in 0..200 {
+            assert_eq!(peer.frame().await.payload, [0; 1000], "none is lost");
+        }
+        assert_eq!(since(sim.calls(), "handle_info").len(), 2 * 200);
+    });
+}
+
+#[test]
 fn rule_3_9_a_frame_larger_than_the_bound_is_accepted_when_the_queue_is_empty() {
     Sim::new().run_until(async |sim| {
         let mut options = options();
@@ -581,7 +643,7 @@ fn rule_3_9_a_pushed_control_frame_over_125_bytes_is_refused_and_the_connection_
 }
 
 /// What each way to send through the client's own handle comes to.
-async fn own_sends(own: parley_proto::driver::Handle<String>) -> String {
+async fn own_sends(own: Handle<String>) -> String {
     let word = |outcome: Result<(), SendError>| match outcome {
         Ok(()) => "ok",
         Err(SendError::Disconnected(_)) => "disconnected",

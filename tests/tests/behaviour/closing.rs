@@ -148,6 +148,35 @@ fn rule_4_8_it_takes_effect_at_the_latest_after_half_the_close_timeout() {
 }
 
 #[test]
+fn rule_4_8_an_end_under_way_keeps_its_reason() {
+    let by_callback = CloseFrame::new(4000, "").unwrap();
+    let cases: [(&[u8], u16, &str); 3] = [
+        (b"\x83\x00", 1002, "protocol error"),
+        (b"\x88\x02\x03\xf3", 1011, "closed by the peer with 1011"),
+        (b"\x81\x01x", 4000, "disconnected by a callback with 4000"),
+    ];
+    for (bytes, code, reason) in cases {
+        Sim::new().run_until(async |sim| {
+            let probe = Probe::new(&sim).on("handle_frame", Reply::Act(Action::Disconnect(by_callback.clone())));
+            let (client, mut peer, _) = connected(&sim, probe).await;
+            peer.send(bytes).await;
+            assert_eq!(close_of(&peer.frame().await).0, code);
+            client.disconnect().await;
+            sim.settle().await;
+            assert_eq!(client.state(), ClientState::Connected, "the peer's FIN is still to come");
+            if code == 4000 {
+                peer.send(b"\x88\x02\x0f\xa0").await;
+            }
+            peer.shutdown().await;
+            sim.noted("handle_disconnect").await;
+            let calls = since(sim.calls(), "handle_disconnect");
+            assert!(calls[0].starts_with(&format!("0ms handle_disconnect {reason}")), "{calls:?}");
+            assert_eq!(peer.end().await, End::Fin, "one Close");
+        });
+    }
+}
+
+#[test]
 fn rule_4_9_pings_and_pongs_go_ahead_of_data_not_yet_begun() {
     Sim::new().run_until(async |sim| {
         let listener = sim.listen(addr());
@@ -258,6 +287,26 @@ fn rule_4_10_every_ping_is_answered_in_order() {
             let pong = peer.frame().await;
             assert_eq!((pong.first, pong.payload), (0x8a, vec![n]));
         }
+    });
+}
+
+#[test]
+fn rule_4_10_every_ping_of_a_burst_is_answered() {
+    const PINGS: usize = 100_000;
+    Sim::new().run_until(async |sim| {
+        let listener = sim.listen(addr());
+        listener.set_link(Link::default().capacity(1024 * 1024));
+        let _client = sim.start(options(), ()).await.unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        // Empty ones, and so 32 Ki of them in a read: their pongs are three times as long.
+        peer.send(&raw::frame(0x89, b"").repeat(PINGS)).await;
+        peer.send(&raw::frame(0x89, b"last")).await;
+        for _ in 0..PINGS {
+            let pong = peer.frame().await;
+            assert_eq!((pong.first, pong.payload.len()), (0x8a, 0));
+        }
+        assert_eq!(peer.frame().await.payload, b"last");
     });
 }
 
@@ -499,6 +548,31 @@ fn rule_4_13_a_timeout_of_the_close_does_not_change_the_reason() {
         sim.noted("handle_disconnect protocol error").await;
         assert_eq!(sim.elapsed(), secs(5));
     });
+}
+
+#[test]
+fn rule_4_13_the_close_timeout_is_absolute() {
+    // The peer's Close stands behind frames that nobody takes; then comes nothing, a disconnect, or more input.
+    for then in ["nothing", "disconnect", "input"] {
+        Sim::new().run_until(async |sim| {
+            let probe = Probe::new(&sim).on("handle_frame", Reply::wait(&Gate::new()));
+            let (client, mut peer, _) = connected(&sim, probe).await;
+            sim.sleep(secs(1)).await;
+            peer.send(&[text("one"), text("two"), CLOSE_1000.to_vec()].concat()).await;
+            sim.sleep(secs(1)).await;
+            if then == "disconnect" {
+                client.disconnect().await;
+            }
+            let (at, code) = (if then == "disconnect" { 2000 } else { 3500 }, close_of(&peer.frame().await).0);
+            assert_eq!((sim.elapsed(), code), (Duration::from_millis(at), 1000), "half the time, or the call");
+            while then == "input" && sim.elapsed() < secs(20) && peer.try_send(&text("more")).await.is_ok() {
+                sim.sleep(Duration::from_millis(100)).await;
+            }
+            sim.noted("net closed").await;
+            let closed = since(sim.journal(), "net closed").remove(0);
+            assert_eq!(closed, "6000ms net closed", "{then}: 5 s from the peer's Close");
+        });
+    }
 }
 
 #[test]

@@ -187,6 +187,58 @@ fn rule_1_a_send_that_is_given_up_is_wholly_sent_or_not_at_all() {
 }
 
 #[test]
+fn rule_5_infos_dropped_at_the_end_may_use_their_handle() {
+    /// It uses its handle when it is dropped.
+    struct Uses(Sim, Handle<Uses>);
+
+    impl Drop for Uses {
+        fn drop(&mut self) {
+            let _ = (self.1.state(), self.1.try_send_frame(Frame::text("x")), self.1.clone());
+            self.0.note("dropped");
+        }
+    }
+
+    #[derive(Debug)]
+    struct Slow;
+
+    impl Handler<Uses> for Slow {
+        async fn handle_info(&mut self, info: Uses) -> Result<Action, BoxError> {
+            info.0.note("handle_info");
+            std::future::pending().await
+        }
+    }
+
+    // One is with the callback, one with the driver, one not yet seen by it.
+    for stopped in [true, false] {
+        Sim::new().run_until(async |sim| {
+            let (client, life) = Setup::new(options()).client(sim.runtime(), Slow);
+            sim.address(addr(), parley_tests::sim::Fate::Never);
+            let life = sim.spawn(life);
+            client.started().await.unwrap();
+            let info = || Uses(sim.clone(), client.handle());
+            for _ in 0..2 {
+                client.send_info(info()).await.unwrap_or_else(|_| panic!("there is room"));
+                sim.settle().await;
+            }
+            assert_eq!(sim.calls(), ["0ms handle_info"]);
+            if stopped {
+                client.stop().await;
+                client.send_info(info()).await.unwrap_or_else(|_| panic!("there is room"));
+                client.join().await.unwrap();
+                drop(life);
+            } else {
+                client.send_info(info()).await.unwrap_or_else(|_| panic!("there is room"));
+                life.cancel();
+                let error = client.join().await.unwrap_err();
+                assert!(matches!(error.reason(), StopReason::Aborted));
+            }
+            let calls = sim.calls();
+            assert!(calls.len() == 4 && calls[1..].iter().all(|line| line.ends_with("dropped")), "{calls:?}");
+        });
+    }
+}
+
+#[test]
 fn rule_5_reasons_are_typed_displayed_and_cloned() {
     Sim::new().run_until(async |sim| {
         let probe = Probe::new(&sim).on("prepare", Reply::Fail("token expired"));

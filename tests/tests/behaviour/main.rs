@@ -11,3 +11,5 @@ mod reconnecting;
 mod sending;
 mod states;
 mod stats;
+mod stuck;
+mod windows;

@@ -52,6 +52,24 @@ fn rule_1_what_is_written_and_not_flushed_is_not_with_the_system() {
 }
 
 #[test]
+fn rule_1_a_flush_that_is_done_later_settles_the_send() {
+    // Done at the second look of the turn that wrote; at a look of a later turn, which writes nothing.
+    for looks in [1, usize::MAX] {
+        Sim::new().run_until(async |sim| {
+            narrow!(sim, Link::default(), client, _peer, listener);
+            listener.wire().hold_client_flushes(looks);
+            let handle = client.handle();
+            let send = sim.spawn(async move { handle.send_frame(Frame::text("x")).await });
+            sim.settle().await;
+            assert!(looks == 1 || !send.is_done());
+            listener.wire().let_client_flushes_go();
+            sim.settle().await;
+            assert!(send.is_done(), "flushed, and the sender still waits");
+        });
+    }
+}
+
+#[test]
 fn rule_1_flush_waits_for_all_that_was_accepted_before_it() {
     Sim::new().run_until(async |sim| {
         narrow!(sim, Link::default().capacity(1000), client, peer, _listener);

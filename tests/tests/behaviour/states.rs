@@ -2,6 +2,7 @@
 
 use std::io::{Error, ErrorKind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parley_proto::codec::{CloseFrame, Frame};
 use parley_proto::driver::{Setup, TlsError};
@@ -206,6 +207,32 @@ fn rule_4_2_user_code_sees_the_refusal() {
         assert!(matches!(error.reason(), StopReason::Disconnected(DisconnectReason::Rejected(_))));
         sim.noted("seen").await;
     });
+}
+
+#[test]
+fn rule_4_2_a_refusal_that_is_cut_off_keeps_its_status() {
+    for reset in [true, false] {
+        Sim::new().run_until(async |sim| {
+            let listener = sim.listen(addr());
+            let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
+            let mut peer = listener.accept().await;
+            peer.head().await;
+            peer.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 100\r\n\r\nexpired").await;
+            sim.settle().await;
+            assert_eq!(listener.wire().unread_by_client(), 0);
+            if reset {
+                peer.reset();
+            } else {
+                peer.shutdown().await;
+            }
+            sim.noted("handle_disconnect upgrade refused with status 401").await;
+            let error = client.join().await.unwrap_err();
+            let StopReason::Disconnected(DisconnectReason::Rejected(rejected)) = error.reason() else {
+                panic!("{error}")
+            };
+            assert_eq!(rejected.body, "expired", "what there was of the body");
+        });
+    }
 }
 
 #[test]
@@ -489,6 +516,31 @@ fn rule_4_the_connect_timeout_is_one_deadline_over_all_phases() {
         assert_eq!(sim.elapsed(), secs(8));
         sim.noted("handle_disconnect connect timeout during upgrade").await;
         assert_eq!(sim.elapsed(), secs(9));
+    });
+}
+
+#[test]
+fn rule_4_timeouts_may_be_of_any_length() {
+    let [silent, good] = ["10.0.0.2:80", "10.0.0.1:80"].map(|addr| addr.parse().unwrap());
+    Sim::new().run_until(async |sim| {
+        sim.host("echo.test", Fate::Now(Ok(vec![silent, good])));
+        sim.address(silent, Fate::Never);
+        let listener = sim.listen(good);
+        let mut options = named(NAMED);
+        options.connect_timeout = Duration::MAX;
+        options.connection.close_timeout = Duration::MAX;
+        let client = sim.start(options, Probe::new(&sim).on("terminate", Reply::wait(&Gate::new()))).await.unwrap();
+        let mut peer = listener.accept().await;
+        sim.sleep(secs(1_000_000)).await;
+        peer.upgrade("").await;
+        client.wait_for(ClientState::Connected).await.unwrap();
+        client.stop().await;
+        sim.sleep(secs(1_000_000)).await;
+        assert!(!listener.wire().is_closed_by_client());
+        finish(&mut peer, 1000).await;
+        sim.noted("terminate").await;
+        sim.sleep(secs(1_000_000)).await;
+        assert!(!sim.calls().iter().any(|line| line.contains("dropped")));
     });
 }
 
