@@ -65,8 +65,8 @@ impl<I: Send + 'static> Setup<I> {
         let tcp = options.tcp.clone();
         let wanted = options.name.clone();
         let session = Session::new(Arc::new(options), seed);
-        let io = Box::new(Io::new(runtime, session, tcp, shared.clone()));
-        let life = drive(io, handler, Ending { shared, wanted, name: None });
+        let io = Box::new(Io::new(runtime, session, tcp, Ending { shared, wanted, name: None }));
+        let life = drive(io, handler);
         async move { life.await.into_result() }
     }
 }

@@ -15,6 +15,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use core::net::SocketAddr;
 
+use super::Ending;
 use super::handle::{Shared, Ticket};
 use super::runtime::{Runtime, Transport};
 use crate::codec::Frame;
@@ -51,6 +52,8 @@ pub(super) enum Next<I> {
 }
 
 pub(super) struct Io<R: Runtime, I> {
+    /// Dropped first: whatever else is dropped, an info of the user's say, finds the client ended.
+    pub(super) ending: Ending<I>,
     pub(super) session: Session<I, Ticket>,
     pub(super) now: Instant,
     runtime: R,
@@ -66,7 +69,7 @@ pub(super) struct Io<R: Runtime, I> {
     /// Something was written and not flushed.
     unflushed: bool,
     /// The outgoing direction is being ended.
-    ending: bool,
+    shutting_down: bool,
     /// The steps of dialling under way; boxed, since at rest a future is as big as its largest state.
     steps: Vec<(DialId, Step<R::Transport>)>,
     /// What the runtime's one sleep is set to. Input does not touch it: an early one fires once in vain.
@@ -84,21 +87,22 @@ pub(super) struct Io<R: Runtime, I> {
 }
 
 impl<R: Runtime, I: Send + 'static> Io<R, I> {
-    pub(super) fn new(runtime: R, session: Session<I, Ticket>, tcp: TcpOptions, shared: Arc<Shared<I>>) -> Self {
+    pub(super) fn new(runtime: R, session: Session<I, Ticket>, tcp: TcpOptions, ending: Ending<I>) -> Self {
         let now = runtime.now();
         Self {
+            shared: ending.shared.clone(),
+            ending,
             session,
             now,
             runtime,
             tcp,
-            shared,
             commands: VecDeque::new(),
             transport: None,
             window: BytesMut::new(),
             owns_window: false,
             copied_reads: 0,
             unflushed: false,
-            ending: false,
+            shutting_down: false,
             steps: Vec::new(),
             armed: None,
             known_waker: None,
@@ -215,7 +219,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
                     break Some(Next::Stopped(reason));
                 }
                 Some(Output::Settle(ticket, outcome)) => self.shared.settle(ticket, outcome),
-                Some(Output::Shutdown(Shutdown::Write)) => self.ending = true,
+                Some(Output::Shutdown(Shutdown::Write)) => self.shutting_down = true,
                 Some(Output::Shutdown(Shutdown::Close)) => self.close_transport(),
                 Some(Output::Shutdown(Shutdown::Abort)) => self.drop_transport(),
                 Some(Output::Cancel(id)) => {
@@ -285,7 +289,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
 
     fn adopt(&mut self, transport: R::Transport) -> super::TransportFacts {
         self.unflushed = false;
-        self.ending = false;
+        self.shutting_down = false;
         self.copied_reads = 0; // a new connection's decoder does not copy
         self.transport.insert(transport).facts()
     }
@@ -301,7 +305,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
 
     fn drop_transport(&mut self) {
         self.transport = None;
-        self.ending = false;
+        self.shutting_down = false;
         self.unflushed = false;
         self.release_window();
         self.window = BytesMut::new();
@@ -466,8 +470,8 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
                 }
             }
         }
-        if self.ending && self.session.queued() == 0 && transport.poll_shutdown(cx).is_ready() {
-            self.ending = false;
+        if self.shutting_down && self.session.queued() == 0 && transport.poll_shutdown(cx).is_ready() {
+            self.shutting_down = false;
             progress = true;
         }
         progress

@@ -39,19 +39,19 @@ struct End<H> {
 
 /// Drives one client to its end.
 #[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
-fn drive<R, H, I>(mut io: Box<Io<R, I>>, mut handler: H, mut ending: Ending<I>) -> impl Future<Output = End<H>> + Send
+fn drive<R, H, I>(mut io: Box<Io<R, I>>, mut handler: H) -> impl Future<Output = End<H>> + Send
 where
     R: Runtime,
     H: Handler<I>,
     I: Send + 'static,
 {
     async move {
-        if let Err(reason) = ending.take_name() {
-            ending.end(reason.clone());
+        if let Err(reason) = io.ending.take_name() {
+            io.ending.end(reason.clone());
             return End { reason, clean: false, handler: Some(handler) };
         }
         let caught = {
-            let mut life = pin!(live(&mut io, &mut handler, &ending));
+            let mut life = pin!(live(&mut io, &mut handler));
             // One catch around a whole wake-up costs nothing a frame.
             poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(cx))) {
                 Ok(poll) => poll.map(Some),
@@ -69,7 +69,7 @@ where
             }
         };
         let clean = io.session.ended_cleanly();
-        ending.end(reason.clone());
+        io.ending.end(reason.clone());
         End { reason, clean, handler }
     }
 }
@@ -113,7 +113,7 @@ impl<I> Drop for Ending<I> {
 }
 
 /// Callback after callback, until the session says that the client has ended.
-async fn live<R, H, I>(io: &mut Io<R, I>, handler: &mut H, ending: &Ending<I>) -> StopReason
+async fn live<R, H, I>(io: &mut Io<R, I>, handler: &mut H) -> StopReason
 where
     R: Runtime,
     H: Handler<I>,
@@ -148,7 +148,7 @@ where
                 io.session.called(io.now, returned.map_or(Returned::Dropped, Returned::Init));
                 if started {
                     io.tell(); // the client is connecting when `start` returns: what is sent then waits
-                    ending.shared.started();
+                    io.ending.shared.started();
                 }
             }
             Next::Call(Call::Prepare(call)) => {

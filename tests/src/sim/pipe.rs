@@ -74,6 +74,8 @@ struct Pipe {
     waiting: Vec<Waker>,
     /// So many looks more find a flush under way.
     held_flushes: usize,
+    /// Who is to look again when flushes are let go.
+    flushing: Option<Waker>,
     /// Bytes that were ever read.
     read: usize,
     /// What each read could have taken.
@@ -92,6 +94,7 @@ impl Pipe {
             write_error: None,
             waiting: Vec::new(),
             held_flushes: 0,
+            flushing: None,
             read: 0,
             rooms: Vec::new(),
         }))
@@ -150,14 +153,12 @@ impl Pipe {
         }
         if self.held_flushes > 0 {
             self.held_flushes -= 1;
-            return self.wait(cx);
+            self.flushing = Some(cx.waker().clone());
+            return Poll::Pending;
         }
+        self.flushing = None; // whoever looks has the answer now
         self.move_staged();
-        if !self.staged.is_empty() {
-            return self.wait(cx);
-        }
-        self.waiting.retain(|waker| !waker.will_wake(cx.waker())); // it has its answer
-        Poll::Ready(Ok(()))
+        if self.staged.is_empty() { Poll::Ready(Ok(())) } else { self.wait(cx) }
     }
 
     fn poll_end(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
@@ -319,6 +320,7 @@ impl Wire {
     pub fn fail_client_writes(&self, kind: io::ErrorKind) {
         let mut up = lock(&self.up);
         up.write_error = Some(kind);
+        up.flushing.take().into_iter().for_each(Waker::wake);
         up.changed();
     }
 
@@ -338,7 +340,7 @@ impl Wire {
     pub fn let_client_flushes_go(&self) {
         let mut up = lock(&self.up);
         up.held_flushes = 0;
-        up.changed();
+        up.flushing.take().into_iter().for_each(Waker::wake);
     }
 
     /// Bytes that the client has written and the peer has not read.
