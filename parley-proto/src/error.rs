@@ -140,6 +140,10 @@ pub enum DisconnectReason {
     Rejected(Arc<Rejected>),
     /// The attempt took longer than the connect timeout, and had come this far.
     ConnectTimeout(ConnectPhase),
+    /// The peer was silent, and no byte came in time after a ping of ours. See [`Keepalive`](crate::connection::Keepalive).
+    KeepaliveTimeout,
+    /// Output waited and the peer took no byte of it for the [write timeout](crate::connection::Config::write_timeout).
+    WriteTimeout,
     /// The peer broke the protocol; the connection was failed with the error's close code (section 7.1.7).
     Protocol(ProtocolError),
     /// The stream ended without a Close (1006, section 7.1.5).
@@ -184,6 +188,8 @@ impl fmt::Display for DisconnectReason {
             Self::Remote(None) => f.write_str("closed by the peer without a code"),
             Self::Rejected(rejected) => write!(f, "upgrade refused with status {}", rejected.status),
             Self::ConnectTimeout(phase) => write!(f, "connect timeout during {phase}"),
+            Self::KeepaliveTimeout => f.write_str("keepalive timeout: the peer did not answer a ping"),
+            Self::WriteTimeout => f.write_str("write timeout: the peer took no output for too long"),
             Self::Protocol(error) => write!(f, "protocol error: {error}"),
             Self::Eof => f.write_str("stream ended without a Close"),
             Self::Dns(error) => write!(f, "name resolution failed: {error}"),

@@ -14,7 +14,8 @@
 //!   the URL, the headers and the subprotocols. A disconnect drops it; its `Err` goes to `handle_disconnect`.
 //! - **3.3** `handle_connect` runs when the handshake is complete. What it pushes leaves before any frame that was
 //!   queued while connecting: authentication comes first.
-//! - **3.4** `handle_frame` gets a whole text or binary message, its fragments joined, or a pong.
+//! - **3.4** `handle_frame` gets a whole text or binary message, its fragments joined, or a pong. Pongs that answer
+//!   pings of our own keepalive are not delivered.
 //! - **3.5** `handle_ping` gets a ping's payload. The pong is queued before the call, and written when the callback
 //!   first waits or returns.
 //! - **3.6** `handle_info` gets what other tasks send, in every state, alternating with frames. The queue holds 1,024
@@ -24,7 +25,8 @@
 //!   client's options (without reconnection: stay down), `Reconnect` forces an attempt with the backoff, `After` one
 //!   after a delay, `Stay` stays down, `Stop` ends the client with this reason.
 //! - **3.8** Callbacks of one client never overlap. While one waits, output, timers, commands and reading go on.
-//!   Reading pauses when the bytes read and not yet delivered reach 256 KiB; one larger message is allowed. After a
+//!   Reading pauses when the bytes read and not yet delivered reach 256 KiB; one larger message is allowed. While it is
+//!   paused nothing is read: pings behind data are answered on resuming, and the keepalive deadline stands still. After a
 //!   close of our own the client reads again, and discards.
 //! - **3.9** A push is never refused for lack of room: the next callback waits until what was pushed is under the bound
 //!   of the queue (1 MiB). A frame larger than the bound is accepted by an empty queue. A pushed control frame of more
@@ -81,7 +83,16 @@
 //!   only when both Closes were seen. A close that times out keeps its reason.
 //! - **4.14** [`CloseFrame::new`](crate::codec::CloseFrame::new) refuses the codes 0-999, 1004-1006, 1015-2999, 5000
 //!   and up, and reasons of more than 123 bytes.
-//! - **4.15** A write that fails gives the same error to the sender that waits for it and to `handle_disconnect`.
+//! - **4.15** A write that fails gives the same error to the sender that waits for it and to `handle_disconnect`. When
+//!   output waits and the peer takes no byte of it for 30 s, that is a failure too: `WriteTimeout`.
+//!
+//! Keepalive: after 20 s in which no byte has come a ping is sent, with a payload that nobody can guess, ahead of data
+//! that is not begun. When no byte at all comes within 20 s of it, the connection is lost with `KeepaliveTimeout`. Any byte
+//! is a sign of life; a pong to our own ping gives a round-trip time as well. While reading is paused (3.8) the wait
+//! stands still, and starts afresh when it goes on. While output is blocked no ping is sent and none is given up on, for
+//! what the peer is still taking may be before it: 4.15 decides, and once output has drained the wait for an answer
+//! starts afresh. Once a Close was sent or received, the close timeout alone decides. Both times can be set, and keepalive
+//! turned off.
 //!
 //! Reconnecting, where the option is on or the handler says so:
 //!

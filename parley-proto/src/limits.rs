@@ -41,6 +41,13 @@ impl fmt::Display for LimitError {
     }
 }
 
+impl LimitError {
+    /// A bound of another kind, such as a time, was set to zero.
+    pub(crate) const fn zero(limit: &'static str) -> Self {
+        Self { limit, value: 0 }
+    }
+}
+
 impl std::error::Error for LimitError {}
 
 macro_rules! limits {

@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use parley_proto::connection::Keepalive;
 use parley_proto::driver::{self, Setup, TcpOptions};
 use parley_proto::session::{BuildError, ClientOptions, Reconnect};
 use parley_proto::{Handler, Limits, StopReason};
@@ -136,6 +137,18 @@ impl ClientBuilder {
     /// From the first Close, ours or the peer's, until the transport is closed. Default 5 s.
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.options.connection.close_timeout = timeout;
+        self
+    }
+
+    /// When to ping a silent server, and how long to wait for any byte then; `None`: never. Default 20 s and 20 s.
+    pub fn keepalive(mut self, keepalive: Option<Keepalive>) -> Self {
+        self.options.connection.keepalive = keepalive;
+        self
+    }
+
+    /// How long output may wait without the server taking a byte of it. Default 30 s.
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.options.connection.write_timeout = timeout;
         self
     }
 

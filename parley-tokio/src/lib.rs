@@ -73,11 +73,13 @@ pub use rustls;
 
 pub use client::{Client, ClientBuilder};
 pub use parley_proto::codec::{CloseCode, CloseFrame, Frame, Utf8Bytes};
+pub use parley_proto::connection::Keepalive;
 pub use parley_proto::driver::{Handle, InfoError, JoinError, LookupError, StartError, Stats, TcpOptions, lookup};
 pub use parley_proto::handshake::ClientRequest;
 pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, TimerId};
 pub use parley_proto::{
-    Action, Attempt, BoxError, ConnectPhase, Connected, DisconnectReason, Handler, Limits, Retry, SendError, StopReason,
+    Action, Attempt, BoxError, ConnectPhase, Connected, DisconnectReason, Handler, LimitError, Limits, Retry,
+    SendError, StopReason,
 };
 pub use runtime::Tokio;
 #[cfg(feature = "tls")]

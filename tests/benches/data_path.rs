@@ -264,7 +264,7 @@ struct Whole(Connection, Instant);
 impl Layer for Whole {
     fn new(role: Role) -> Self {
         let agreed = Negotiated::new(StatusCode::SWITCHING_PROTOCOLS, HeaderMap::new());
-        let mut connection = Connection::upgraded(role, agreed, Arc::new(Config::new(role)), [7; 32]);
+        let mut connection = Connection::upgraded(Instant::now(), role, agreed, Arc::new(Config::new(role)), [7; 32]);
         assert!(matches!(connection.poll_event(), Some(Event::Open(_))));
         Self(connection, Instant::now())
     }

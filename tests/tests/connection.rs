@@ -22,8 +22,12 @@ fn config(role: Role) -> Arc<Config> {
 
 /// An open connection, its first event taken.
 fn open(role: Role) -> Connection {
+    open_at(Instant::now(), role)
+}
+
+fn open_at(now: Instant, role: Role) -> Connection {
     let agreed = Negotiated::new(StatusCode::SWITCHING_PROTOCOLS, HeaderMap::new());
-    let mut connection = Connection::upgraded(role, agreed, config(role), [1; 32]);
+    let mut connection = Connection::upgraded(now, role, agreed, config(role), [1; 32]);
     assert!(matches!(connection.poll_event(), Some(Event::Open(_))));
     connection
 }
@@ -235,13 +239,16 @@ mod ends {
         let now = Instant::now();
         for role in [Role::Client, Role::Server] {
             for (state, mut connection) in in_states(role, now) {
-                let Some((at, _)) = connection.poll_timeout() else {
-                    assert_eq!(state, "open");
-                    continue;
-                };
+                let (at, timer) = connection.poll_timeout().unwrap();
+                assert_eq!(timer == Timer::Keepalive, state == "open");
                 connection.handle_timeout(at - Duration::from_millis(1));
                 assert_ne!(connection.state(), State::Closed, "an early call is harmless");
                 connection.handle_timeout(at);
+                if state == "open" {
+                    assert_eq!(connection.state(), State::Open, "the peer is asked, and has time to answer");
+                    output(&mut connection, at);
+                    connection.handle_timeout(at + Duration::from_secs(20));
+                }
                 if state == "open, with a Close behind a frame" {
                     assert_eq!(connection.state(), State::Closing, "it takes effect, delivered or not");
                     output(&mut connection, at);
@@ -512,6 +519,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Eof),
         1 => Just(Op::Lost),
         2 => (0..7_u64).prop_map(Op::Wait),
+        1 => (15..35_u64).prop_map(Op::Wait),
         1 => Just(Op::Discard),
         2 => Just(Op::Shutdown),
         1 => Just(Op::Abort),
@@ -534,6 +542,12 @@ struct Model {
     /// When `pending` takes effect all the same, in half seconds.
     effect: Option<u64>,
     deadline: Option<u64>,
+    /// When the last bytes came.
+    heard: u64,
+    /// A ping of the connection's own waits for an answer since then.
+    asked: Option<u64>,
+    /// Output waits, and the peer took the last of it then.
+    blocked: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -570,6 +584,32 @@ impl Model {
         (self.state, self.effect) = (State::Closing, None);
     }
 
+    /// When keepalive or the write stall is due.
+    fn liveness(&self) -> Option<u64> {
+        match (self.blocked, self.asked) {
+            _ if self.state != State::Open || self.pending.is_some() => None,
+            (Some(blocked), _) => Some(blocked + 30),
+            (None, Some(asked)) => Some(asked + 20),
+            (None, None) => Some(self.heard + 20),
+        }
+    }
+
+    fn arrives(&mut self, now: u64) {
+        if self.state == State::Open && self.pending.is_none() {
+            (self.heard, self.asked) = (now, None);
+        }
+    }
+
+    fn written(&mut self, n: usize, left: usize, now: u64) {
+        if left > 0 {
+            if n > 0 || self.blocked.is_none() {
+                self.blocked = Some(now);
+            }
+        } else if self.blocked.take().is_some() {
+            self.asked = self.asked.and(Some(now));
+        }
+    }
+
     fn end(&mut self) {
         (self.state, self.effect, self.deadline) = (State::Closed, None, None);
     }
@@ -578,7 +618,7 @@ impl Model {
 fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
     let start = Instant::now();
     let (mut clock, mut ended) = (0, 0);
-    let mut connection = open(role);
+    let mut connection = open_at(start, role);
     let mut held = BytesMut::new();
     let mut model = Model {
         state: State::Open,
@@ -590,6 +630,9 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
         eof: false,
         effect: None,
         deadline: None,
+        heard: 0,
+        asked: None,
+        blocked: None,
     };
     for op in ops.iter().copied().chain([Op::Abort]).chain([Op::Poll; 200]) {
         let now = start + Duration::from_secs(clock);
@@ -600,6 +643,7 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
         match op {
             Op::Text | Op::Ping => {
                 arrives(if matches!(op, Op::Text) { 0x81 } else { 0x89 }, b"x", &mut held, &mut connection);
+                model.arrives(clock);
                 if model.state == State::Open && model.pending.is_none() && !model.discards {
                     model.frames += 1;
                 }
@@ -642,7 +686,11 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
                     (model.frames, model.discards) = (0, true);
                 }
             }
-            Op::Written(n) => connection.handle_written(now, n.min(connection.queued())),
+            Op::Written(n) => {
+                let n = n.min(connection.queued());
+                connection.handle_written(now, n);
+                model.written(n, connection.queued(), clock);
+            }
             Op::Eof => {
                 connection.handle_eof(now);
                 match model.state {
@@ -663,6 +711,10 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
             }
             Op::Wait(seconds) => {
                 clock += seconds;
+                let asks = model.blocked.is_none() && model.asked.is_none();
+                if model.liveness().is_some_and(|at| at <= clock) {
+                    if asks { model.asked = Some(clock) } else { model.end() }
+                }
                 connection.handle_timeout(start + Duration::from_secs(clock));
                 if model.effect.is_some_and(|at| at <= 2 * clock) {
                     model.takes_effect();
@@ -691,7 +743,8 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
             model.end();
         }
         prop_assert_eq!(connection.state(), model.state, "after {:?}", op);
-        prop_assert_eq!(connection.poll_timeout().is_some(), model.deadline.is_some(), "after {:?}", op);
+        let armed = model.deadline.is_some() || model.liveness().is_some();
+        prop_assert_eq!(connection.poll_timeout().is_some(), armed, "after {:?}", op);
     }
     prop_assert_eq!(ended, 1, "one terminal event");
     prop_assert!(connection.poll_event().is_none());

@@ -121,7 +121,7 @@ struct Walk<'a> {
     /// The fragments of the message under way that are joined in the window. Ends at or before `at`.
     run: Range<usize>,
     queue: &'a mut Queue,
-    on_ping: &'a mut dyn FnMut(&[u8]),
+    on_control: &'a mut dyn FnMut(OpCode, &[u8]) -> bool,
     /// Payloads shorter than this are copied.
     copy_below: usize,
 }
@@ -172,6 +172,16 @@ impl Decoder {
     /// mask bit, in the second, is looked at before the opcode. A limit is checked on the header; text inside an
     /// unfinished frame as it arrives.
     pub fn decode(&mut self, input: &mut BytesMut, on_ping: &mut dyn FnMut(&[u8])) {
+        self.decode_with(input, &mut |opcode, payload| {
+            if opcode == OpCode::Ping {
+                on_ping(payload);
+            }
+            true
+        });
+    }
+
+    /// [`decode`](Self::decode) that calls with pings and pongs, and queues those for which the answer is true.
+    pub(crate) fn decode_with(&mut self, input: &mut BytesMut, on_control: &mut dyn FnMut(OpCode, &[u8]) -> bool) {
         if self.end.is_some() {
             input.clear();
             return;
@@ -188,7 +198,7 @@ impl Decoder {
                 at: 0,
                 run: 0..0,
                 queue: &mut queue,
-                on_ping: &mut *on_ping,
+                on_control: &mut *on_control,
                 copy_below,
             };
             let stop = self.walk(&mut walk);
@@ -465,14 +475,12 @@ impl Decoder {
         let payload = &mut walk.window[start..start + len];
         mask::apply_mask(key, 0, payload);
         let kind = match opcode {
-            OpCode::Ping => {
-                (walk.on_ping)(payload);
-                Kind::Ping
-            }
+            OpCode::Ping => Kind::Ping,
             OpCode::Pong => Kind::Pong,
             _ => return Ok(Some(Stop::End(End::Close(CloseFrame::decode(payload)?)))),
         };
-        if !self.discard {
+        let queued = (walk.on_control)(opcode, payload);
+        if queued && !self.discard {
             walk.queue.push(kind, start, len, len < walk.copy_below);
         }
         walk.at = start + len;

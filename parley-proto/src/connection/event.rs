@@ -73,6 +73,10 @@ pub enum ConnectionError {
     Eof,
     /// The transport failed.
     Network(NetworkError),
+    /// No byte arrived in time after a ping of our own: see [`Keepalive`](super::Keepalive).
+    KeepaliveTimeout,
+    /// Output waited and the peer took no byte of it for the [write timeout](super::Config::write_timeout).
+    WriteTimeout,
 }
 
 impl From<FrameError> for ConnectionError {
@@ -96,6 +100,8 @@ impl fmt::Display for ConnectionError {
             Self::HandshakeTimeout => f.write_str("the opening handshake took too long"),
             Self::Eof => f.write_str("the stream ended without a Close"),
             Self::Network(error) => error.fmt(f),
+            Self::KeepaliveTimeout => f.write_str("the peer did not answer a ping"),
+            Self::WriteTimeout => f.write_str("the peer took no output for too long"),
         }
     }
 }

@@ -13,8 +13,12 @@
 //! Parsing runs ahead of the application: one read may hold many frames and, behind them, a Close or an error. That
 //! end takes effect in its turn, when [`poll_event`](Connection::poll_event) has given out the frames before it, so
 //! that the application can still answer them. A close timeout bounds the wait.
+//!
+//! While a connection is open and no Close or error is known of, two timers watch the peer: keepalive what comes from
+//! it (`keepalive.rs`), the write stall whether it takes what waits for it.
 
 mod event;
+mod keepalive;
 mod timer;
 
 use std::fmt;
@@ -24,10 +28,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 pub use event::{Closed, ConnectionError, Event, Initiator, Shutdown, State};
+pub use keepalive::{Keepalive, Rtt};
 pub use timer::Timer;
 pub(crate) use timer::{deadline, earliest};
 
-use crate::codec::{CloseFrame, Decoder, Encoder, End, Frame, Transmit};
+use crate::codec::{CloseFrame, Decoder, Encoder, End, Frame, OpCode, Transmit};
 use crate::error::{NetworkError, SendError};
 use crate::handshake::{
     Acceptance, ApiMisuse, ClientFailure, ClientHandshake, ClientRequest, HandshakeError, Negotiated, Rejection,
@@ -50,6 +55,15 @@ pub struct Config {
     /// From the first Close, ours or the peer's, until the transport is closed: absolute, not extended by traffic. What
     /// stands behind frames that the application does not take takes effect after half of it. Default 5 s.
     pub close_timeout: Duration,
+    /// Pings of our own to a silent peer, and the end of one that does not answer; `None`: neither. Default 20 s and 20 s.
+    ///
+    /// The wait stands still while reading is paused ([`Connection::wants_input`]) and while output is blocked, and
+    /// starts afresh behind both.
+    pub keepalive: Option<Keepalive>,
+    /// While output waits, the transport has to take at least a byte of it in every such time; otherwise the
+    /// connection is lost. Any progress starts the time afresh. Zero ends it at the first write that is not taken
+    /// whole. Default 30 s.
+    pub write_timeout: Duration,
 }
 
 impl Config {
@@ -60,7 +74,12 @@ impl Config {
             Role::Client => Limits::client(),
             Role::Server => Limits::server(),
         };
-        Self { limits, close_timeout: Duration::from_secs(5) }
+        Self {
+            limits,
+            close_timeout: Duration::from_secs(5),
+            keepalive: Some(Keepalive::DEFAULT),
+            write_timeout: Duration::from_secs(30),
+        }
     }
 }
 
@@ -110,10 +129,13 @@ pub struct Connection {
     phase: Phase,
     decoder: Decoder,
     encoder: Encoder,
-    /// The transport has not taken all that it was offered.
-    blocked: bool,
+    /// The transport has not taken all that it was offered, and the last of what it took then.
+    blocked: Option<Instant>,
     /// The newest ping's payload, while output is blocked: one pong answers them all (section 5.5.3).
     pong: Option<Bytes>,
+    /// What is known of the peer's being alive.
+    life: Life,
+    /// Those that are armed.
     timers: Table,
     shutdown: Option<Shutdown>,
     /// The peer ended its direction while a Close or an error had yet to take effect.
@@ -123,6 +145,7 @@ pub struct Connection {
     config: Arc<Config>,
 }
 
+use keepalive::{Due, Life};
 use timer::Table;
 
 /// Each variant owns what only its state needs.
@@ -151,42 +174,47 @@ struct Closing {
 impl Connection {
     /// A client's connection: the request is in the output at once.
     ///
-    /// `seed` has to be unpredictable and fresh: the nonce and every masking key come from it (section 10.3).
+    /// `seed` has to be unpredictable and fresh: the nonce, every masking key (section 10.3) and what our own pings
+    /// carry come from it.
     #[must_use]
     pub fn client(request: &ClientRequest, config: Arc<Config>, seed: [u8; 32], deadline: Instant) -> Self {
         let mut encoder = Encoder::new(Role::Client, seed);
         let (handshake, head) = ClientHandshake::new(request, encoder.nonce(), &config.limits);
         encoder.raw(&head);
         let timers = Table { handshake: Some(deadline), ..Table::default() };
-        Self::new(Role::Client, Phase::ClientHandshake(Box::new(handshake)), encoder, timers, config)
+        let life = Life::new(deadline, seed);
+        Self::new(Role::Client, Phase::ClientHandshake(Box::new(handshake)), encoder, life, timers, config)
     }
 
-    /// A server's connection, which waits for a request until `deadline`.
+    /// A server's connection, which waits for a request until `deadline`. What our own pings carry comes from `seed`.
     #[must_use]
     pub fn server(config: Arc<Config>, seed: [u8; 32], deadline: Instant) -> Self {
         let handshake = ServerHandshake::new(&config.limits);
         let encoder = Encoder::new(Role::Server, seed);
         let timers = Table { handshake: Some(deadline), ..Table::default() };
-        Self::new(Role::Server, Phase::ServerHandshake(Box::new(handshake)), encoder, timers, config)
+        let life = Life::new(deadline, seed);
+        Self::new(Role::Server, Phase::ServerHandshake(Box::new(handshake)), encoder, life, timers, config)
     }
 
     /// A connection whose handshake was done elsewhere: by hyper, axum, or over HTTP/2.
     #[must_use]
-    pub fn upgraded(role: Role, agreed: Negotiated, config: Arc<Config>, seed: [u8; 32]) -> Self {
-        let mut connection = Self::new(role, Phase::Open, Encoder::new(role, seed), Table::default(), config);
+    pub fn upgraded(now: Instant, role: Role, agreed: Negotiated, config: Arc<Config>, seed: [u8; 32]) -> Self {
+        let (encoder, life) = (Encoder::new(role, seed), Life::new(now, seed));
+        let mut connection = Self::new(role, Phase::Open, encoder, life, Table::default(), config);
         connection.news = Some(Event::Open(Box::new(agreed)));
         connection
     }
 
-    fn new(role: Role, phase: Phase, encoder: Encoder, timers: Table, config: Arc<Config>) -> Self {
+    fn new(role: Role, phase: Phase, encoder: Encoder, life: Life, timers: Table, config: Arc<Config>) -> Self {
         let decoder = Decoder::new(role, &config.limits);
         Self {
             role,
             phase,
             decoder,
             encoder,
-            blocked: false,
+            blocked: None,
             pong: None,
+            life,
             timers,
             shutdown: None,
             peer_ended: false,
@@ -221,7 +249,7 @@ impl Connection {
             Phase::Open => {}
             Phase::ClientHandshake(handshake) => match handshake.handle_input(input) {
                 Ok(None) => return,
-                Ok(Some(negotiated)) => self.open(negotiated),
+                Ok(Some(negotiated)) => self.open(now, negotiated),
                 Err(failure) => return self.fail_client_handshake(failure),
             },
             Phase::ServerHandshake(handshake) => match handshake.handle_input(input) {
@@ -243,7 +271,11 @@ impl Connection {
             Phase::Closing(_) => return self.handle_input_closing(input),
             Phase::Closed(_) => return input.clear(),
         }
-        self.decode(input);
+        if !input.is_empty() {
+            self.life.sign(now);
+        }
+        self.decode(now, input);
+        self.life.set_paused(self.is_full());
         if self.decoder.end().is_some() && self.timers.close.is_none() {
             self.timers.effect = Some(deadline(now, self.config.close_timeout / 2));
             self.arm_close(now);
@@ -256,15 +288,20 @@ impl Connection {
     }
 
     /// Frames off the front of `input`; each ping is answered here, so that no application can forget it.
-    fn decode(&mut self, input: &mut BytesMut) {
-        let Self { decoder, encoder, blocked, pong, .. } = self;
-        decoder.decode(input, &mut |payload| {
+    /// A pong to a ping of our own is for us alone.
+    fn decode(&mut self, now: Instant, input: &mut BytesMut) {
+        let Self { decoder, encoder, blocked, pong, life, .. } = self;
+        decoder.decode_with(input, &mut |opcode, payload| {
+            if opcode == OpCode::Pong {
+                return !life.answered(now, payload);
+            }
             let answer = Bytes::copy_from_slice(payload);
-            if *blocked || encoder.queued() >= PONGS_AHEAD {
+            if blocked.is_some() || encoder.queued() >= PONGS_AHEAD {
                 *pong = Some(answer);
             } else {
                 encoder.frame(Frame::Pong(answer));
             }
+            true
         });
     }
 
@@ -303,17 +340,25 @@ impl Connection {
     }
 
     /// The transport has taken `n` bytes of [`transmit`](Self::transmit). Less than all (0 too) means that it is
-    /// blocked until the next call: meanwhile only the newest ping is remembered.
+    /// blocked until the next call: meanwhile only the newest ping is remembered, and the
+    /// [write timeout](Config::write_timeout) runs from the last byte that was taken.
     #[inline]
-    pub fn handle_written(&mut self, _now: Instant, n: usize) {
+    pub fn handle_written(&mut self, now: Instant, n: usize) {
         self.encoder.advance(n);
-        self.blocked = self.encoder.queued() > 0;
-        if !self.blocked {
-            self.handle_drained();
+        self.life.written(now, self.encoder.written());
+        if self.encoder.queued() > 0 {
+            if n > 0 || self.blocked.is_none() {
+                self.blocked = Some(now);
+            }
+        } else {
+            self.handle_drained(now);
         }
     }
 
-    fn handle_drained(&mut self) {
+    fn handle_drained(&mut self, now: Instant) {
+        if self.blocked.take().is_some() {
+            self.life.drained(now);
+        }
         if self.pong.is_some() {
             self.encode_pong();
         }
@@ -393,7 +438,11 @@ impl Connection {
 
     /// A deadline may have come. Early or repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(timer) = self.timers.expire(now) {
+        while let Some((at, timer)) = self.poll_timeout() {
+            if at > now {
+                return;
+            }
+            self.timers.disarm(timer);
             match (timer, &mut self.phase) {
                 (Timer::Handshake, Phase::ClientHandshake(handshake)) => match handshake.handle_deadline() {
                     Some(failure) => self.fail_client_handshake(failure),
@@ -407,9 +456,32 @@ impl Connection {
                     let how = if self.encoder.queued() == 0 { Shutdown::Close } else { Shutdown::Abort };
                     self.finish_closing(how);
                 }
+                (Timer::Keepalive, Phase::Open) => self.keep_alive(now),
+                (Timer::WriteStall, Phase::Open) => {
+                    self.finish(Shutdown::Abort, Self::lost(ConnectionError::WriteTimeout));
+                }
                 _ => {}
             }
         }
+    }
+
+    /// The peer was silent for as long as it may be. A ping goes behind what is encoded, ahead of all that is not.
+    fn keep_alive(&mut self, now: Instant) {
+        match self.life.due(now) {
+            Due::Resumed => {}
+            Due::Ask => {
+                let payload = self.life.payload();
+                let end = self.encoder.frame(Frame::Ping(Bytes::copy_from_slice(&payload)));
+                self.life.asked(now, payload, end);
+            }
+            Due::Lost => self.finish(Shutdown::Abort, Self::lost(ConnectionError::KeepaliveTimeout)),
+        }
+    }
+
+    /// Round-trip times by our own pings; `None` before the first was answered.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Rtt> {
+        self.life.rtt()
     }
 
     // ---- the application
@@ -420,11 +492,11 @@ impl Connection {
     /// # Errors
     ///
     /// No request is waiting, or the reply names a subprotocol that was not offered.
-    pub fn accept(&mut self, _now: Instant, reply: Acceptance) -> Result<(), ApiMisuse> {
+    pub fn accept(&mut self, now: Instant, reply: Acceptance) -> Result<(), ApiMisuse> {
         let Phase::Deciding(handshake) = &mut self.phase else { return Err(ApiMisuse::NoRequest) };
         let (negotiated, head) = handshake.accept(&reply)?;
         self.encoder.raw(&head);
-        self.open(negotiated);
+        self.open(now, negotiated);
         Ok(())
     }
 
@@ -630,11 +702,20 @@ impl Connection {
         self.shutdown.take()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next, and for what.
-    #[inline]
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next, and for what. It may be due at once: when
+    /// reading goes on after a pause, that call starts the wait for a silent peer afresh.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        self.timers.next()
+        let mut timers = self.timers;
+        // Any Close or error that is known of has armed the close timer, and that one decides from then on.
+        if matches!(self.phase, Phase::Open) && timers.close.is_none() {
+            match (self.blocked, &self.config.keepalive) {
+                (Some(since), _) => timers.write_stall = Some(deadline(since, self.config.write_timeout)),
+                (None, Some(keepalive)) if !self.is_full() => timers.keepalive = Some(self.life.deadline(keepalive)),
+                _ => {}
+            }
+        }
+        timers.next()
     }
 
     /// Whether to read: false while received frames wait for the application up to their bound, and while a Close or
@@ -643,16 +724,23 @@ impl Connection {
     #[must_use]
     pub fn wants_input(&self) -> bool {
         match self.phase {
-            Phase::Open => self.decoder.end().is_none() && self.decoder.backlog() < self.config.limits.read_ahead(),
+            Phase::Open => self.decoder.end().is_none() && !self.is_full(),
             Phase::ClientHandshake(_) | Phase::ServerHandshake(_) => true,
             Phase::Closing(ref closing) => !closing.eof,
             Phase::Deciding(_) | Phase::Closed(_) => false,
         }
     }
 
+    /// Received frames wait for the application up to their bound.
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.decoder.backlog() >= self.config.limits.read_ahead()
+    }
+
     // ---- transitions
 
-    fn open(&mut self, negotiated: Negotiated) {
+    fn open(&mut self, now: Instant, negotiated: Negotiated) {
+        self.life.start(now);
         self.timers.handshake = None;
         self.phase = Phase::Open;
         self.news = Some(Event::Open(Box::new(negotiated)));

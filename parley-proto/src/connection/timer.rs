@@ -12,6 +12,10 @@ pub enum Timer {
     Effect,
     /// A closing handshake has to be complete.
     Close,
+    /// The peer is silent: it is to be pinged, or has not answered.
+    Keepalive,
+    /// The peer has to take some of the output that waits.
+    WriteStall,
     /// A whole attempt to connect has to be complete.
     Connect,
     /// The next attempt is to begin.
@@ -26,20 +30,25 @@ pub enum Timer {
     Terminate,
 }
 
-/// The timers of one connection. A later kind (keepalive, write stall) is one more field here and in [`Self::all`].
+/// The timers of one connection. The last two are never armed: input and output move them all the time, so the
+/// connection works them out whenever it is asked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Table {
     pub(crate) handshake: Option<Instant>,
     pub(crate) effect: Option<Instant>,
     pub(crate) close: Option<Instant>,
+    pub(crate) keepalive: Option<Instant>,
+    pub(crate) write_stall: Option<Instant>,
 }
 
 impl Table {
-    fn all(self) -> [Option<(Instant, Timer)>; 3] {
+    fn all(self) -> [Option<(Instant, Timer)>; 5] {
         [
             self.handshake.map(|at| (at, Timer::Handshake)),
             self.effect.map(|at| (at, Timer::Effect)),
             self.close.map(|at| (at, Timer::Close)),
+            self.keepalive.map(|at| (at, Timer::Keepalive)),
+            self.write_stall.map(|at| (at, Timer::WriteStall)),
         ]
     }
 
@@ -48,18 +57,14 @@ impl Table {
         earliest(self.all())
     }
 
-    /// Disarms one timer that is due, and says which.
-    pub(crate) fn expire(&mut self, now: Instant) -> Option<Timer> {
-        let (at, timer) = self.next()?;
-        if at > now {
-            return None;
-        }
+    /// Disarms a timer that has come.
+    pub(crate) fn disarm(&mut self, timer: Timer) {
         match timer {
             Timer::Handshake => self.handshake = None,
             Timer::Effect => self.effect = None,
-            _ => self.close = None,
+            Timer::Close => self.close = None,
+            _ => {}
         }
-        Some(timer)
     }
 }
 

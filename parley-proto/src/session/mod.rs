@@ -1076,6 +1076,8 @@ fn reason(closed: &Closed) -> DisconnectReason {
         Some(ConnectionError::Refused) => DisconnectReason::Local,
         Some(ConnectionError::HandshakeTimeout) => DisconnectReason::ConnectTimeout(ConnectPhase::Upgrade),
         Some(ConnectionError::Eof) => DisconnectReason::Eof,
+        Some(ConnectionError::KeepaliveTimeout) => DisconnectReason::KeepaliveTimeout,
+        Some(ConnectionError::WriteTimeout) => DisconnectReason::WriteTimeout,
         Some(ConnectionError::Network(error)) => DisconnectReason::Tcp(error.clone()),
     }
 }

@@ -167,7 +167,10 @@ impl Server {
                     self.connection.handle_lost(now, error.into());
                     return true;
                 }
-                Poll::Pending => break,
+                Poll::Pending => {
+                    self.connection.handle_written(now, 0);
+                    break;
+                }
             }
             progress = true;
         }

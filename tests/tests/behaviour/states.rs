@@ -283,7 +283,13 @@ fn rule_4_3_dropping_the_client_detaches_it_while_connected() {
     Sim::new().run_until(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         drop(client);
-        sim.sleep(secs(60)).await;
+        for _ in 0..3 {
+            // The client's keepalive asks whether the peer is there.
+            let ping = peer.frame().await;
+            assert_eq!(ping.first, 0x89);
+            peer.send(&raw::frame(0x8a, &ping.payload)).await;
+        }
+        assert_eq!(sim.elapsed(), secs(60));
         peer.send(&raw::frame(0x81, b"still here")).await;
         sim.noted("handle_frame text still here").await;
     });

@@ -1,0 +1,287 @@
+//! Keeping a connection alive, and finding out that it is not: pings of our own (RFC 6455, section 5.5.2), the wait for
+//! any sign of life, and the round-trip times that their pongs give.
+//!
+//! ```text
+//!          no byte for `interval`: ping         no byte for `timeout`
+//!  Quiet ────────────────────────────▶ Asked ─────────────────────────▶ the connection is lost
+//!    ▲  ▲         any byte               │
+//!    │  └────────────────────────────────┘
+//!    │ reading goes on: afresh
+//!  Paused ◀── received frames wait for the application up to their bound
+//! ```
+//!
+//! While output is blocked there is neither ping nor verdict: a ping could not leave, and the answer to one that is
+//! behind what the peer is still taking may be slow. The write stall decides then. Once output has drained, a ping that
+//! is due leaves at once, and the wait for an answer to an earlier one starts afresh.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::ChaCha12Rng;
+use rand::{Rng, SeedableRng};
+
+use super::deadline;
+use crate::LimitError;
+
+/// When to ping a peer that says nothing, and how long to wait for it then.
+///
+/// A connection that was cut without a word looks like a silent one. So after `interval` without a byte from the peer
+/// a ping asks for one, and when nothing at all has come within `timeout` of it, the connection is lost. Any byte is a
+/// sign of life, be it in the middle of a message. Intermediaries that drop idle connections after a minute or so
+/// are kept content as well. Default: 20 s and 20 s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Keepalive {
+    interval: Duration,
+    timeout: Duration,
+}
+
+impl Keepalive {
+    /// A ping after `interval` without input, the end after another `timeout` without any.
+    ///
+    /// # Errors
+    ///
+    /// Zero is refused for both: the pings would never end, or the connection would at once.
+    pub fn new(interval: Duration, timeout: Duration) -> Result<Self, LimitError> {
+        for (limit, duration) in [("keepalive interval", interval), ("keepalive timeout", timeout)] {
+            if duration.is_zero() {
+                return Err(LimitError::zero(limit));
+            }
+        }
+        Ok(Self { interval, timeout })
+    }
+
+    /// The time without input after which a ping is sent.
+    #[must_use]
+    pub const fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// The time after a ping within which a byte has to arrive.
+    #[must_use]
+    pub const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(super) const DEFAULT: Self = Self { interval: Duration::from_secs(20), timeout: Duration::from_secs(20) };
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Round-trip times, as the pongs to our own pings give them: from the moment when the transport had taken the whole
+/// ping until its pong was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rtt {
+    /// The last one.
+    pub last: Duration,
+    /// Smoothed as in RFC 6298, section 2: seven parts of what it was, one part of the last.
+    pub smoothed: Duration,
+    /// The smallest of all.
+    pub min: Duration,
+}
+
+impl Rtt {
+    fn with(before: Option<Self>, last: Duration) -> Self {
+        match before {
+            None => Self { last, smoothed: last, min: last },
+            Some(before) => {
+                Self { last, smoothed: before.smoothed - before.smoothed / 8 + last / 8, min: before.min.min(last) }
+            }
+        }
+    }
+}
+
+/// Bytes of payload of our own pings.
+pub(super) const PAYLOAD: usize = 8;
+/// So many unanswered pings are remembered: a peer may answer late, or only the newest (section 5.5.3).
+const UNANSWERED: usize = 4;
+
+/// A ping of our own that was not answered.
+struct Ping {
+    payload: [u8; PAYLOAD],
+    /// The output offset at its end.
+    end: u64,
+    /// When the transport had taken it.
+    left: Option<Instant>,
+}
+
+/// What the peer has shown of itself.
+pub(super) struct Life {
+    /// When the last bytes came, or reading went on.
+    last_input: Instant,
+    /// A ping asks for a sign of life, and has been waited for since then.
+    asked: Option<Instant>,
+    /// Reading was paused when the last bytes had been taken.
+    paused: bool,
+    /// What pings ask with comes from here, on a stream of its own: masking keys are the other.
+    seed: [u8; 32],
+    pings: u64,
+    /// In order.
+    unanswered: Vec<Ping>,
+    rtt: Option<Rtt>,
+}
+
+/// What the timer's coming means.
+pub(super) enum Due {
+    /// Reading goes on after a pause, and the wait starts afresh.
+    Resumed,
+    /// The peer is to be asked with a ping.
+    Ask,
+    /// It has not answered.
+    Lost,
+}
+
+impl Life {
+    pub(super) fn new(now: Instant, seed: [u8; 32]) -> Self {
+        Self { last_input: now, asked: None, paused: false, seed, pings: 0, unanswered: Vec::new(), rtt: None }
+    }
+
+    /// The connection is open from now on.
+    pub(super) fn start(&mut self, now: Instant) {
+        self.last_input = now;
+    }
+
+    /// Bytes have come. A clock that goes back changes nothing.
+    #[inline]
+    pub(super) fn sign(&mut self, now: Instant) {
+        self.last_input = self.last_input.max(now);
+        self.asked = None;
+    }
+
+    /// Whether reading is paused, once those bytes were taken.
+    #[inline]
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Output was blocked and has drained: what was asked before may have been behind it.
+    pub(super) fn drained(&mut self, now: Instant) {
+        if let Some(asked) = &mut self.asked {
+            *asked = now.max(*asked);
+        }
+    }
+
+    /// When something is due, while reading is not paused and output not blocked.
+    pub(super) fn deadline(&self, keepalive: &Keepalive) -> Instant {
+        match self.asked {
+            // Nobody was told when the pause ended; the next look at the timers finds out.
+            _ if self.paused => self.last_input,
+            Some(asked) => deadline(asked, keepalive.timeout),
+            None => deadline(self.last_input, keepalive.interval),
+        }
+    }
+
+    /// The deadline has come.
+    pub(super) fn due(&mut self, now: Instant) -> Due {
+        if self.paused {
+            self.paused = false;
+            self.sign(now);
+            return Due::Resumed;
+        }
+        if self.asked.is_some() { Due::Lost } else { Due::Ask }
+    }
+
+    /// The payload of the next ping. The peer cannot know it before.
+    pub(super) fn payload(&mut self) -> [u8; PAYLOAD] {
+        /// Stream 0 of the same seed gives masking keys.
+        const STREAM: u64 = 1;
+        const WORDS: u128 = (PAYLOAD / size_of::<u32>()) as u128;
+        let mut random = ChaCha12Rng::from_seed(self.seed);
+        random.set_stream(STREAM);
+        random.set_word_pos(WORDS * u128::from(self.pings));
+        self.pings += 1;
+        let mut payload = [0; PAYLOAD];
+        random.fill_bytes(&mut payload);
+        payload
+    }
+
+    /// A ping with this payload is in the output, up to this offset.
+    pub(super) fn asked(&mut self, now: Instant, payload: [u8; PAYLOAD], end: u64) {
+        self.asked = Some(now);
+        if self.unanswered.len() == UNANSWERED {
+            self.unanswered.remove(0);
+        }
+        self.unanswered.push(Ping { payload, end, left: None });
+    }
+
+    /// The transport has taken all up to this offset.
+    #[inline]
+    pub(super) fn written(&mut self, now: Instant, offset: u64) {
+        if !self.unanswered.is_empty() {
+            for ping in &mut self.unanswered {
+                if ping.left.is_none() && ping.end <= offset {
+                    ping.left = Some(now);
+                }
+            }
+        }
+    }
+
+    /// A pong has come. Whether it answers a ping of our own: that one, and those before it, are answered then.
+    pub(super) fn answered(&mut self, now: Instant, payload: &[u8]) -> bool {
+        let Some(index) = self.unanswered.iter().position(|ping| ping.payload == payload) else { return false };
+        if let Some(left) = self.unanswered[index].left {
+            self.rtt = Some(Rtt::with(self.rtt, now.saturating_duration_since(left)));
+        }
+        self.unanswered.drain(..=index);
+        if self.unanswered.is_empty() {
+            self.unanswered = Vec::new(); // a connection at rest holds nothing
+        }
+        true
+    }
+
+    pub(super) fn rtt(&self) -> Option<Rtt> {
+        self.rtt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smoothed_time_is_that_of_rfc_6298() {
+        let millis = Duration::from_millis;
+        let first = Rtt::with(None, millis(80));
+        assert_eq!(first, Rtt { last: millis(80), smoothed: millis(80), min: millis(80) });
+        let second = Rtt::with(Some(first), millis(160));
+        assert_eq!(second, Rtt { last: millis(160), smoothed: millis(90), min: millis(80) });
+        let third = Rtt::with(Some(second), millis(10));
+        assert_eq!(third, Rtt { last: millis(10), smoothed: millis(80), min: millis(10) });
+    }
+
+    #[test]
+    fn zero_is_refused() {
+        let second = Duration::from_secs(1);
+        assert!(Keepalive::new(Duration::ZERO, second).unwrap_err().to_string().contains("interval"));
+        assert!(Keepalive::new(second, Duration::ZERO).unwrap_err().to_string().contains("timeout"));
+    }
+
+    #[test]
+    fn no_payload_comes_twice_and_none_from_the_masking_keys() {
+        let mut life = Life::new(Instant::now(), [7; 32]);
+        let mut seen: Vec<_> = (0..100).map(|_| life.payload()).collect();
+        let mut keys = [0; 16 * PAYLOAD];
+        ChaCha12Rng::from_seed([7; 32]).fill_bytes(&mut keys);
+        seen.extend(keys.chunks(PAYLOAD).map(|keys| <[u8; PAYLOAD]>::try_from(keys).unwrap()));
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 100 + 16);
+    }
+
+    #[test]
+    fn so_many_unanswered_pings_are_remembered() {
+        let now = Instant::now();
+        let mut life = Life::new(now, [7; 32]);
+        let payloads: Vec<_> = (0..6).map(|_| life.payload()).collect();
+        for (end, payload) in payloads.iter().enumerate() {
+            life.asked(now, *payload, end as u64);
+        }
+        assert!(!life.answered(now, &payloads[1]), "too long ago");
+        assert!(life.answered(now, &payloads[3]));
+        assert!(!life.answered(now, &payloads[2]), "those before it are answered too");
+        assert!(life.answered(now, &payloads[5]) && life.unanswered.capacity() == 0);
+    }
+}
