@@ -18,6 +18,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use parley_proto::codec::{CloseFrame, Frame, FrameError};
+use parley_proto::connection::Keepalive;
 use parley_proto::driver::{Handle, JoinError, Runtime, Setup, StartError, TcpOptions, TlsError, TlsTarget};
 use parley_proto::handshake::HandshakeError;
 use parley_proto::session::{ClientOptions, ClientState};
@@ -64,6 +65,8 @@ macro_rules! scenario_tests {
             a_refused_connection_ends_the_client,
             the_second_address_is_tried,
             a_server_that_does_not_answer_times_out,
+            a_silent_server_is_pinged_and_given_up,
+            a_server_that_takes_nothing_is_given_up,
             a_sent_frame_is_on_the_wire,
             a_full_queue_gives_the_frame_back,
             a_refused_send_gives_the_frame_back,
@@ -103,6 +106,8 @@ macro_rules! scenario_tests {
             a_refused_connection_ends_the_client,
             the_second_address_is_tried,
             a_server_that_does_not_answer_times_out,
+            a_silent_server_is_pinged_and_given_up,
+            a_server_that_takes_nothing_is_given_up,
             a_sent_frame_is_on_the_wire,
             a_full_queue_gives_the_frame_back,
             a_refused_send_gives_the_frame_back,
@@ -662,6 +667,39 @@ pub(crate) async fn a_server_that_does_not_answer_times_out(bed: Bed) {
     peer.end().await;
     assert_eq!(peer.received(), request.as_bytes(), "no frame was sent");
     assert!(matches!(disconnected(client.join().await), DisconnectReason::ConnectTimeout(ConnectPhase::Upgrade)));
+}
+
+pub(crate) async fn a_silent_server_is_pinged_and_given_up(bed: Bed) {
+    let server = bed.server().await;
+    let (handler, mut events) = recorder();
+    let keepalive = Keepalive::new(Duration::from_millis(200), SHORT).unwrap();
+    let client = bed.builder(&server.url("/")).keepalive(Some(keepalive)).start(handler).await.unwrap();
+    let mut peer = server.accept().await;
+    peer.upgrade("").await;
+    let ping = peer.frame().await;
+    assert_eq!(ping.first, PING);
+    peer.send(&frame(PONG, &ping.payload)).await;
+    let again = peer.frame().await;
+    assert_eq!(again.first, PING);
+    assert_ne!(ping.payload, again.payload);
+    events.connected().await;
+    let reason = events.disconnected().await; // no frame before it
+    assert!(matches!(reason, DisconnectReason::KeepaliveTimeout), "{reason:?}");
+    assert!(matches!(disconnected(client.join().await), DisconnectReason::KeepaliveTimeout));
+}
+
+pub(crate) async fn a_server_that_takes_nothing_is_given_up(bed: Bed) {
+    let server = bed.server().await;
+    let (handler, mut events) = recorder();
+    let client = bed.builder(&server.url("/")).write_timeout(SHORT).start(handler).await.unwrap();
+    let mut peer = server.accept().await;
+    peer.upgrade("").await;
+    events.connected().await;
+    // More than the system's buffers hold.
+    let error = client.send_frame(Frame::binary(vec![0; 16 * 1024 * 1024])).await.unwrap_err();
+    assert!(matches!(error, SendError::Lost(DisconnectReason::WriteTimeout)), "{error:?}");
+    let reason = events.disconnected().await;
+    assert!(matches!(reason, DisconnectReason::WriteTimeout), "{reason:?}");
 }
 
 pub(crate) async fn a_silent_tls_handshake_times_out(bed: Bed) {

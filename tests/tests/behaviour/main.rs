@@ -5,6 +5,7 @@ mod callbacks;
 mod closing;
 mod common;
 mod join;
+mod liveness;
 mod names;
 mod options;
 mod reconnecting;
