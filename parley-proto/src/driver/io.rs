@@ -253,7 +253,8 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         if released > 0 || infos > 0 {
             self.shared.release(released, infos);
         }
-        self.shared.stats.store(self.session.counters(), self.bytes_received, self.bytes_sent);
+        let rtt = self.session.rtt();
+        self.shared.stats.store(self.session.counters(), self.bytes_received, self.bytes_sent, rtt);
         let state = (self.session.state(), self.session.is_closing());
         if state != self.published && state.0 != ClientState::Stopped {
             self.published = state;

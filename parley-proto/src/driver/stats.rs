@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use std::time::Duration;
+
+use crate::connection::Rtt;
 use crate::session::Counters;
 
 /// A client's numbers since its start. The driver brings them up to date whenever it comes to rest or yields.
@@ -24,25 +27,41 @@ pub struct Stats {
     pub dropped: u64,
     /// Pushes that were refused: while not connected, or for their size.
     pub refused: u64,
+    /// Round-trip times of keepalive on the present connection; `None` before its first ping was answered.
+    pub rtt: Option<Rtt>,
 }
+
+/// No round-trip time yet.
+const NONE: u64 = u64::MAX;
 
 /// What the driver writes and handles read, without a lock.
 #[derive(Default)]
-pub(super) struct Published([AtomicU64; 7]);
+pub(super) struct Published([AtomicU64; 10]);
 
 impl Published {
-    pub(super) fn store(&self, counters: &Counters, bytes_received: u64, bytes_sent: u64) {
+    pub(super) fn store(&self, counters: &Counters, bytes_received: u64, bytes_sent: u64, rtt: Option<Rtt>) {
         let Counters { attempts, frames_received, frames_sent, dropped, refused } = *counters;
-        let numbers = [attempts, frames_received, frames_sent, bytes_received, bytes_sent, dropped, refused];
+        let [last, smoothed, min] = match rtt {
+            None => [NONE; 3],
+            Some(rtt) => {
+                [rtt.last, rtt.smoothed, rtt.min].map(|time| u64::try_from(time.as_nanos()).unwrap_or(NONE - 1))
+            }
+        };
+        let numbers =
+            [attempts, frames_received, frames_sent, bytes_received, bytes_sent, dropped, refused, last, smoothed, min];
         for (place, number) in self.0.iter().zip(numbers) {
             place.store(number, Ordering::Relaxed);
         }
     }
 
     pub(super) fn load(&self, queued: usize) -> Stats {
-        let [attempts, frames_received, frames_sent, bytes_received, bytes_sent, dropped, refused] =
+        let [attempts, frames_received, frames_sent, bytes_received, bytes_sent, dropped, refused, last, smoothed, min] =
             std::array::from_fn(|at| self.0[at].load(Ordering::Relaxed));
+        let rtt = (last != NONE && attempts > 0).then(|| {
+            let [last, smoothed, min] = [last, smoothed, min].map(Duration::from_nanos);
+            Rtt { last, smoothed, min }
+        });
         let queued = queued as u64;
-        Stats { attempts, frames_received, frames_sent, bytes_received, bytes_sent, queued, dropped, refused }
+        Stats { attempts, frames_received, frames_sent, bytes_received, bytes_sent, queued, dropped, refused, rtt }
     }
 }

@@ -40,7 +40,7 @@ pub use retry::{Jitter, Reconnect};
 
 use crate::codec::{CloseFrame, Frame, Transmit};
 use crate::connection::{
-    Closed, Config, Connection, ConnectionError, Event, Shutdown, State, Timer, deadline, earliest,
+    Closed, Config, Connection, ConnectionError, Event, Rtt, Shutdown, State, Timer, deadline, earliest,
 };
 use crate::error::{ConnectPhase, DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
@@ -281,6 +281,12 @@ impl<I, T> Session<I, T> {
         self.counters.dropped = self.outbox.dropped;
         self.counters.refused = self.outbox.refused;
         &self.counters
+    }
+
+    /// Round-trip times of the present connection; see [`Connection::rtt`].
+    #[must_use]
+    pub fn rtt(&self) -> Option<Rtt> {
+        self.phase.connection().and_then(Connection::rtt)
     }
 
     /// Infos that left the queue since the last call.

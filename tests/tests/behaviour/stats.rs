@@ -5,7 +5,7 @@ use parley_proto::codec::Frame;
 use parley_tests::raw;
 use parley_tests::sim::{Probe, Reply, Sim};
 
-use crate::common::{addr, connected, finish, options};
+use crate::common::{addr, connected, finish, millis, options};
 
 #[test]
 fn frames_and_bytes_are_counted_each_way() {
@@ -28,6 +28,20 @@ fn frames_and_bytes_are_counted_each_way() {
         assert_eq!((after.queued, after.dropped, after.refused), (0, 0, 0));
         client.stop().await;
         finish(&mut peer, 1000).await;
+    });
+}
+
+#[test]
+fn the_round_trip_time_of_keepalive_is_told() {
+    Sim::new().run_until(async |sim| {
+        let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
+        assert_eq!(client.stats().rtt, None);
+        let ping = peer.frame().await; // after the interval of silence
+        sim.sleep(millis(30)).await;
+        peer.send(&raw::frame(0x8a, &ping.payload)).await;
+        sim.settle().await;
+        let rtt = client.stats().rtt.unwrap();
+        assert_eq!((rtt.last, rtt.smoothed, rtt.min), (millis(30), millis(30), millis(30)));
     });
 }
 
