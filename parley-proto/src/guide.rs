@@ -16,10 +16,11 @@
 //!   queued while connecting: authentication comes first.
 //! - **3.4** `handle_frame` gets a whole text or binary message, its fragments joined, or a pong. Pongs that answer
 //!   pings of our own keepalive are not delivered.
-//! - **3.5** `handle_ping` gets a ping's payload. The pong is queued before the call, and written when the callback
-//!   first waits or returns.
+//! - **3.5** `handle_ping` gets a ping's payload. The pong is queued before the call, and written when a callback
+//!   first waits, at the latest when those for what was read with it have run.
 //! - **3.6** `handle_info` gets what other tasks send, in every state, alternating with frames. The queue holds 1,024
-//!   of them. A push while not connected is refused; a disconnect while disconnected changes nothing.
+//!   of them. A push while not connected is refused; a disconnect while disconnected closes
+//!   nothing.
 //!   A delayed info (`send_info_after`) counts to them until it is delivered or cancelled.
 //! - **3.7** `handle_disconnect` runs when a connection has ended or an attempt has failed. `Policy` follows the
 //!   client's options (without reconnection: stay down), `Reconnect` forces an attempt with the backoff, `After` one
@@ -69,7 +70,7 @@
 //!   half the close timeout: that we parse ahead is never visible. The same holds for the peer's Close.
 //! - **4.9** Pings and pongs go ahead of data that is not begun; begun is what is encoded, at most 64 KiB ahead. A Close
 //!   that we ask for follows all frames accepted before it, within the close timeout counted from the call; what is left
-//!   then comes back in its `SendError`. A Close that fails the connection follows what callbacks pushed before the
+//!   then comes back in its `SendError`, and so does at once what waits for `handle_connect` to return. A Close that fails the connection follows what callbacks pushed before the
 //!   error; frames of other tasks that were not begun are given back.
 //! - **4.10** Every ping is answered, in order, while the socket takes output. Only while output is blocked is one pong
 //!   pending, for the newest ping.

@@ -81,7 +81,8 @@ pub trait Handler<Info: Send + 'static = ()>: Send + 'static {
         async { Ok(Action::Continue) }
     }
 
-    /// A ping; its pong is queued already, and leaves when this first waits or returns (RFC 6455, section 5.5.2).
+    /// A ping; its pong is queued already, and leaves when a callback first waits, at the latest when those for what was
+    /// read with it have run (RFC 6455, section 5.5.2).
     ///
     /// # Errors
     ///

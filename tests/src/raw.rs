@@ -226,6 +226,12 @@ impl RawConn {
         head
     }
 
+    /// Reads the request and accepts it, with these bytes in the same write.
+    pub async fn upgrade_with(&mut self, behind: &[u8]) {
+        let response = switching_protocols(&self.head().await, "");
+        self.send(&[response.as_bytes(), behind].concat()).await;
+    }
+
     /// The next frame, of any length, masked or not.
     pub async fn frame(&mut self) -> RawFrame {
         let [first, second] = self.array().await;

@@ -171,6 +171,18 @@ struct Closing {
     eof: bool,
 }
 
+impl Closing {
+    fn outcome(&self) -> Closed {
+        Closed {
+            initiator: self.initiator,
+            was_clean: self.received.is_some() && self.error.is_none(),
+            received: self.received.is_some(),
+            close: self.received.clone().flatten(),
+            error: self.error.clone(),
+        }
+    }
+}
+
 impl Connection {
     /// A client's connection: the request is in the output at once.
     ///
@@ -657,11 +669,11 @@ impl Connection {
         matches!(self.phase, Phase::Open) && self.decoder.end().is_some()
     }
 
-    /// How the connection ended, before [`Event::Closed`] is polled.
-    #[inline]
-    pub(crate) fn closed(&self) -> Option<&Closed> {
+    /// How the connection ends, as far as that is known, before [`Event::Closed`] is polled.
+    pub(crate) fn outcome(&self) -> Option<Closed> {
         match &self.phase {
-            Phase::Closed(closed) => closed.as_deref(),
+            Phase::Closed(closed) => closed.as_deref().cloned(),
+            Phase::Closing(closing) => Some(closing.outcome()),
             _ => None,
         }
     }
@@ -798,16 +810,8 @@ impl Connection {
     }
 
     fn finish_closing(&mut self, how: Shutdown) {
-        let Phase::Closing(closing) = &mut self.phase else { return };
-        let received = closing.received.take();
-        let error = closing.error.take();
-        let closed = Closed {
-            initiator: closing.initiator,
-            was_clean: received.is_some() && error.is_none(),
-            received: received.is_some(),
-            close: received.flatten(),
-            error,
-        };
+        let Phase::Closing(closing) = &self.phase else { return };
+        let closed = closing.outcome();
         self.finish(how, closed);
     }
 

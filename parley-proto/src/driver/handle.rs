@@ -42,6 +42,8 @@ struct Inner<I> {
     state: ClientState,
     closing: bool,
     started: bool,
+    /// Counts the ends of connections and attempts: a send that waits for room is not carried over one.
+    epoch: u64,
     /// The last delayed info's number.
     timers: u64,
     stopped: Option<StopReason>,
@@ -145,6 +147,7 @@ impl<I> Shared<I> {
                 state: ClientState::Disconnected,
                 closing: false,
                 started: false,
+                epoch: 0,
                 timers: 0,
                 stopped: None,
                 watchers: Slab::new(),
@@ -219,9 +222,13 @@ impl<I> Shared<I> {
         inner.closing = closing || inner.commands.iter().any(Command::closes);
         if inner.state != state {
             inner.state = state;
-            let watchers = inner.watchers();
+            let mut waiting = inner.watchers();
+            if state == ClientState::Disconnected {
+                inner.epoch += 1;
+                waiting.extend(inner.frames.queue.iter().map(|(_, waker)| waker.clone()));
+            }
             drop(inner);
-            wake(watchers);
+            wake(waiting);
         }
     }
 
@@ -255,8 +262,8 @@ impl<I> Shared<I> {
         wakers.extend(inner.frames.queue.drain(..).map(|(_, waker)| waker));
         wakers.extend(inner.infos.queue.drain(..).map(|(_, waker)| waker));
         drop(inner);
-        drop(unseen); // infos may do anything when they are dropped
         wake(wakers);
+        drop(unseen); // infos may do anything when they are dropped
     }
 }
 
@@ -450,9 +457,13 @@ impl<I> Handle<I> {
         let cost = cost(&frame);
         let mut entry = Entry { shared: &self.shared, place: None, gate: |inner| &mut inner.frames };
         let mut frame = Some(frame);
+        let mut epoch = None;
         let ticket = poll_fn(|cx| {
             let mut inner = self.shared.lock();
             let Some(waiting) = frame.take() else { return Poll::Pending }; // polled again after the end
+            if inner.stopped.is_none() && *epoch.get_or_insert(inner.epoch) != inner.epoch {
+                return Poll::Ready(Err(SendError::Disconnected(waiting)));
+            }
             if let Some(refusal) = inner.refusal(self.own, &waiting) {
                 return Poll::Ready(Err(refusal(waiting))); // the place is given up on drop
             }
@@ -557,8 +568,8 @@ impl<I> Handle<I> {
         self.command(Command::Cancel(id));
     }
 
-    /// Begins an attempt now, and skips the delay before one. Nothing to do while connecting or connected. Resolves
-    /// when accepted; [`wait_for`](Self::wait_for)`(Connected)` waits for more.
+    /// Begins an attempt now, and skips the delay before one; while a connection is closing, one follows it. Nothing to
+    /// do while connecting or connected. Resolves when accepted; [`wait_for`](Self::wait_for)`(Connected)` waits for more.
     pub async fn connect(&self) {
         self.command(Command::Connect);
     }

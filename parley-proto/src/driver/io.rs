@@ -22,7 +22,7 @@ use crate::codec::Frame;
 use crate::connection::{ENCODE_AHEAD, Shutdown};
 use crate::error::StopReason;
 use crate::pool::{self, WINDOW};
-use crate::session::{Call, ClientState, Command, DialId, Output, Session};
+use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Session};
 use crate::transport::{TcpOptions, TlsError};
 
 /// Bytes read and written in one poll of the task before it yields to others.
@@ -129,7 +129,13 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         }
     }
 
-    pub(super) fn refresh(&mut self) {
+    /// What became of a callback. Deadlines count from here: it may have taken its time without waiting.
+    pub(super) fn called(&mut self, returned: Returned) {
+        self.refresh();
+        self.session.called(self.now, returned);
+    }
+
+    fn refresh(&mut self) {
         self.now = self.runtime.now();
     }
 
@@ -148,6 +154,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         self.resume();
         if self.call_budget == 0 {
             cx.waker().wake_by_ref(); // others first; what is queued stays for the next turn
+            self.tell();
             self.asleep = true;
             return Poll::Pending;
         }
@@ -200,6 +207,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     }
 
     fn take_dirty(&mut self) {
+        self.refresh(); // deadlines count from here
         let reachable = self.shared.take_commands(&mut self.commands);
         self.session.set_unreachable(!reachable);
         while let Some(command) = self.commands.pop_front() {

@@ -145,7 +145,7 @@ where
             Next::Call(Call::Init) => {
                 let returned = beside(io, handler.init()).await;
                 let started = matches!(returned, Some(Ok(())));
-                io.session.called(io.now, returned.map_or(Returned::Dropped, Returned::Init));
+                io.called(returned.map_or(Returned::Dropped, Returned::Init));
                 if started {
                     io.tell(); // the client is connecting when `start` returns: what is sent then waits
                     io.ending.shared.started();
@@ -158,15 +158,15 @@ where
                     Some(outcome) => Returned::Prepare(outcome.map(|()| Box::new(request))),
                     None => Returned::Dropped,
                 };
-                io.session.called(io.now, returned);
+                io.called(returned);
             }
             Next::Call(Call::Disconnect(reason)) => {
                 let returned = beside(io, handler.handle_disconnect(&reason)).await;
-                io.session.called(io.now, returned.map_or(Returned::Dropped, Returned::Retry));
+                io.called(returned.map_or(Returned::Dropped, Returned::Retry));
             }
             Next::Call(Call::Terminate(reason)) => {
                 let returned = beside(io, handler.terminate(&reason)).await;
-                io.session.called(io.now, returned.map_or(Returned::Dropped, |()| Returned::Terminated));
+                io.called(returned.map_or(Returned::Dropped, |()| Returned::Terminated));
             }
         }
     }
@@ -181,11 +181,8 @@ fn action<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, returned: Option<Res
         Some(Ok(action @ (Action::Push(_) | Action::PushAll(_)))) => {
             io.session.called(io.now, Returned::Action(Ok(action)));
         }
-        Some(returned) => {
-            io.refresh(); // a deadline counts from here, and the callback may have taken its time without waiting
-            io.session.called(io.now, Returned::Action(returned));
-        }
-        None => io.session.called(io.now, Returned::Dropped),
+        Some(returned) => io.called(Returned::Action(returned)),
+        None => io.called(Returned::Dropped),
     }
 }
 

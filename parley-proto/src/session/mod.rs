@@ -128,7 +128,7 @@ enum Then {
     Policy,
     /// An attempt at once: a new connection was asked for.
     Dial,
-    /// Nothing: a disconnect was asked for.
+    /// Nothing, whatever `handle_disconnect` says: a disconnect was asked for of which its reason does not tell.
     Stay,
 }
 
@@ -257,8 +257,8 @@ impl<I, T> Session<I, T> {
             Command::Cancel(id) => self.cancel(id),
             Command::Connect => self.connect(now),
             Command::Reconnect(_) if matches!(self.phase, Phase::Down) => self.connect(now),
-            Command::Reconnect(close) => self.disconnect(now, close, DisconnectReason::Local, Then::Dial),
-            Command::Disconnect(close) => self.disconnect(now, close, DisconnectReason::Local, Then::Stay),
+            Command::Reconnect(close) => self.disconnect(now, close, DisconnectReason::Local, true),
+            Command::Disconnect(close) => self.disconnect(now, close, DisconnectReason::Local, false),
             Command::Stop(close) => self.stop(now, close, StopReason::Stopped),
         }
     }
@@ -337,7 +337,18 @@ impl<I, T> Session<I, T> {
 
     /// An attempt by hand.
     fn connect(&mut self, now: Instant) {
-        if !matches!(self.phase, Phase::Down) || self.stop.is_some() {
+        if self.stop.is_some() {
+            return;
+        }
+        if let Phase::Up(up) = &mut self.phase {
+            // An end is under way: this is about what follows.
+            match &mut up.stage {
+                Stage::Asked(ask) => ask.then = Then::Dial,
+                _ if up.connection.state() != State::Open => self.then = Then::Dial,
+                _ => {}
+            }
+        }
+        if !matches!(self.phase, Phase::Down) {
             return;
         }
         if self.lost.is_some() || self.outstanding == Some(Outstanding::Disconnect) {
@@ -347,10 +358,13 @@ impl<I, T> Session<I, T> {
         }
     }
 
-    fn disconnect(&mut self, now: Instant, close: CloseFrame, reason: DisconnectReason, then: Then) {
+    fn disconnect(&mut self, now: Instant, close: CloseFrame, reason: DisconnectReason, redial: bool) {
+        // With the reason that is given here, the policy stays down.
+        let then = if redial { Then::Dial } else { Then::Policy };
+        let late = if redial { Then::Dial } else { Then::Stay };
         match &mut self.phase {
             Phase::New | Phase::Ended => {}
-            Phase::Down => (self.retry_at, self.then) = (None, then),
+            Phase::Down => (self.retry_at, self.then) = (None, late),
             Phase::Dialling(_) => {
                 self.attempt_failed(now, reason);
                 self.then = then;
@@ -366,11 +380,11 @@ impl<I, T> Session<I, T> {
                 if let Stage::Asked(ask) = &mut up.stage {
                     ask.then = then;
                 } else if up.connection.state() != State::Open {
-                    self.then = then;
+                    self.then = late;
                 } else {
                     let deadline = deadline(now, self.config.close_timeout);
+                    self.outbox.close(close, &reason);
                     up.stage = Stage::Asked(Box::new(Ask { reason, deadline, then }));
-                    self.outbox.close(close);
                     self.pump(now);
                 }
                 self.advance(now);
@@ -385,7 +399,7 @@ impl<I, T> Session<I, T> {
         let deadline = deadline(now, self.config.close_timeout);
         self.stop = Some(Box::new(Stop { reason, deadline, terminated: false }));
         self.lost = None;
-        self.disconnect(now, close, DisconnectReason::Local, Then::Stay);
+        self.disconnect(now, close, DisconnectReason::Local, false);
     }
 
     // ---- the attempt
@@ -599,12 +613,13 @@ impl<I, T> Session<I, T> {
             if !connection.has_news() {
                 let greeted = !matches!(stage, Stage::Greeting(Some(_)));
                 let idle = self.outstanding.is_none() && greeted;
-                let asked = self.stop.is_some() || matches!(stage, Stage::Asked(_));
-                if connection.has_frames() || !(idle || asked) {
+                // Of an attempt that fails no callback has seen anything.
+                let ready = idle || self.stop.is_some() || matches!(stage, Stage::Asked(_) | Stage::Upgrading(_));
+                if connection.has_frames() || !ready {
                     return;
                 }
             }
-            if connection.is_ending() {
+            if connection.is_ending() && !connection.has_news() {
                 self.outbox.pump_pushes(connection, now);
             }
             match connection.poll_event() {
@@ -623,13 +638,13 @@ impl<I, T> Session<I, T> {
         if !over || self.outbox.is_settled() || matches!(stage, Stage::Upgrading(_)) {
             return;
         }
-        let reason = match (&*stage, connection.closed()) {
+        let reason = match (&*stage, connection.outcome()) {
             (Stage::Asked(ask), _) => ask.reason.clone(),
-            (_, Some(closed)) => reason(closed),
+            (_, Some(closed)) => reason(&closed),
             (_, None) => DisconnectReason::Local,
         };
         self.outbox.give_back(SendError::Closing, &reason);
-        if connection.closed().is_some() {
+        if connection.state() == State::Closed {
             self.outbox.lose(&reason);
         }
     }
@@ -644,9 +659,8 @@ impl<I, T> Session<I, T> {
             }
             Stage::Greeting(_) | Stage::Open => reason(&closed),
         };
-        if let Some(reconnect) = &self.options.reconnect {
-            self.backoff.lived(reconnect, now.saturating_duration_since(up.since));
-        }
+        let reconnect = self.options.reconnect.clone().unwrap_or_default();
+        self.backoff.lived(&reconnect, now.saturating_duration_since(up.since));
         if let Some(how) = up.connection.poll_shutdown() {
             self.outputs.push_back(Output::Shutdown(how));
         }
@@ -807,7 +821,7 @@ impl<I, T> Session<I, T> {
                 self.stop = Some(Box::new(Stop { reason: StopReason::Panicked, deadline, terminated: true }));
                 self.lost = None;
                 self.infos.clear();
-                self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Local, Then::Stay);
+                self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Local, false);
             }
         }
         if outstanding == Some(Outstanding::Connect) {
@@ -835,10 +849,11 @@ impl<I, T> Session<I, T> {
                 self.clean = false; // asked for as an end with this reason
                 self.stop(now, CloseFrame::normal(), StopReason::Disconnected(reason));
             }
-            (Retry::Policy | Retry::Reconnect, _) if self.then == Then::Dial => return self.begin_attempt(now),
+            _ if self.then == Then::Stay => {}
+            (Retry::Policy, _) if self.then == Then::Dial => return self.begin_attempt(now),
             (Retry::After(delay), _) => self.retry_at = Some(deadline(now, delay)),
             (Retry::Reconnect, _) => self.retry_later(now, &reason),
-            (Retry::Policy, Some(reconnect)) if reason.is_transient() && self.then == Then::Policy => {
+            (Retry::Policy, Some(reconnect)) if reason.is_transient() => {
                 if self.backoff.is_exhausted(reconnect) {
                     self.clean = false;
                     self.stop(now, CloseFrame::normal(), StopReason::MaxRetriesExceeded(reason));
@@ -874,11 +889,11 @@ impl<I, T> Session<I, T> {
             Action::Push(frame) => self.push(now, frame),
             Action::PushAll(frames) => frames.into_iter().for_each(|frame| self.push(now, frame)),
             Action::Disconnect(close) => {
-                self.disconnect(now, close.clone(), DisconnectReason::Requested(close), Then::Stay);
+                self.disconnect(now, close.clone(), DisconnectReason::Requested(close), false);
             }
             Action::Reconnect(_) if matches!(self.phase, Phase::Down) => self.connect(now),
             Action::Reconnect(close) => {
-                self.disconnect(now, close.clone(), DisconnectReason::Requested(close), Then::Dial);
+                self.disconnect(now, close.clone(), DisconnectReason::Requested(close), true);
             }
             Action::Stop => self.stop(now, CloseFrame::normal(), StopReason::Stopped),
             Action::StopWith(close) => self.stop(now, close, StopReason::Stopped),

@@ -172,8 +172,15 @@ impl<T> Outbox<T> {
         }
     }
 
-    pub(super) fn close(&mut self, close: CloseFrame) {
-        self.held = None;
+    /// A Close behind all that was accepted before. What waits for `handle_connect` goes back: it must not leave ahead of
+    /// what that would have sent.
+    pub(super) fn close(&mut self, close: CloseFrame, reason: &DisconnectReason) {
+        if let Some(first) = self.held.take() {
+            let own = self.data.drain(..first).collect();
+            let pushed = self.pushed;
+            self.give_back(SendError::Closing, reason);
+            (self.data, self.pushed) = (own, pushed);
+        }
         self.data.push_back(Item::Close(close));
     }
 

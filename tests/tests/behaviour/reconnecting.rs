@@ -385,3 +385,115 @@ fn rule_3_6_a_delayed_info_counts_to_the_queue_until_it_is_delivered_or_cancelle
         sim.noted("handle_info three").await;
     });
 }
+
+#[test]
+fn rule_3_3_nothing_leaves_ahead_of_the_greeting_though_the_end_is_near() {
+    // The peer's Close, an error, and a disconnect of our own, each before `handle_connect` has returned.
+    for end in [&b"\x88\x02\x03\xe8"[..], b"\x83\x00", b""] {
+        Sim::new().run_until(async |sim| {
+            let listener = sim.listen(addr());
+            let probe = Probe::new(&sim).on("handle_connect", Reply::push("auth").after(secs(1)));
+            let client = sim.start(options(), probe).await.unwrap();
+            let handle = client.handle();
+            let queued = sim.spawn(async move { handle.send_frame(Frame::text("queued")).await });
+            let mut peer = listener.accept().await;
+            peer.upgrade_with(end).await;
+            sim.noted("handle_connect").await;
+            if end.is_empty() {
+                client.disconnect().await;
+                assert_eq!(peer.frame().await.first, 0x88, "the push is refused, and nothing else leaves");
+                assert!(matches!(queued.await.unwrap_err(), SendError::Closing(_)));
+            } else {
+                assert_eq!(peer.frame().await.payload, b"auth");
+                assert_eq!(peer.frame().await.payload, b"queued", "the end takes effect behind it");
+                assert_eq!(peer.frame().await.first, 0x88);
+                queued.await.unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn rule_4_16_the_backoff_starts_anew_also_where_only_the_handler_retries() {
+    Sim::new().run_until(async |sim| {
+        let probe = Probe::new(&sim).on("handle_disconnect", Reply::Retry(Retry::Reconnect));
+        let (_client, mut peer, listener) = connected(&sim, probe).await;
+        for _ in 0..8 {
+            sim.sleep(secs(5)).await;
+            let down = sim.elapsed();
+            peer.shutdown().await;
+            peer = listener.accept().await;
+            peer.upgrade("").await;
+            assert!(sim.elapsed() - down <= secs(1));
+        }
+    });
+}
+
+#[test]
+fn rule_4_18_a_disconnect_that_handle_disconnect_was_not_told_of_has_the_last_word() {
+    for retry in [Retry::Reconnect, Retry::After(secs(1)), Retry::Policy] {
+        Sim::new().run_until(async |sim| {
+            let probe = Probe::new(&sim).on("handle_disconnect", Reply::Retry(retry).after(secs(2)));
+            let options = coming_back(Reconnect::default());
+            let (client, mut peer, _) = connected_with(&sim, options, probe).await;
+            peer.shutdown().await;
+            sim.noted("handle_disconnect stream ended").await;
+            client.disconnect().await;
+            sim.sleep(secs(3600)).await;
+            assert_eq!(attempts(&sim).len(), 1);
+        });
+    }
+}
+
+#[test]
+fn connect_behind_a_disconnect_is_not_lost() {
+    Sim::new().run_until(async |sim| {
+        let (client, mut peer, listener) = connected(&sim, Probe::new(&sim)).await;
+        client.disconnect().await;
+        client.connect().await;
+        finish(&mut peer, 1000).await;
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        client.wait_for(ClientState::Connected).await.unwrap();
+    });
+}
+
+#[test]
+fn rule_4_5_a_send_that_waits_for_room_is_not_carried_to_the_next_attempt() {
+    Sim::new().run_until(async |sim| {
+        let listener = sim.listen(addr());
+        let mut options = options();
+        options.connection.limits = options.connection.limits.with_send_queue(40).unwrap();
+        let probe = Probe::new(&sim).on("handle_disconnect", Reply::Retry(Retry::After(Duration::ZERO)));
+        let client = sim.start(options, probe).await.unwrap();
+        client.feed_frame(Frame::text("fills")).await.unwrap();
+        let handle = client.handle();
+        let waits = sim.spawn(async move { handle.send_frame(Frame::text("waits")).await });
+        sim.settle().await;
+        let peer = listener.accept().await;
+        peer.reset();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        let error = waits.await.unwrap_err();
+        assert!(matches!(error, SendError::Disconnected(_)), "{error}");
+    });
+}
+
+#[test]
+fn rule_4_1_a_failed_upgrade_does_not_wait_for_another_callback() {
+    Sim::new().run_until(async |sim| {
+        let listener = sim.listen(addr());
+        let probe = Probe::new(&sim).on("handle_info", Reply::Act(Action::Continue).after(secs(60)));
+        let client = sim.start(options(), probe).await.unwrap();
+        let mut peer = listener.accept().await;
+        client.send_info("slow".into()).await.unwrap();
+        sim.noted("handle_info").await;
+        peer.head().await;
+        peer.send(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n").await;
+        client.wait_for(ClientState::Disconnected).await.unwrap();
+        assert_eq!(sim.elapsed(), secs(0));
+        client.disconnect().await;
+        sim.noted("handle_disconnect upgrade refused with status 401").await;
+        assert_eq!(sim.elapsed(), secs(60), "callbacks do not overlap");
+    });
+}

@@ -161,7 +161,10 @@ fn rule_3_11_a_stop_ends_a_client_whose_callback_is_stuck() {
             let ends = [format!("{time}ms {callback} dropped"), format!("{time}ms terminate stopped")];
             assert_eq!(since(sim.calls(), "dropped"), ends);
             match (callback, early.await) {
-                ("prepare", sent) => assert_eq!(sent.unwrap_err().into_frame(), Some(Frame::text("early"))),
+                // What waits for `handle_connect` to return does not leave without what that would have sent (4.9).
+                ("prepare" | "handle_connect", sent) => {
+                    assert_eq!(sent.unwrap_err().into_frame(), Some(Frame::text("early")));
+                }
                 ("handle_disconnect", _) => {} // the peer left before it could be told whether it arrived
                 (_, sent) => sent.unwrap(),    // it was accepted before the stop
             }
