@@ -10,6 +10,7 @@ mod fuzz;
 mod lexer;
 mod process;
 mod purity;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,12 @@ const TASKS: &[Task] = &[
         usage: "[--seconds N] [--target T] [--minimise]",
         about: "the fuzz targets, on their committed corpora",
         run: fuzz::run,
+    },
+    Task {
+        name: "sim",
+        usage: "[--seeds N] [--from S] [--trace]",
+        about: "clients at random under a virtual clock, a world a seed",
+        run: sim::run,
     },
     Task {
         name: "bench",

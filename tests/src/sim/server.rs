@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use parley_proto::Role;
 use parley_proto::codec::{CloseFrame, Frame};
 use parley_proto::connection::{Config, Connection, Event, Shutdown};
 use parley_proto::driver::Transport;
 use parley_proto::handshake::{Acceptance, Rejection, Request};
+use parley_proto::{Role, SendError};
 
 use super::executor::Alarm;
 use super::{Listener, Sim, SimTransport};
@@ -110,6 +110,29 @@ impl Server {
     /// If the connection does not take it.
     pub fn send(&mut self, frame: Frame) {
         self.connection.send(self.sim.now(), frame).expect("an open connection with room");
+    }
+
+    /// Queues a frame, if the connection takes it.
+    ///
+    /// # Errors
+    ///
+    /// The connection's: it is full, or not open.
+    pub fn try_send(&mut self, frame: Frame) -> Result<(), SendError> {
+        self.connection.send(self.sim.now(), frame).map(drop)
+    }
+
+    /// Accepts the request that was taken.
+    ///
+    /// # Panics
+    ///
+    /// If none was, or the reply does not fit it.
+    pub fn accept(&mut self, reply: Acceptance) {
+        self.connection.accept(self.sim.now(), reply).expect("a reply that fits the request");
+    }
+
+    /// Closes with a reset. Nothing comes after it.
+    pub fn reset(mut self) {
+        self.transport.take().iter().for_each(SimTransport::reset);
     }
 
     /// Begins the closing handshake.
