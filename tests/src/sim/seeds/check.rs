@@ -146,6 +146,14 @@ fn sent(scene: &Scene, record: &Record, broken: &mut Vec<String>) {
     let closed_by_us = up.close.is_some() && record.down.close.is_none() && record.down.fault.is_none();
     let all = closed_by_us && !record.panicked && !record.erred && record.cut.is_none();
     let calm = record.cut.is_none() && !record.unkind && !record.idled && scene.plan.peer == Peer::Real;
+    let plan = &scene.plan;
+    let quick = plan.chunk >= 100 && plan.delay <= 20 && plan.link.capacity >= 16 * 1024 && !plan.jumps;
+    if calm && quick && plan.wicked == 0 && !plan.abort && up.close.is_some() && record.clean != Some(true) {
+        broken.push("4.9: both sides were well, and our Close was not answered".to_owned());
+    }
+    if calm && quick && plan.wicked == 0 && !plan.abort && record.called("handle_connect") > 0 && up.close.is_none() {
+        broken.push("4.9: both sides were well, and the client did not close".to_owned());
+    }
     let served: BTreeSet<_> = record.served.iter().filter_map(|(seen, _)| wire::parse(&seen.payload)).collect();
     for (key, sending) in &record.sends {
         let left = keys.contains(key);

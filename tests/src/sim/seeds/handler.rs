@@ -108,7 +108,8 @@ impl Wilful {
 
     fn push(&mut self) -> Frame {
         let (frame, key) = self.scene.make(&mut self.dice, PUSHED);
-        if self.is_up && !(frame.is_control() && frame.len() > 125) {
+        let asked = self.scene.record().asked; // nothing is accepted behind a Close
+        if self.is_up && !asked && !(frame.is_control() && frame.len() > 125) {
             self.scene.begin_send(key, &frame);
             self.scene.end_send(key, Fate::Accepted, &Ok(()));
         }

@@ -200,7 +200,7 @@ async fn jumper(sim: Sim, mut dice: Dice) {
 fn network(scene: &Scene, index: u8, dice: &mut Dice) -> (String, SocketAddr) {
     let sim = &scene.sim;
     let addr = SocketAddr::from(([10, 0, 0, index + 1], 80));
-    let late = |dice: &mut Dice| dice.pick(&[5, 500, 4000]);
+    let late = |dice: &mut Dice| dice.pick(&[1, 5, 200, 4000]);
     let mean = scene.plan.cut.is_some() || scene.plan.peer != Peer::Real;
     let bad = if mean { 20 } else { 0 };
     if dice.chance(50) {

@@ -85,6 +85,7 @@ pub(super) async fn real(scene: Arc<Scene>, listener: Listener, mut dice: Dice) 
                 }
             }
             Some(Event::Closed(closed)) => {
+                scene.record().clean = Some(closed.was_clean);
                 scene.note(&format!("served to the end: {} clean {}", closed.code(), closed.was_clean));
                 if let Some(error) = closed.error
                     && matches!(error, parley_proto::connection::ConnectionError::Protocol(_))
@@ -109,6 +110,7 @@ pub(super) async fn real(scene: Arc<Scene>, listener: Listener, mut dice: Dice) 
                 if rounds == 0 && closes {
                     let codes = [1000, 1001, 1008, 3000];
                     let close = CloseFrame::new(dice.pick(&codes), "").expect("a code that may be sent");
+                    scene.record().unkind = true; // what comes behind its Close is dropped
                     scene.note("server closes");
                     server.close(&close);
                 } else if rounds == 0 && rude {
