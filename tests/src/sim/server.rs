@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use parley_proto::codec::{CloseFrame, Frame};
 use parley_proto::connection::{Config, Connection, Event, Shutdown};
 use parley_proto::driver::Transport;
-use parley_proto::handshake::{Acceptance, Rejection, Request};
+use parley_proto::handshake::{Acceptance, ApiMisuse, Rejection, Request};
 use parley_proto::{Role, SendError};
 
 use super::executor::Alarm;
@@ -123,11 +123,11 @@ impl Server {
 
     /// Accepts the request that was taken.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If none was, or the reply does not fit it.
-    pub fn accept(&mut self, reply: Acceptance) {
-        self.connection.accept(self.sim.now(), reply).expect("a reply that fits the request");
+    /// None is waiting, or not any more; or the reply does not fit it.
+    pub fn accept(&mut self, reply: Acceptance) -> Result<(), ApiMisuse> {
+        self.connection.accept(self.sim.now(), reply)
     }
 
     /// Closes with a reset. Nothing comes after it.

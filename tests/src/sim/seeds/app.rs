@@ -40,7 +40,9 @@ async fn maybe<T>(sim: &Sim, dice: &mut Dice, future: impl Future<Output = T>) -
 pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mut dice: Dice) {
     let sim = scene.sim.clone();
     let pace = dice.pick(&[1, 50, 500]);
+    let mut info = lane * 1000;
     for _ in 0..scene.plan.ops {
+        info += 1;
         if dice.chance(60) {
             sim.sleep(dice.millis(pace)).await;
         }
@@ -76,8 +78,8 @@ pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mu
                 }
             }
             70..80 => drop(maybe(&sim, &mut dice, handle.flush()).await),
-            80..90 => drop(maybe(&sim, &mut dice, handle.send_info(lane)).await),
-            90..95 => drop(handle.try_send_info(lane)),
+            80..90 => drop(maybe(&sim, &mut dice, handle.send_info(info)).await),
+            90..95 => drop(handle.try_send_info(info)),
             95..97 => {
                 let state = dice.pick(&[ClientState::Connected, ClientState::Disconnected, ClientState::Stopped]);
                 drop(within(&sim, dice.millis(500), handle.wait_for(state)).await);

@@ -1,7 +1,7 @@
 //! What has to hold when a client has ended, by the numbers of the guide.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parley_proto::{ConnectPhase, DisconnectReason, StopReason};
 
@@ -55,6 +55,13 @@ fn callbacks(record: &Record, reason: Option<&StopReason>, broken: &mut Vec<Stri
     }
     if let (Some(connect), Some(disconnect)) = (at("handle_connect"), at("handle_disconnect")) {
         must(connect < disconnect, "4.1: handle_disconnect before handle_connect");
+    }
+
+    let mut infos: BTreeMap<u32, u32> = BTreeMap::new();
+    for (_, info) in record.calls.iter().filter(|(name, _)| *name == "handle_info") {
+        let info: u32 = info.parse().unwrap_or_default();
+        let before = infos.insert(info / 1000, info);
+        must(before.is_none_or(|before| before < info), "3.6: an info twice or out of order");
     }
 
     let no_init = record.calls.len() <= 1 && (record.erred || record.stopped || aborted);
@@ -147,12 +154,23 @@ fn sent(scene: &Scene, record: &Record, broken: &mut Vec<String>) {
     let all = closed_by_us && !record.panicked && !record.erred && record.cut.is_none();
     let calm = record.cut.is_none() && !record.unkind && !record.idled && scene.plan.peer == Peer::Real;
     let plan = &scene.plan;
-    let quick = plan.chunk >= 100 && plan.delay <= 20 && plan.link.capacity >= 16 * 1024 && !plan.jumps;
+    let quick = plan.chunk >= 1000 && plan.link.chunk >= 1000 && plan.delay <= 20;
+    let quick = quick && plan.link.capacity >= 16 * 1024 && !plan.jumps;
     if calm && quick && plan.wicked == 0 && !plan.abort && up.close.is_some() && record.clean != Some(true) {
         broken.push("4.9: both sides were well, and our Close was not answered".to_owned());
     }
     if calm && quick && plan.wicked == 0 && !plan.abort && record.called("handle_connect") > 0 && up.close.is_none() {
         broken.push("4.9: both sides were well, and the client did not close".to_owned());
+    }
+    let late = |since: Option<Instant>, millis| {
+        let most = Duration::from_millis(millis);
+        since.zip(record.closed).is_some_and(|(since, closed)| closed > since + most)
+    };
+    if calm && quick && late(record.close_left, 1000) {
+        broken.push("4.12: the client had closed, and waited on for a server that was well".to_owned());
+    }
+    if !plan.jumps && late(record.eof, 5001) {
+        broken.push("4.13: the stream had ended, and the client waited on".to_owned());
     }
     let served: BTreeSet<_> = record.served.iter().filter_map(|(seen, _)| wire::parse(&seen.payload)).collect();
     for (key, sending) in &record.sends {
@@ -163,10 +181,11 @@ fn sent(scene: &Scene, record: &Record, broken: &mut Vec<String>) {
             Fate::GivenBack if left => broken.push(format!("{key:?} was given back, and sent")),
             Fate::Accepted if !left && before => broken.push(format!("{key:?} was lost, and later ones were sent")),
             Fate::Accepted if !left && all => {
-                broken.push(format!("4.9: {key:?} was accepted before our Close, and lost"))
+                broken.push(format!("4.9: {key:?} was accepted before our Close, and lost"));
             }
-            Fate::Sent(at) if calm && record.closed.is_some_and(|closed| closed > at + Duration::from_secs(3)) => {
-                if !served.contains(key) {
+            Fate::Sent(at) => {
+                let long_ago = record.closed.is_some_and(|closed| closed > at + Duration::from_secs(3));
+                if calm && long_ago && !served.contains(key) {
                     broken.push(format!("{key:?} was sent, and never arrived"));
                 }
             }

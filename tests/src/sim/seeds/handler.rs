@@ -23,13 +23,15 @@ pub(super) struct Wilful {
     dice: Dice,
     own: Handle<u32>,
     is_up: bool,
+    infos: u32,
+    infos_seen: u32,
     kept: Option<Frame>,
     frames: usize,
 }
 
 impl Wilful {
     pub(super) fn new(scene: &Arc<Scene>, dice: Dice, own: Handle<u32>) -> Self {
-        Self { scene: scene.clone(), dice, own, is_up: false, kept: None, frames: 0 }
+        Self { scene: scene.clone(), dice, own, is_up: false, infos: 0, infos_seen: 0, kept: None, frames: 0 }
     }
 
     /// Waits, fails, panics or hangs, or none of it.
@@ -86,7 +88,10 @@ impl Wilful {
         }
         match self.dice.below(12) {
             0 => drop(self.own.flush().await),
-            1 => drop(self.own.send_info(7).await),
+            1 => {
+                self.infos += 1;
+                let _full = self.own.send_info(self.infos).await;
+            }
             2 => {
                 self.ask(false);
                 self.own.disconnect().await;
@@ -169,9 +174,7 @@ impl Handler<u32> for Wilful {
     async fn prepare(&mut self, attempt: &Attempt, _request: &mut ClientRequest) -> Result<(), BoxError> {
         let mut running = self.scene.enter("prepare", attempt.number.to_string());
         let outcome = self.live(&mut running).await;
-        if outcome.is_err() {
-            self.scene.record().erred = false; // it fails the attempt, not the client
-        }
+        self.scene.record().erred = false; // it fails the attempt, not the client
         outcome
     }
 
@@ -214,6 +217,10 @@ impl Handler<u32> for Wilful {
     }
 
     async fn handle_info(&mut self, info: u32) -> Result<Action, BoxError> {
+        self.infos_seen += 1;
+        if self.scene.is(Mutation::InfoTwice) && self.infos_seen == 2 {
+            self.scene.enter("handle_info", info.to_string()).done = true;
+        }
         let mut running = self.scene.enter("handle_info", info.to_string());
         self.live(&mut running).await?;
         Ok(self.act())
@@ -225,9 +232,9 @@ impl Handler<u32> for Wilful {
         }
         let mut running = self.scene.enter("handle_disconnect", reason.to_string());
         self.is_up = false;
-        if self.live(&mut running).await.is_err() {
-            self.scene.record().erred = false; // there is no error to return
-        }
+        let erred = self.scene.record().erred;
+        drop(self.live(&mut running).await);
+        self.scene.record().erred = erred; // there is no error to return
         drop(running);
         if self.scene.is(Mutation::DisconnectTwice) {
             self.scene.enter("handle_disconnect", reason.to_string()).done = true;
@@ -240,8 +247,8 @@ impl Handler<u32> for Wilful {
             return;
         }
         let mut running = self.scene.enter("terminate", reason.to_string());
-        if self.live(&mut running).await.is_err() {
-            self.scene.record().erred = false;
-        }
+        let erred = self.scene.record().erred;
+        drop(self.live(&mut running).await);
+        self.scene.record().erred = erred;
     }
 }

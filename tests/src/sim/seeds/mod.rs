@@ -101,6 +101,8 @@ mutations! {
     FrameTwice,
     /// Two frames reach it in the wrong order.
     FramesSwapped,
+    /// One info reaches it twice.
+    InfoTwice,
     /// A push is forgotten.
     PushLost,
     /// The end of a connection is not told.
@@ -181,7 +183,7 @@ fn world(seed: u64, mutation: Option<Mutation>) -> Run {
     let trace = sim.journal();
     sim.clear();
     for scene in scenes {
-        failures.extend(scene.record().failures.drain(..));
+        failures.append(&mut scene.record().failures);
     }
     Run { failures, trace }
 }

@@ -68,11 +68,15 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn draw(dice: &mut Dice) -> Self {
         let calm = dice.chance(25);
+        let brisk = dice.chance(20);
         let chunk = dice.pick(&[1, 2, 7, 100, 5000, usize::MAX, usize::MAX, usize::MAX]);
-        let mut link = Link::default();
-        link.capacity = dice.pick(&[64, 1000, 16 * 1024, 64 * 1024]);
-        link.chunk = dice.pick(&[1, 50, usize::MAX, usize::MAX]);
-        link.staged = dice.chance(30);
+        let chunk = if brisk { usize::MAX } else { chunk };
+        let link = Link {
+            capacity: dice.pick(&[64, 1000, 16 * 1024, 64 * 1024]),
+            chunk: dice.pick(&[1, 50, usize::MAX, usize::MAX]),
+            staged: dice.chance(30),
+        };
+        let link = if brisk { Link { staged: link.staged, ..Link::default() } } else { link };
         let peer = match dice.below(100) {
             _ if calm => Peer::Real,
             0..65 => Peer::Real,
@@ -85,7 +89,13 @@ impl Plan {
             link,
             chunk,
             pending: dice.pick(&[0, 10, 50]),
-            delay: if chunk < 100 { dice.pick(&[0, 0, 5]) } else { dice.pick(&[0, 0, 20, 300]) },
+            delay: if brisk {
+                20
+            } else if chunk < 100 {
+                dice.pick(&[0, 0, 5])
+            } else {
+                dice.pick(&[0, 0, 20, 300])
+            },
             cut: (!calm && dice.chance(35)).then_some(cut),
             peer,
             lively: dice.pick(&[0, 10, 40]),
@@ -156,6 +166,10 @@ pub(super) struct Record {
     pub(super) unkind: bool,
     /// Whether the real server saw both Closes.
     pub(super) clean: Option<bool>,
+    /// When the client's Close was written.
+    pub(super) close_left: Option<Instant>,
+    /// When the stream to the client had ended.
+    pub(super) eof: Option<Instant>,
     pub(super) sleeps: usize,
     pub(super) ended: Option<Instant>,
     numbers: BTreeMap<u32, u32>,
@@ -194,6 +208,8 @@ impl Scene {
             idled: false,
             unkind: false,
             clean: None,
+            close_left: None,
+            eof: None,
             sleeps: 0,
             ended: None,
             numbers: BTreeMap::new(),

@@ -121,6 +121,8 @@ struct Mutant {
     left: usize,
     kept: Vec<u8>,
     done: bool,
+    /// A write has been waiting since then.
+    since: Option<Instant>,
 }
 
 impl WildTransport {
@@ -193,6 +195,13 @@ impl Wild {
         }
     }
 
+    /// The stream has ended.
+    fn end(&self) -> Poll<io::Result<usize>> {
+        let now = self.scene.sim.now();
+        self.scene.record().eof.get_or_insert(now);
+        if self.scene.is(Mutation::EofSwallowed) { Poll::Pending } else { Poll::Ready(Ok(0)) }
+    }
+
     /// Whether a mutation strikes at this chunk.
     fn strikes(&mut self, mutation: Mutation) -> bool {
         if !self.scene.is(mutation) || self.mutant.done {
@@ -208,8 +217,7 @@ impl Transport for WildTransport {
     fn poll_read(&mut self, cx: &mut Context<'_>, window: &mut BytesMut) -> Poll<io::Result<usize>> {
         let Self { inner, wild } = self;
         match wild.cut(wild.read) {
-            Some(Cut::Eof) if wild.scene.is(Mutation::EofSwallowed) => return Poll::Pending,
-            Some(Cut::Eof) => return Poll::Ready(Ok(0)),
+            Some(Cut::Eof) => return wild.end(),
             Some(Cut::Reset) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
             Some(Cut::Silence) => return Poll::Pending,
             Some(Cut::Writes) | None => {}
@@ -226,8 +234,7 @@ impl Transport for WildTransport {
         match inner.poll_read_some(context, &mut chunk, most.min(64 * 1024)) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Ready(Ok(0)) if wild.scene.is(Mutation::EofSwallowed) => return Poll::Pending,
-            Poll::Ready(Ok(0)) => return Poll::Ready(Ok(0)),
+            Poll::Ready(Ok(0)) => return wild.end(),
             Poll::Ready(Ok(n)) => wild.read += n,
         }
         {
@@ -259,10 +266,18 @@ impl Transport for WildTransport {
         if matches!(cut, Some(Cut::Eof | Cut::Reset | Cut::Writes)) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let quiet = Context::from_waker(std::task::Waker::noop());
-        let asleep = wild.scene.is(Mutation::WriteNeverWakes) && wild.written > 300;
-        let context = if asleep { &quiet } else { &*cx };
-        if wild.writes.poll(context, &wild.scene, &mut wild.dice).is_pending() {
+        if wild.scene.is(Mutation::WriteNeverWakes) && wild.written > 300 {
+            // Ready when it is asked again later; but nobody is told to.
+            let now = wild.scene.sim.now();
+            match wild.mutant.since {
+                Some(since) if since < now => wild.mutant.since = None,
+                _ => {
+                    wild.mutant.since = Some(now);
+                    return Poll::Pending;
+                }
+            }
+        }
+        if wild.writes.poll(cx, &wild.scene, &mut wild.dice).is_pending() {
             return Poll::Pending;
         }
         let most = wild.room(wild.written);
@@ -282,9 +297,9 @@ impl Transport for WildTransport {
             }
         } else if changed {
             // What the mutation made is written whole, whatever the link has room for.
-            let _ = inner.poll_write(&mut Context::from_waker(context.waker()), &[IoSlice::new(&out)]);
+            let _ = inner.poll_write(cx, &[IoSlice::new(&out)]);
         } else {
-            match inner.poll_write(&mut Context::from_waker(context.waker()), &[IoSlice::new(&out)]) {
+            match inner.poll_write(cx, &[IoSlice::new(&out)]) {
                 Poll::Ready(Ok(n)) => out.truncate(n),
                 other => return other,
             }
@@ -294,6 +309,9 @@ impl Transport for WildTransport {
         let mut record = wild.scene.record();
         record.sleeps = 0;
         record.up.feed(&out);
+        if record.up.close.is_some() {
+            record.close_left.get_or_insert(wild.scene.sim.now());
+        }
         Poll::Ready(Ok(n))
     }
 
