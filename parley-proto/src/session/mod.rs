@@ -216,6 +216,7 @@ impl<I, T> Session<I, T> {
             Command::Flush { ticket, own } => {
                 self.outbox.flush(self.phase.connection(), ticket, own);
                 self.pump(now);
+                self.give_back_if_over(); // the end may wait for the very callback that waits for this
             }
             Command::Info(info) => self.infos.push_back(info),
             Command::Disconnect(close) => self.disconnect(now, close, DisconnectReason::Local),
