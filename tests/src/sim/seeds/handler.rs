@@ -87,7 +87,11 @@ impl Wilful {
             self.scene.note(&format!("own send {key:?}: {}", told(&outcome)));
         }
         match self.dice.below(12) {
-            0 => drop(self.own.flush().await),
+            0 => {
+                self.scene.note("own flush");
+                let outcome = self.own.flush().await;
+                self.scene.note(&format!("own flush: {}", told(&outcome)));
+            }
             1 => {
                 self.infos += 1;
                 let _full = self.own.send_info(self.infos).await;
