@@ -70,7 +70,7 @@
 //!   half the close timeout: that we parse ahead is never visible. The same holds for the peer's Close.
 //! - **4.9** Pings and pongs go ahead of data that is not begun; begun is what is encoded, at most 64 KiB ahead. A Close
 //!   that we ask for follows all frames accepted before it, within the close timeout counted from the call; what is left
-//!   then comes back in its `SendError`, and so does at once what waits for `handle_connect` to return. A Close that fails the connection follows what callbacks pushed before the
+//!   then comes back in its `SendError`, and so does what waits for a `handle_connect` that will not run. A Close that fails the connection follows what callbacks pushed before the
 //!   error; frames of other tasks that were not begun are given back.
 //! - **4.10** Every ping is answered, in order, while the socket takes output. Only while output is blocked is one pong
 //!   pending, for the newest ping.

@@ -11,6 +11,7 @@ mod lexer;
 mod process;
 mod purity;
 mod rules;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,12 @@ const TASKS: &[Task] = &[
         usage: "[--seconds N] [--target T] [--minimise]",
         about: "the fuzz targets, on their committed corpora",
         run: fuzz::run,
+    },
+    Task {
+        name: "sim",
+        usage: "[--seeds N] [--from S] [--trace]",
+        about: "clients at random under a virtual clock, a world a seed",
+        run: sim::run,
     },
     Task {
         name: "bench",

@@ -119,6 +119,8 @@ struct Ask {
     reason: DisconnectReason,
     deadline: Instant,
     then: Then,
+    /// `handle_connect` still runs: what it pushes goes before what waited for it, and that before the Close.
+    greeting: bool,
 }
 
 /// What follows a connection or an attempt, unless `handle_disconnect` decides otherwise.
@@ -249,6 +251,7 @@ impl<I, T> Session<I, T> {
             Command::Flush { ticket, own } => {
                 self.outbox.flush(self.phase.connection(), ticket, own);
                 self.pump(now);
+                self.give_back_if_over(); // the end may wait for the very callback that waits for this
             }
             Command::Info(info) => self.infos.push_back(info),
             Command::InfoAfter { id, delay, info } => {
@@ -314,7 +317,7 @@ impl<I, T> Session<I, T> {
 
     /// A callback's push: never refused for lack of room, always while there is no connection to take it.
     fn push(&mut self, now: Instant, frame: Frame) {
-        let greets = self.outlet() == Outlet::Waiting && matches!(&self.phase, Phase::Up(up) if up.is_greeting());
+        let greets = matches!(&self.phase, Phase::Up(up) if up.is_greeting() && up.connection.state() == State::Open);
         if greets || self.outlet() == Outlet::Open {
             self.enqueue(now, frame, None, Source::Push);
         } else {
@@ -383,8 +386,12 @@ impl<I, T> Session<I, T> {
                     self.then = late;
                 } else {
                     let deadline = deadline(now, self.config.close_timeout);
-                    self.outbox.close(close, &reason);
-                    up.stage = Stage::Asked(Box::new(Ask { reason, deadline, then }));
+                    let greeting = matches!(up.stage, Stage::Greeting(None));
+                    if !greeting {
+                        self.outbox.give_back_held(&reason);
+                    }
+                    self.outbox.close(close);
+                    up.stage = Stage::Asked(Box::new(Ask { reason, deadline, then, greeting }));
                     self.pump(now);
                 }
                 self.advance(now);
@@ -876,7 +883,10 @@ impl<I, T> Session<I, T> {
     fn greeted(&mut self, now: Instant) {
         if let Phase::Up(up) = &mut self.phase {
             if up.is_greeting() {
-                up.stage = Stage::Open;
+                match &mut up.stage {
+                    Stage::Asked(ask) => ask.greeting = false,
+                    stage => *stage = Stage::Open,
+                }
                 self.outbox.let_go();
                 self.pump(now);
             }
@@ -1064,8 +1074,13 @@ impl Phase {
 }
 
 impl Up {
+    /// `handle_connect` is to run, or runs.
     fn is_greeting(&self) -> bool {
-        matches!(self.stage, Stage::Greeting(_))
+        match &self.stage {
+            Stage::Greeting(_) => true,
+            Stage::Asked(ask) => ask.greeting,
+            _ => false,
+        }
     }
 
     /// The handshake is complete.

@@ -172,16 +172,16 @@ impl<T> Outbox<T> {
         }
     }
 
-    /// A Close behind all that was accepted before. What waits for `handle_connect` goes back: it must not leave ahead of
-    /// what that would have sent.
-    pub(super) fn close(&mut self, close: CloseFrame, reason: &DisconnectReason) {
-        if let Some(first) = self.held.take() {
-            let own = self.data.drain(..first).collect();
-            let pushed = self.pushed;
-            self.give_back(SendError::Closing, reason);
-            (self.data, self.pushed) = (own, pushed);
-        }
+    /// A Close behind all that was accepted before, and so behind what waits for `handle_connect` to return.
+    pub(super) fn close(&mut self, close: CloseFrame) {
         self.data.push_back(Item::Close(close));
+    }
+
+    /// `handle_connect` will not run: what waits for it must not leave ahead of what it would have sent.
+    pub(super) fn give_back_held(&mut self, reason: &DisconnectReason) {
+        if self.held.is_some() {
+            self.give_back(SendError::Closing, reason);
+        }
     }
 
     /// Encodes what waits, as far as there is room.

@@ -45,6 +45,7 @@ struct Inner {
     watchers: Vec<Waker>,
     next: u64,
     polls: usize,
+    steps: u64,
     journal: Vec<(Duration, String)>,
 }
 
@@ -121,8 +122,7 @@ impl Sim {
                 }
             }
         };
-        let tasks = mem::take(&mut lock(&self.0.inner).tasks);
-        drop(tasks);
+        self.clear();
         outcome
     }
 
@@ -158,6 +158,7 @@ impl Sim {
     fn count_poll(&self) {
         let mut inner = lock(&self.0.inner);
         inner.polls += 1;
+        inner.steps += 1;
         let spins = inner.polls > SPIN;
         drop(inner);
         assert!(!spins, "a task spins\n{}", self.journal().join("\n"));
@@ -208,6 +209,35 @@ impl Sim {
     #[must_use]
     pub fn now(&self) -> Instant {
         self.0.epoch + self.elapsed()
+    }
+
+    /// The clock goes on by so much at once: sleeps that end meanwhile are late.
+    pub fn jump(&self, by: Duration) {
+        lock(&self.0.inner).elapsed += by;
+    }
+
+    /// Polls of tasks so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        lock(&self.0.inner).steps
+    }
+
+    /// Sleeps that somebody waits for.
+    #[must_use]
+    pub fn sleeping(&self) -> usize {
+        lock(&self.0.inner).sleeps.len()
+    }
+
+    /// Drops all that still runs.
+    pub fn clear(&self) {
+        let tasks = mem::take(&mut lock(&self.0.inner).tasks);
+        drop(tasks);
+    }
+
+    /// Spawned tasks that have not ended.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        lock(&self.0.inner).tasks.iter().flatten().count()
     }
 
     /// How long the world has been running.

@@ -6,6 +6,7 @@
 //! pipe       two in-memory streams back to back: bounded, with FIN, reset and errors
 //! server     the server role of `Connection` at the other end (for bytes by hand see `raw`)
 //! probe      a handler that writes each callback into the journal and answers as it was told
+//! seeds      all of it at random, one world a seed, with the guide's rules checked
 //! ```
 //!
 //! Nothing sleeps and nothing is left to chance: the same test does the same things at the same virtual times. A test
@@ -29,6 +30,7 @@ mod executor;
 mod net;
 mod pipe;
 mod probe;
+pub mod seeds;
 mod server;
 
 pub use executor::{Sim, Task};

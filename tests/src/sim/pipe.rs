@@ -227,6 +227,16 @@ impl SimTransport {
         Wire { up: self.incoming.clone(), down: self.outgoing.clone() }
     }
 
+    /// A read of at most `most` bytes.
+    pub(super) fn poll_read_some(
+        &mut self,
+        cx: &Context<'_>,
+        into: &mut BytesMut,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        lock(&self.incoming).poll_read(cx, into, most)
+    }
+
     /// Closes with a reset: the other end loses what it has not read.
     pub fn reset(&self) {
         lock(&self.outgoing).reset();

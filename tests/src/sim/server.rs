@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use parley_proto::Role;
 use parley_proto::codec::{CloseFrame, Frame};
 use parley_proto::connection::{Config, Connection, Event, Shutdown};
 use parley_proto::driver::Transport;
-use parley_proto::handshake::{Acceptance, Rejection, Request};
+use parley_proto::handshake::{Acceptance, ApiMisuse, Rejection, Request};
+use parley_proto::{Role, SendError};
 
 use super::executor::Alarm;
 use super::{Listener, Sim, SimTransport};
@@ -39,10 +39,15 @@ impl fmt::Debug for Server {
 impl Server {
     /// The next client of a listener, before its request.
     pub async fn accept_from(sim: &Sim, listener: &Listener) -> Self {
+        Self::accept_with(sim, listener, Config::new(Role::Server)).await
+    }
+
+    /// The same with a configuration of its own.
+    pub async fn accept_with(sim: &Sim, listener: &Listener, config: Config) -> Self {
         let transport = listener.accept_transport().await;
         let deadline = sim.now() + std::time::Duration::from_secs(5);
         Self {
-            connection: Connection::server(Arc::new(Config::new(Role::Server)), [0; 32], deadline),
+            connection: Connection::server(Arc::new(config), [0; 32], deadline),
             sim: sim.clone(),
             transport: Some(transport),
             window: BytesMut::new(),
@@ -110,6 +115,29 @@ impl Server {
     /// If the connection does not take it.
     pub fn send(&mut self, frame: Frame) {
         self.connection.send(self.sim.now(), frame).expect("an open connection with room");
+    }
+
+    /// Queues a frame, if the connection takes it.
+    ///
+    /// # Errors
+    ///
+    /// The connection's: it is full, or not open.
+    pub fn try_send(&mut self, frame: Frame) -> Result<(), SendError> {
+        self.connection.send(self.sim.now(), frame).map(drop)
+    }
+
+    /// Accepts the request that was taken.
+    ///
+    /// # Errors
+    ///
+    /// None is waiting, or not any more; or the reply does not fit it.
+    pub fn accept(&mut self, reply: Acceptance) -> Result<(), ApiMisuse> {
+        self.connection.accept(self.sim.now(), reply)
+    }
+
+    /// Closes with a reset. Nothing comes after it.
+    pub fn reset(mut self) {
+        self.transport.take().iter().for_each(SimTransport::reset);
     }
 
     /// Begins the closing handshake.

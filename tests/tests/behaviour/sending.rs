@@ -3,9 +3,9 @@
 use parley_proto::codec::Frame;
 use parley_proto::session::ClientState;
 use parley_tests::raw;
-use parley_tests::sim::{Link, Probe, Sim};
+use parley_tests::sim::{Link, Probe, Reply, Sim};
 
-use crate::common::{addr, options};
+use crate::common::{addr, options, secs};
 
 /// A client whose peer takes only so many bytes until it reads.
 macro_rules! narrow {
@@ -104,5 +104,31 @@ fn rule_1_flush_waits_for_frames_that_wait_for_the_connection() {
         client.flush().await.unwrap();
         peer.send(&raw::frame(0x89, b"")).await;
         assert_eq!(peer.frame().await.first, 0x8a, "an idle flush leaves nothing behind");
+    });
+}
+
+#[test]
+fn rule_3_10_a_flush_by_its_own_handle_ends_on_a_connection_that_is_over() {
+    Sim::new().run_until(async |sim| {
+        let listener = sim.listen(addr());
+        listener.set_link(Link::default().capacity(300).staged());
+        let flush = Reply::own(async |own| {
+            let outcome = own.flush().await;
+            assert!(outcome.is_err(), "what was written was never flushed");
+            Reply::push("none takes it")
+        });
+        let late = Reply::After(secs(1), Box::new(flush));
+        let probe = |own| Probe::new(&sim).with_own(own).on("handle_frame", late);
+        let client = sim.start_with(options(), probe).await.unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        peer.send(&raw::frame(0x81, b"go")).await;
+        sim.noted("handle_frame").await;
+        // More than the pipe holds: the rest is written, and waits for a flush that never comes.
+        client.feed_frame(Frame::Binary(vec![0; 400].into())).await.unwrap();
+        sim.settle().await;
+        peer.reset();
+        sim.noted("handle_disconnect").await;
+        assert_eq!(sim.elapsed(), secs(1));
     });
 }

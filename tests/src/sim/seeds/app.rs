@@ -1,0 +1,111 @@
+//! The application: tasks that use the client's handles as they like, and the one that ends it.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use parley_proto::driver::Handle;
+use parley_proto::session::ClientState;
+
+use super::Mutation;
+use super::dice::Dice;
+use super::handler::told;
+use super::peers::within;
+use super::scene::{Fate, Scene};
+use crate::sim::Sim;
+
+/// Waits for the future, or drops it midway.
+async fn maybe<T>(sim: &Sim, dice: &mut Dice, future: impl Future<Output = T>) -> Option<T> {
+    match dice.below(10) {
+        0 => {
+            let mut left = dice.below(3);
+            let mut future = pin!(future);
+            poll_fn(|cx| match future.as_mut().poll(cx) {
+                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+                Poll::Pending if left == 0 => Poll::Ready(None),
+                Poll::Pending => {
+                    left -= 1;
+                    Poll::Pending
+                }
+            })
+            .await
+        }
+        1 => within(sim, dice.millis(300), future).await,
+        _ => Some(future.await),
+    }
+}
+
+/// One task: a handle, and a number of things done with it. Ends in how long the last of them took after the end.
+pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mut dice: Dice) {
+    let sim = scene.sim.clone();
+    let pace = dice.pick(&[1, 50, 500]);
+    let mut info = lane * 1000;
+    for _ in 0..scene.plan.ops {
+        info += 1;
+        if dice.chance(60) {
+            sim.sleep(dice.millis(pace)).await;
+        }
+        let since = sim.now();
+        let op = dice.below(100);
+        match op {
+            0..70 => {
+                let (frame, key) = scene.make(&mut dice, lane);
+                scene.begin_send(key, &frame);
+                if scene.is(Mutation::SendSkipped) && dice.chance(10) {
+                    scene.end_send(key, Fate::Sent(sim.now()), &Ok(()));
+                    continue;
+                }
+                if scene.is(Mutation::SendTwice) && dice.chance(10) {
+                    drop(handle.try_send_frame(frame.clone()));
+                }
+                let mut fate = Fate::Accepted;
+                let outcome = match op {
+                    0..30 => {
+                        let outcome = maybe(&sim, &mut dice, handle.send_frame(frame)).await;
+                        fate = Fate::Sent(sim.now());
+                        outcome
+                    }
+                    30..50 => maybe(&sim, &mut dice, handle.feed_frame(frame)).await,
+                    _ => Some(handle.try_send_frame(frame)),
+                };
+                match outcome {
+                    Some(outcome) => {
+                        scene.end_send(key, fate, &outcome);
+                        scene.note(&format!("send {key:?}: {}", told(&outcome)));
+                    }
+                    None => scene.note(&format!("send {key:?}: dropped")),
+                }
+            }
+            70..80 => drop(maybe(&sim, &mut dice, handle.flush()).await),
+            80..90 => drop(maybe(&sim, &mut dice, handle.send_info(info)).await),
+            90..95 => drop(handle.try_send_info(info)),
+            95..97 => {
+                let state = dice.pick(&[ClientState::Connected, ClientState::Disconnected, ClientState::Stopped]);
+                drop(within(&sim, dice.millis(500), handle.wait_for(state)).await);
+            }
+            _ if scene.plan.lively > 0 && dice.chance(30) => {
+                let stop = dice.chance(50);
+                ask(&scene, stop);
+                if stop {
+                    handle.stop().await;
+                } else {
+                    handle.disconnect().await;
+                }
+            }
+            _ => sim.settle().await,
+        }
+        let (ended, now) = (scene.record().ended, sim.now());
+        if let Some(ended) = ended {
+            let late = op < 90 && now > ended.max(since);
+            scene.check(!late, || format!("3.12: what waited was answered {:?} after the end", now - ended));
+        }
+    }
+}
+
+pub(super) fn ask(scene: &Scene, stop: bool) {
+    scene.note(if stop { "app stops it" } else { "app disconnects it" });
+    let mut record = scene.record();
+    record.asked = true;
+    record.stopped |= stop;
+}

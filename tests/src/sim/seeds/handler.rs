@@ -1,0 +1,258 @@
+//! The handler: it says what it sees, and answers by chance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parley_proto::codec::{CloseFrame, Frame};
+use parley_proto::driver::Handle;
+use parley_proto::handshake::ClientRequest;
+use parley_proto::{Action, Attempt, BoxError, Connected, DisconnectReason, Handler, Retry, StopReason};
+
+use super::Mutation;
+use super::dice::Dice;
+use super::scene::{Fate, Running, Scene};
+use crate::sim::describe;
+
+/// Lanes of what a callback pushes, and of what it sends by its own handle.
+pub(super) const PUSHED: u32 = 50;
+pub(super) const OWN: u32 = 60;
+
+pub(super) struct Wilful {
+    scene: Arc<Scene>,
+    dice: Dice,
+    own: Handle<u32>,
+    is_up: bool,
+    infos: u32,
+    infos_seen: u32,
+    kept: Option<Frame>,
+    frames: usize,
+}
+
+impl Wilful {
+    pub(super) fn new(scene: &Arc<Scene>, dice: Dice, own: Handle<u32>) -> Self {
+        Self { scene: scene.clone(), dice, own, is_up: false, infos: 0, infos_seen: 0, kept: None, frames: 0 }
+    }
+
+    /// Waits, fails, panics or hangs, or none of it.
+    async fn live(&mut self, running: &mut Running) -> Result<(), BoxError> {
+        let (lively, wicked) = (self.scene.plan.lively, self.scene.plan.wicked);
+        if self.dice.chance(lively) {
+            match self.dice.below(4) {
+                0 => self.scene.sim.settle().await,
+                1 => self.scene.sim.sleep(self.dice.millis(20)).await,
+                2 => self.scene.sim.sleep(self.dice.millis(400)).await,
+                _ => self.use_own().await,
+            }
+        }
+        if self.dice.chance(wicked) {
+            match self.dice.below(4) {
+                0 => {
+                    self.scene.record().panicked = true;
+                    running.done = true;
+                    self.scene.note("panics");
+                    // As a panic, without the words on standard error.
+                    std::panic::resume_unwind(Box::new("as planned"));
+                }
+                1 => {
+                    self.scene.sim.sleep(Duration::from_secs(4)).await;
+                }
+                2 => std::future::pending().await,
+                _ => {
+                    self.scene.record().erred = true;
+                    running.done = true;
+                    self.scene.note("fails");
+                    return Err("as planned".into());
+                }
+            }
+        }
+        running.done = true;
+        Ok(())
+    }
+
+    /// By its own handle nothing waits for a connection or for room.
+    async fn use_own(&mut self) {
+        for _ in 0..=self.dice.below(3) {
+            let (frame, key) = self.scene.make(&mut self.dice, OWN);
+            self.scene.begin_send(key, &frame);
+            let (fate, outcome) = match self.dice.below(3) {
+                0 => (Fate::Accepted, self.own.try_send_frame(frame)),
+                1 => (Fate::Accepted, self.own.feed_frame(frame).await),
+                _ => {
+                    let outcome = self.own.send_frame(frame).await;
+                    (Fate::Sent(self.scene.sim.now()), outcome)
+                }
+            };
+            self.scene.end_send(key, fate, &outcome);
+            self.scene.note(&format!("own send {key:?}: {}", told(&outcome)));
+        }
+        match self.dice.below(12) {
+            0 => {
+                self.scene.note("own flush");
+                let outcome = self.own.flush().await;
+                self.scene.note(&format!("own flush: {}", told(&outcome)));
+            }
+            1 => {
+                self.infos += 1;
+                let _full = self.own.send_info(self.infos).await;
+            }
+            2 => {
+                self.ask(false);
+                self.own.disconnect().await;
+            }
+            3 => {
+                self.ask(true);
+                self.own.stop().await;
+            }
+            _ => {}
+        }
+    }
+
+    fn ask(&self, stop: bool) {
+        self.scene.note(if stop { "asks: stop" } else { "asks: disconnect" });
+        let mut record = self.scene.record();
+        record.asked = true;
+        record.stopped |= stop;
+    }
+
+    fn push(&mut self) -> Frame {
+        let (frame, key) = self.scene.make(&mut self.dice, PUSHED);
+        let asked = self.scene.record().asked; // nothing is accepted behind a Close
+        if self.is_up && !asked && !(frame.is_control() && frame.len() > 125) {
+            self.scene.begin_send(key, &frame);
+            self.scene.end_send(key, Fate::Accepted, &Ok(()));
+        }
+        self.scene.note(&format!("pushes {key:?}"));
+        frame
+    }
+
+    fn act(&mut self) -> Action {
+        if !self.dice.chance(self.scene.plan.lively) {
+            return Action::Continue;
+        }
+        let action = match self.dice.below(40) {
+            0 => {
+                self.ask(false);
+                return Action::Disconnect(CloseFrame::normal());
+            }
+            1 => {
+                self.ask(true);
+                return if self.dice.chance(50) { Action::Stop } else { Action::StopWith(CloseFrame::normal()) };
+            }
+            2..22 => Action::Push(self.push()),
+            _ => Action::PushAll((0..self.dice.below(5)).map(|_| self.push()).collect()),
+        };
+        if self.scene.is(Mutation::PushLost) && self.is_up && self.dice.chance(30) {
+            return Action::Continue;
+        }
+        action
+    }
+
+    async fn received(&mut self, name: &'static str, opcode: u8, frame: Frame) -> Result<Action, BoxError> {
+        let mut running = self.scene.enter(name, describe(&frame));
+        let payload = frame.into_payload();
+        self.scene.record().receive(opcode, payload);
+        self.live(&mut running).await?;
+        Ok(self.act())
+    }
+}
+
+/// The outcome of a send in a word.
+pub(super) fn told<T>(outcome: &Result<(), T>) -> &'static str
+where
+    T: std::error::Error,
+{
+    if outcome.is_ok() { "ok" } else { "failed" }
+}
+
+impl Handler<u32> for Wilful {
+    async fn init(&mut self) -> Result<(), BoxError> {
+        let mut running = self.scene.enter("init", String::new());
+        if self.dice.chance(50) {
+            running.done = true;
+            return Ok(());
+        }
+        self.live(&mut running).await
+    }
+
+    async fn prepare(&mut self, attempt: &Attempt, _request: &mut ClientRequest) -> Result<(), BoxError> {
+        let mut running = self.scene.enter("prepare", attempt.number.to_string());
+        let outcome = self.live(&mut running).await;
+        self.scene.record().erred = false; // it fails the attempt, not the client
+        outcome
+    }
+
+    async fn handle_connect(&mut self, connected: &Connected) -> Result<Action, BoxError> {
+        let status = connected.negotiated.status().as_u16();
+        let mut running = self.scene.enter("handle_connect", status.to_string());
+        self.is_up = true;
+        self.live(&mut running).await?;
+        Ok(self.act())
+    }
+
+    async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
+        let opcode = match frame {
+            Frame::Text(_) => 1,
+            Frame::Binary(_) => 2,
+            Frame::Ping(_) => 9,
+            Frame::Pong(_) => 10,
+        };
+        self.frames += 1;
+        match self.scene.mutation {
+            Some(Mutation::FrameSkipped) if self.frames == 2 => return Ok(Action::Continue),
+            Some(Mutation::FrameTwice) if self.frames == 2 => {
+                self.received("handle_frame", opcode, frame.clone()).await?;
+            }
+            Some(Mutation::FramesSwapped) if self.frames == 2 => {
+                self.kept = Some(frame);
+                return Ok(Action::Continue);
+            }
+            _ => {}
+        }
+        let action = self.received("handle_frame", opcode, frame).await;
+        if let Some(kept) = self.kept.take() {
+            return self.received("handle_frame", 2, kept).await;
+        }
+        action
+    }
+
+    async fn handle_ping(&mut self, payload: Bytes) -> Result<Action, BoxError> {
+        self.received("handle_ping", 9, Frame::Ping(payload)).await
+    }
+
+    async fn handle_info(&mut self, info: u32) -> Result<Action, BoxError> {
+        self.infos_seen += 1;
+        if self.scene.is(Mutation::InfoTwice) && self.infos_seen == 2 {
+            self.scene.enter("handle_info", info.to_string()).done = true;
+        }
+        let mut running = self.scene.enter("handle_info", info.to_string());
+        self.live(&mut running).await?;
+        Ok(self.act())
+    }
+
+    async fn handle_disconnect(&mut self, reason: &DisconnectReason) -> Retry {
+        if self.scene.is(Mutation::DisconnectSkipped) {
+            return Retry::Policy;
+        }
+        let mut running = self.scene.enter("handle_disconnect", reason.to_string());
+        self.is_up = false;
+        let erred = self.scene.record().erred;
+        drop(self.live(&mut running).await);
+        self.scene.record().erred = erred; // there is no error to return
+        drop(running);
+        if self.scene.is(Mutation::DisconnectTwice) {
+            self.scene.enter("handle_disconnect", reason.to_string()).done = true;
+        }
+        self.dice.pick(&[Retry::Policy, Retry::Stay, Retry::Policy, Retry::Stay, Retry::Stop])
+    }
+
+    async fn terminate(&mut self, reason: &StopReason) {
+        if self.scene.is(Mutation::TerminateSkipped) {
+            return;
+        }
+        let mut running = self.scene.enter("terminate", reason.to_string());
+        let erred = self.scene.record().erred;
+        drop(self.live(&mut running).await);
+        self.scene.record().erred = erred;
+    }
+}
