@@ -584,7 +584,8 @@ impl<I> Handle<I> {
     /// client lives on, disconnected. Idempotent. Resolves when accepted;
     /// [`wait_for`](Self::wait_for)`(Disconnected)` waits for more.
     ///
-    /// A name look-up that is under way in the operating system cannot be stopped, only ignored.
+    /// A name look-up that is under way in the operating system cannot be stopped, only ignored. Cancel-safe: it is
+    /// accepted at the first poll, and never waits; so are the other methods that only ask for something.
     pub async fn disconnect(&self) {
         self.disconnect_with(CloseFrame::normal()).await;
     }
