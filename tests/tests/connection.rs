@@ -687,9 +687,10 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
                 }
             }
             Op::Written(n) => {
-                let n = n.min(connection.queued());
+                let offered = connection.queued();
+                let n = n.min(offered);
                 connection.handle_written(now, n);
-                model.written(n, connection.queued(), clock);
+                model.written(n, offered - n, clock); // a pong that waited comes after what was offered
             }
             Op::Eof => {
                 connection.handle_eof(now);
@@ -765,4 +766,10 @@ proptest! {
     ) {
         run_model(role, &ops)?;
     }
+}
+
+#[test]
+fn a_pong_that_waited_is_not_itself_blocked_until_it_is_offered() {
+    let ops = [Op::Wait(20), Op::Written(0), Op::Ping, Op::Written(14), Op::Wait(30)];
+    run_model(Role::Client, &ops).unwrap();
 }

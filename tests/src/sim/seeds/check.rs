@@ -162,7 +162,12 @@ fn sent(scene: &Scene, record: &Record, broken: &mut Vec<String>) {
         keys.insert((lane, seq));
     }
     let closed_by_us = up.close.is_some() && record.down.close.is_none() && record.down.fault.is_none();
-    let all = closed_by_us && !record.panicked && !record.erred && record.cut.is_none();
+    // What waits for a `handle_connect` that will not run is given back.
+    let all = closed_by_us
+        && record.called("handle_connect") > 0
+        && !record.panicked
+        && !record.erred
+        && record.cut.is_none();
     let calm = record.cut.is_none() && !record.unkind && !record.idled && scene.plan.peer == Peer::Real;
     let plan = &scene.plan;
     let quick = plan.chunk >= 1000 && plan.link.chunk >= 1000 && plan.delay <= 20;
