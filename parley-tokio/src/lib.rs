@@ -62,8 +62,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod client;
 mod runtime;
+mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;
@@ -71,22 +71,37 @@ mod transport;
 #[cfg(feature = "tls")]
 pub use rustls;
 
-pub use client::{Client, ClientBuilder};
+pub use parley_proto::Role;
 pub use parley_proto::codec::{CloseCode, CloseFrame, Frame, Utf8Bytes};
-pub use parley_proto::connection::Keepalive;
-pub use parley_proto::driver::{Handle, InfoError, JoinError, LookupError, StartError, Stats, TcpOptions, lookup};
-pub use parley_proto::handshake::ClientRequest;
+pub use parley_proto::connection::{Closed, Config, Keepalive, Rtt};
+pub use parley_proto::driver::{
+    Error, Handle, InfoError, JoinError, LookupError, StartError, Stats, TcpOptions, lookup,
+};
+pub use parley_proto::handshake::{ClientRequest, Negotiated};
 pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, TimerId};
 pub use parley_proto::{
     Action, Attempt, BoxError, ConnectPhase, Connected, DisconnectReason, Handler, LimitError, Limits, Retry,
     SendError, StopReason,
 };
-pub use runtime::Tokio;
+pub use runtime::{Timer, Tokio};
+pub use socket::{client, connect, upgraded};
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 pub use transport::Transport;
 
-use parley_proto::driver::TlsError;
+use parley_proto::driver::{self, TlsError};
+use tokio::net::TcpStream;
+
+/// A client on tokio that was started; see [`driver::Client`].
+pub type Client<H = (), I = ()> = driver::Client<H, I, Tokio>;
+/// A client's options on tokio; see [`driver::ClientBuilder`].
+pub type ClientBuilder = driver::ClientBuilder<Tokio>;
+/// A connection on tokio, as a stream and a sink of frames; see [`driver::WebSocket`].
+pub type WebSocket<S = TcpStream> = driver::WebSocket<Transport<S>, Timer>;
+/// A connection's half that sends.
+pub type WebSocketSender<S = TcpStream> = driver::WebSocketSender<Transport<S>, Timer>;
+/// A connection's half that receives.
+pub type WebSocketReceiver<S = TcpStream> = driver::WebSocketReceiver<Transport<S>, Timer>;
 
 /// This side's TLS cannot work, for this reason.
 fn unavailable(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TlsError {

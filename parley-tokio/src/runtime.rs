@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use parley_proto::driver::{Runtime, TcpOptions, TlsError, TlsTarget};
+use parley_proto::driver::{Clock, Platform, Runtime, TcpOptions, TlsError, TlsTarget};
 use rand::rngs::{ChaCha12Rng, SysRng};
 use rand::{Rng, SeedableRng, TryRng};
 use socket2::{SockRef, TcpKeepalive};
@@ -31,15 +31,14 @@ pub struct Tokio {
     /// Drawn from the system once, for the day when the system fails to give more: see [`Tokio::seed`].
     spare_key: [u8; 32],
     spare_seeds: AtomicU64,
-    /// `None` until something sleeps: a connection at rest without timers holds no timer entry.
-    sleep: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
     socket_hook: Option<Arc<SocketHook>>,
     #[cfg(feature = "tls")]
     connector: Arc<Connector>,
 }
 
 impl Tokio {
-    /// A runtime for one client, with the default `Tls` options where the feature `tls` is on.
+    /// A runtime for one client, with the default TLS options where the feature `tls` is on.
     ///
     /// # Errors
     ///
@@ -51,17 +50,11 @@ impl Tokio {
         Ok(Self {
             spare_key,
             spare_seeds: AtomicU64::new(0),
-            sleep: None,
+            timer: Timer::default(),
             socket_hook: None,
             #[cfg(feature = "tls")]
             connector: Arc::new(Connector::new(Tls::default())),
         })
-    }
-
-    /// Whether `wss://` can work: whether the feature `tls` is on.
-    #[must_use]
-    pub const fn supports_tls() -> bool {
-        cfg!(feature = "tls")
     }
 
     /// The same with these TLS options. What they need (trust roots) is loaded once, at the first TLS handshake.
@@ -97,13 +90,46 @@ impl fmt::Debug for Tokio {
     }
 }
 
-impl Runtime for Tokio {
-    type Transport = Transport;
+/// One sleep on tokio's clock, which a test may have paused.
+///
+/// It holds no timer entry until something sleeps. One that is set to an earlier moment is left alone and set again
+/// when it fires, so that a deadline which moves with every read costs nothing per read.
+#[derive(Debug, Default)]
+pub struct Timer(Option<Pin<Box<Sleep>>>);
 
-    /// tokio's clock, which a test may have paused.
+impl Clock for Timer {
     fn now(&self) -> Instant {
         tokio::time::Instant::now().into_std()
     }
+
+    fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        let until = tokio::time::Instant::from_std(until);
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if until < sleep.deadline() {
+            sleep.as_mut().reset(until);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if until <= sleep.deadline() {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(until);
+        }
+    }
+}
+
+impl Clock for Tokio {
+    fn now(&self) -> Instant {
+        self.timer.now()
+    }
+
+    fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        self.timer.poll_sleep(cx, until)
+    }
+}
+
+impl Runtime for Tokio {
+    type Transport = Transport;
 
     /// 32 fresh bytes from the system.
     ///
@@ -114,23 +140,6 @@ impl Runtime for Tokio {
         match SysRng.try_fill_bytes(&mut seed) {
             Ok(()) => seed,
             Err(_) => self.spare_seed(),
-        }
-    }
-
-    /// A timer that is set to an earlier moment than `until` is left alone: it is set again when it fires, so that
-    /// a deadline which moves with every read costs nothing per read.
-    fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
-        let until = tokio::time::Instant::from_std(until);
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        if until < sleep.deadline() {
-            sleep.as_mut().reset(until);
-        }
-        loop {
-            ready!(sleep.as_mut().poll(cx));
-            if until <= sleep.deadline() {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(until);
         }
     }
 
@@ -173,6 +182,39 @@ impl Runtime for Tokio {
             let _ = (transport, target);
             std::future::ready(Err(crate::unavailable("built without the feature `tls`")))
         }
+    }
+}
+
+impl Platform for Tokio {
+    #[cfg(feature = "tls")]
+    type Tls = Tls;
+    #[cfg(not(feature = "tls"))]
+    type Tls = ();
+
+    type Clock = Timer;
+
+    const TLS: bool = cfg!(feature = "tls");
+
+    #[cfg(feature = "tls")]
+    fn create(tls: Tls) -> io::Result<Self> {
+        Self::new().map(|tokio| tokio.with_tls(tls))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn create((): ()) -> io::Result<Self> {
+        Self::new()
+    }
+
+    fn clock() -> Timer {
+        Timer::default()
+    }
+
+    fn is_running() -> bool {
+        tokio::runtime::Handle::try_current().is_ok()
+    }
+
+    fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+        drop(tokio::spawn(task));
     }
 }
 

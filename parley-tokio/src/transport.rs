@@ -1,18 +1,19 @@
-//! [`Transport`]: a TCP connection of tokio, plain or under TLS.
+//! [`Transport`]: a byte stream of tokio, plain or under TLS.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use parley_proto::driver::{self, TransportFacts};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
 use tokio_rustls::TlsStream;
 use tokio_util::io::poll_read_buf;
 
-/// A byte stream over TCP, plain or under TLS.
+/// A byte stream, plain or under TLS: over TCP, or over any stream `S`.
 ///
 /// Bytes are read into the spare capacity of the driver's window, which is not zeroed first, and a batch of slices
 /// leaves in one system call (plain) or in shared records (TLS).
@@ -20,21 +21,22 @@ use tokio_util::io::poll_read_buf;
 /// Under TLS a write is complete only once [`poll_flush`](driver::Transport::poll_flush) is: rustls keeps up to 64 KiB of
 /// ciphertext that the socket has not taken. The end of the TCP stream without the peer's `close_notify` (RFC 8446,
 /// section 6.1) is an error of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof): the stream may have been cut.
-#[derive(Debug)]
-pub struct Transport(Stream);
+pub struct Transport<S = TcpStream> {
+    stream: Stream<S>,
+    addresses: fn(&S) -> TransportFacts,
+}
 
-#[derive(Debug)]
-enum Stream {
-    Plain(TcpStream),
+enum Stream<S> {
+    Plain(S),
     /// Boxed: over 1 KiB of session state, against 32 bytes of a socket.
     #[cfg(feature = "tls")]
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<S>>),
 }
 
 /// Runs an expression on whichever stream there is, pinned.
 macro_rules! on_stream {
     ($transport:expr, $stream:ident => $body:expr) => {
-        match &mut $transport.0 {
+        match &mut $transport.stream {
             Stream::Plain(stream) => {
                 let $stream = Pin::new(stream);
                 $body
@@ -48,28 +50,29 @@ macro_rules! on_stream {
     };
 }
 
-impl Transport {
-    /// The TCP stream, unless TLS runs over it.
+impl<S> Transport<S> {
+    /// Over a stream that is up. Its addresses are not known; a [`TcpStream`] is better turned `into` a transport.
+    pub fn new(stream: S) -> Self {
+        Self { stream: Stream::Plain(stream), addresses: |_| TransportFacts::default() }
+    }
+
+    /// The stream, unless TLS runs over it.
     #[cfg(feature = "tls")]
-    pub(crate) fn into_plain(self) -> Option<TcpStream> {
-        match self.0 {
+    pub(crate) fn into_plain(self) -> Option<S> {
+        match self.stream {
             Stream::Plain(stream) => Some(stream),
             Stream::Tls(_) => None,
         }
     }
+}
 
-    fn tcp(&self) -> &TcpStream {
-        match &self.0 {
-            Stream::Plain(stream) => stream,
-            #[cfg(feature = "tls")]
-            Stream::Tls(stream) => stream.get_ref().0,
-        }
-    }
+fn tcp_addresses(tcp: &TcpStream) -> TransportFacts {
+    TransportFacts::new(tcp.local_addr().ok(), tcp.peer_addr().ok())
 }
 
 impl From<TcpStream> for Transport {
     fn from(stream: TcpStream) -> Self {
-        Self(Stream::Plain(stream))
+        Self { stream: Stream::Plain(stream), addresses: tcp_addresses }
     }
 }
 
@@ -77,11 +80,11 @@ impl From<TcpStream> for Transport {
 #[cfg(feature = "tls")]
 impl From<TlsStream<TcpStream>> for Transport {
     fn from(stream: TlsStream<TcpStream>) -> Self {
-        Self(Stream::Tls(Box::new(stream)))
+        Self { stream: Stream::Tls(Box::new(stream)), addresses: tcp_addresses }
     }
 }
 
-impl driver::Transport for Transport {
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> driver::Transport for Transport<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>, window: &mut BytesMut) -> Poll<io::Result<usize>> {
         on_stream!(self, stream => poll_read_buf(stream, cx, window))
     }
@@ -106,12 +109,19 @@ impl driver::Transport for Transport {
     }
 
     fn facts(&self) -> TransportFacts {
-        let tcp = self.tcp();
-        let facts = TransportFacts::new(tcp.local_addr().ok(), tcp.peer_addr().ok());
-        match &self.0 {
-            Stream::Plain(_) => facts,
+        match &self.stream {
+            Stream::Plain(stream) => (self.addresses)(stream),
             #[cfg(feature = "tls")]
-            Stream::Tls(stream) => facts.with_tls(crate::tls::facts(stream.get_ref().1)),
+            Stream::Tls(stream) => {
+                let (stream, session) = stream.get_ref();
+                (self.addresses)(stream).with_tls(crate::tls::facts(session))
+            }
         }
+    }
+}
+
+impl<S> fmt::Debug for Transport<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").field("plain", &matches!(self.stream, Stream::Plain(_))).finish_non_exhaustive()
     }
 }

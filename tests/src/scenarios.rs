@@ -19,7 +19,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use parley_proto::codec::{CloseFrame, Frame, FrameError};
 use parley_proto::connection::Keepalive;
-use parley_proto::driver::{Handle, JoinError, Runtime, Setup, StartError, TcpOptions, TlsError, TlsTarget};
+use parley_proto::driver::{Clock, Handle, JoinError, Runtime, Setup, StartError, TcpOptions, TlsError, TlsTarget};
 use parley_proto::handshake::HandshakeError;
 use parley_proto::session::{ClientOptions, ClientState};
 use parley_proto::{
@@ -594,19 +594,21 @@ struct Hosts {
     addresses: Vec<SocketAddr>,
 }
 
-impl Runtime for Hosts {
-    type Transport = <Platform as Runtime>::Transport;
-
+impl Clock for Hosts {
     fn now(&self) -> Instant {
         self.platform.now()
     }
 
-    fn seed(&self) -> [u8; 32] {
-        self.platform.seed()
-    }
-
     fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
         self.platform.poll_sleep(cx, until)
+    }
+}
+
+impl Runtime for Hosts {
+    type Transport = <Platform as Runtime>::Transport;
+
+    fn seed(&self) -> [u8; 32] {
+        self.platform.seed()
     }
 
     fn resolve(&self, _: &str, _: u16) -> impl Future<Output = std::io::Result<Vec<SocketAddr>>> + Send + 'static {

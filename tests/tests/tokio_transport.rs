@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use parley_proto::driver::{Runtime, TcpOptions, TlsError, TlsTarget, Transport as _};
+use parley_proto::driver::{Clock, Runtime, TcpOptions, TlsError, TlsTarget, Transport as _};
 use parley_tests::ca::Ca;
 use parley_tests::io::{read, read_exact, shutdown, write_all};
 use parley_tokio::{Tls, Tokio, Transport};

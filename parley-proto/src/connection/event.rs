@@ -1,9 +1,10 @@
 //! What a connection tells its user.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::codec::{CloseFrame, Frame, FrameError};
-use crate::error::{NetworkError, ProtocolError};
+use crate::error::{ConnectPhase, DisconnectReason, NetworkError, ProtocolError};
 use crate::handshake::{HandshakeError, Negotiated, Rejected, Request};
 
 /// What happened, in order. [`Closed`](Event::Closed) comes last, once.
@@ -53,6 +54,22 @@ impl Closed {
             Some(close) => close.code().into(),
             None if self.received => 1005,
             None => 1006,
+        }
+    }
+
+    /// What a client tells its handler: the error, else the peer's Close.
+    #[must_use]
+    pub fn reason(&self) -> DisconnectReason {
+        match &self.error {
+            None => DisconnectReason::Remote(self.close.clone()),
+            Some(ConnectionError::Protocol(error)) => DisconnectReason::Protocol(error.clone()),
+            Some(ConnectionError::Rejected(rejected)) => DisconnectReason::Rejected(Arc::new((**rejected).clone())),
+            Some(ConnectionError::Refused) => DisconnectReason::Local,
+            Some(ConnectionError::HandshakeTimeout) => DisconnectReason::ConnectTimeout(ConnectPhase::Upgrade),
+            Some(ConnectionError::Eof) => DisconnectReason::Eof,
+            Some(ConnectionError::KeepaliveTimeout) => DisconnectReason::KeepaliveTimeout,
+            Some(ConnectionError::WriteTimeout) => DisconnectReason::WriteTimeout,
+            Some(ConnectionError::Network(error)) => DisconnectReason::Tcp(error.clone()),
         }
     }
 }

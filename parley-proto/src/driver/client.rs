@@ -3,11 +3,12 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io as std_io;
+use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
-use super::handle::{Handle, Shared};
+use super::handle::{Handle, Shared, Ticket};
 use super::io::Io;
 use super::runtime::Runtime;
 use super::{End, Ending, drive};
@@ -41,7 +42,8 @@ impl<I: Send + 'static> Setup<I> {
         H: Handler<I>,
     {
         let join = Arc::new(Join(Mutex::new(Slot { outcome: None, done: false, waker: None })));
-        let client = Client { handle: Handle::new(self.shared.clone(), false), join: join.clone() };
+        let client =
+            Client { handle: Handle::new(self.shared.clone(), false), join: join.clone(), platform: PhantomData };
         let guard = JoinGuard(join);
         let life = self.run(runtime, handler);
         (client, async move { guard.0.set(life.await) })
@@ -60,14 +62,18 @@ impl<I: Send + 'static> Setup<I> {
         R: Runtime,
         H: Handler<I>,
     {
-        let Self { options, shared } = self;
-        let seed = runtime.seed();
-        let tcp = options.tcp.clone();
-        let wanted = options.name.clone();
-        let session = Session::new(Arc::new(options), seed);
+        let tcp = self.options.tcp.clone();
+        let wanted = self.options.name.clone();
+        let (session, shared) = self.into_session(runtime.seed());
         let io = Box::new(Io::new(runtime, session, tcp, Ending { shared, wanted, name: None }));
         let life = drive(io, handler);
         async move { life.await.into_result() }
+    }
+}
+
+impl<I> Setup<I> {
+    pub(super) fn into_session(self, seed: [u8; 32]) -> (Session<I, Ticket>, Arc<Shared<I>>) {
+        (Session::new(Arc::new(self.options), seed), self.shared)
     }
 }
 
@@ -91,13 +97,22 @@ impl<H> End<H> {
     }
 }
 
-/// A client that was started. It derefs to its [`Handle`]; dropping it detaches the client.
-pub struct Client<H, I = ()> {
+/// A client that was started. It derefs to its [`Handle`]; dropping it detaches the client. `P` is the
+/// [`Platform`](super::Platform) that it was built for.
+pub struct Client<H, I = (), P = ()> {
     handle: Handle<I>,
     join: Arc<Join<H>>,
+    platform: PhantomData<fn() -> P>,
 }
 
 impl<H, I> Client<H, I> {
+    /// The same as a client of this platform.
+    pub(super) fn on<P>(self) -> Client<H, I, P> {
+        Client { handle: self.handle, join: self.join, platform: PhantomData }
+    }
+}
+
+impl<H, I, P> Client<H, I, P> {
     /// Waits until `init` has run. Cancel-safe.
     ///
     /// # Errors
@@ -121,7 +136,7 @@ impl<H, I> Client<H, I> {
     ///
     /// The client ended otherwise than by `stop`, `Action::Stop`, or a clean close.
     pub async fn join(self) -> Result<H, JoinError<H>> {
-        let Self { handle, join } = self;
+        let Self { handle, join, .. } = self;
         drop(handle);
         poll_fn(|cx| {
             let mut slot = join.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,7 +158,7 @@ impl<H, I> Client<H, I> {
     }
 }
 
-impl<H, I> Deref for Client<H, I> {
+impl<H, I, P> Deref for Client<H, I, P> {
     type Target = Handle<I>;
 
     fn deref(&self) -> &Handle<I> {
@@ -151,7 +166,7 @@ impl<H, I> Deref for Client<H, I> {
     }
 }
 
-impl<H, I> fmt::Debug for Client<H, I> {
+impl<H, I, P> fmt::Debug for Client<H, I, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("state", &self.state()).finish_non_exhaustive()
     }

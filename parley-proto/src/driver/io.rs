@@ -5,37 +5,27 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bytes::BytesMut;
 use core::net::SocketAddr;
 
 use super::Ending;
 use super::handle::{Shared, Ticket};
-use super::runtime::{Runtime, Transport};
+use super::link::Link;
+use super::pipe::{Alarm, Pipe};
+use super::runtime::{Clock, Runtime, Transport};
 use crate::codec::Frame;
-use crate::connection::{ENCODE_AHEAD, Shutdown};
 use crate::error::StopReason;
-use crate::pool::{self, WINDOW};
 use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Session};
 use crate::transport::{TcpOptions, TlsError};
 
-/// Bytes read and written in one poll of the task before it yields to others.
-const IO_BUDGET: usize = 256 * 1024;
 /// Callbacks run in one poll of the task before it yields to others.
 const CALL_BUDGET: usize = 1024;
-/// Slices of one vectored write.
-const SLICES: usize = 16;
-/// For so many reads small frames are copied out, after a window was found to be still in use.
-const COPIED_READS: u8 = 64;
-/// An unfinished frame up to this size leaves its window while the task sleeps.
-const LEFTOVER: usize = 4 * 1024;
-
 type Step<T> = Pin<Box<dyn Future<Output = Done<T>> + Send>>;
 
 /// What a step of dialling came to.
@@ -60,25 +50,12 @@ pub(super) struct Io<R: Runtime, I> {
     tcp: TcpOptions,
     shared: Arc<Shared<I>>,
     commands: VecDeque<Command<I, Ticket>>,
-    transport: Option<R::Transport>,
-    /// Begins with the unfinished frame, if there is one.
-    window: BytesMut,
-    /// It refers to memory of a window's size or more, even when it is empty and shows no capacity.
-    owns_window: bool,
-    copied_reads: u8,
-    /// Something was written and not flushed.
-    unflushed: bool,
-    /// The outgoing direction is being ended.
-    shutting_down: bool,
+    pipe: Pipe<R::Transport>,
     /// The steps of dialling under way; boxed, since at rest a future is as big as its largest state.
     steps: Vec<(DialId, Step<R::Transport>)>,
-    /// What the runtime's one sleep is set to. Input does not touch it: an early one fires once in vain.
-    armed: Option<Instant>,
+    alarm: Alarm,
     known_waker: Option<Waker>,
     published: (ClientState, bool),
-    bytes_received: u64,
-    bytes_sent: u64,
-    io_budget: usize,
     call_budget: usize,
     /// The last poll of the task ended in waiting.
     asleep: bool,
@@ -97,23 +74,21 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             runtime,
             tcp,
             commands: VecDeque::new(),
-            transport: None,
-            window: BytesMut::new(),
-            owns_window: false,
-            copied_reads: 0,
-            unflushed: false,
-            shutting_down: false,
+            pipe: Pipe::new(),
             steps: Vec::new(),
-            armed: None,
+            alarm: Alarm::default(),
             known_waker: None,
             published: (ClientState::Disconnected, false),
-            bytes_received: 0,
-            bytes_sent: 0,
-            io_budget: 0,
             call_budget: 0,
             asleep: true,
             io_due: true,
         }
+    }
+
+    /// The connection and its transport, for an application that goes on without a session.
+    pub(super) fn into_link<C: Clock>(self, clock: C) -> Option<Link<R::Transport, C>> {
+        let connection = self.session.into_connection()?;
+        Some(Link::new(connection, self.pipe, clock))
     }
 
     /// Called first in every poll: after a wait there are new budgets and a fresh look at the clock.
@@ -124,7 +99,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             self.io_due = true;
             self.shared.awake();
             self.refresh();
-            self.io_budget = IO_BUDGET;
+            self.pipe.renew_budget();
             self.call_budget = CALL_BUDGET;
         }
     }
@@ -190,7 +165,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             if self.poll_steps(cx) || self.poll_read(cx) || self.poll_write(cx) || self.poll_timers(cx) {
                 continue;
             }
-            self.rest();
+            self.pipe.rest();
             if self.shared.sleep(cx, &mut self.known_waker) {
                 return Poll::Pending;
             }
@@ -222,17 +197,15 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
                 None => break None,
                 Some(Output::Call(call)) => break Some(Next::Call(call)),
                 Some(Output::Stopped(reason)) => {
-                    self.drop_transport();
+                    self.pipe.abort();
                     self.steps.clear();
                     break Some(Next::Stopped(reason));
                 }
                 Some(Output::Settle(ticket, outcome)) => self.shared.settle(ticket, outcome),
-                Some(Output::Shutdown(Shutdown::Write)) => self.shutting_down = true,
-                Some(Output::Shutdown(Shutdown::Close)) => self.close_transport(),
-                Some(Output::Shutdown(Shutdown::Abort)) => self.drop_transport(),
+                Some(Output::Shutdown(how)) => self.pipe.shut_down(how),
                 Some(Output::Cancel(id)) => {
                     self.steps.retain(|(step, _)| *step != id);
-                    self.drop_transport();
+                    self.pipe.abort();
                 }
                 Some(Output::Resolve(id, host, port)) => {
                     let resolve = self.runtime.resolve(&host, port);
@@ -243,7 +216,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
                     self.steps.push((id, Box::pin(async { Done::Dialled(dial.await) })));
                 }
                 Some(Output::StartTls(id, target)) => {
-                    if let Some(transport) = self.transport.take() {
+                    if let Some(transport) = self.pipe.take() {
                         let tls = self.runtime.start_tls(transport, &target);
                         self.steps.push((id, Box::pin(async { Done::Tls(tls.await) })));
                     }
@@ -262,7 +235,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             self.shared.release(released, infos);
         }
         let rtt = self.session.rtt();
-        self.shared.stats.store(self.session.counters(), self.bytes_received, self.bytes_sent, rtt);
+        self.shared.stats.store(self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);
         let state = (self.session.state(), self.session.is_closing());
         if state != self.published && state.0 != ClientState::Stopped {
             self.published = state;
@@ -283,11 +256,11 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             match done {
                 Done::Resolved(outcome) => self.session.resolved(self.now, id, outcome),
                 Done::Dialled(outcome) => {
-                    let outcome = outcome.map(|transport| self.adopt(transport));
+                    let outcome = outcome.map(|transport| self.pipe.adopt(transport).facts());
                     self.session.dialled(self.now, id, outcome);
                 }
                 Done::Tls(outcome) => {
-                    let outcome = outcome.map(|transport| self.adopt(transport));
+                    let outcome = outcome.map(|transport| self.pipe.adopt(transport).facts());
                     self.session.tls_done(self.now, id, outcome);
                 }
             }
@@ -296,194 +269,13 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         false
     }
 
-    fn adopt(&mut self, transport: R::Transport) -> super::TransportFacts {
-        self.unflushed = false;
-        self.shutting_down = false;
-        self.copied_reads = 0; // a new connection's decoder does not copy
-        self.transport.insert(transport).facts()
-    }
-
-    /// Ends the outgoing direction as far as that goes without waiting, and closes.
-    fn close_transport(&mut self) {
-        if let Some(transport) = &mut self.transport {
-            // A stream that cannot take its last bytes now is closed all the same; the peer sees an end without them.
-            let _ = transport.poll_shutdown(&mut Context::from_waker(Waker::noop()));
-        }
-        self.drop_transport();
-    }
-
-    fn drop_transport(&mut self) {
-        self.transport = None;
-        self.shutting_down = false;
-        self.unflushed = false;
-        self.release_window();
-        self.window = BytesMut::new();
-    }
-
     /// One read. True: something has changed.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.transport.is_none() || !self.session.wants_input() {
-            return false;
-        }
-        if self.io_budget == 0 {
-            cx.waker().wake_by_ref();
-            return false;
-        }
-        if self.session.queued() >= ENCODE_AHEAD && self.poll_write(cx) {
-            return true;
-        }
-        self.make_room();
-        let Some(transport) = &mut self.transport else { return false };
-        match transport.poll_read(cx, &mut self.window) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(0)) => self.session.handle_eof(self.now),
-            Poll::Ready(Ok(n)) => {
-                self.bytes_received += n as u64;
-                self.io_budget = self.io_budget.saturating_sub(n);
-                self.session.handle_input(self.now, &mut self.window);
-            }
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {
-                self.io_budget = self.io_budget.saturating_sub(1);
-            }
-            Poll::Ready(Err(error)) => self.handle_read_error(error),
-        }
-        true
+        self.pipe.poll_read(cx, &mut self.session, self.now)
     }
 
-    /// TLS tells an end without `close_notify` by an error; for the connection it is an end like any other: unclean
-    /// before a Close, without meaning behind both.
-    fn handle_read_error(&mut self, error: io::Error) {
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            self.session.handle_eof(self.now);
-        } else {
-            self.session.handle_lost(self.now, error);
-        }
-    }
-
-    /// Room for the next read. A frame that fits a window gets one from the pool; a bigger one has a buffer of its
-    /// own, which grows with what arrives (never by what was announced) up to just what the frame lacks.
-    fn make_room(&mut self) {
-        let held = self.window.len();
-        if held == 0 {
-            return self.fresh_window();
-        }
-        /// The longest header (section 5.2), so that the next frame's comes along.
-        const HEADER: usize = 14;
-        let lacking = self.session.read_hint().saturating_add(HEADER).max(LEFTOVER);
-        if self.window.capacity() - held >= lacking {
-            return;
-        }
-        if held.saturating_add(lacking) > WINDOW {
-            self.window.reserve(lacking.min(held.max(WINDOW)));
-            self.owns_window = true;
-        } else if !self.window.try_reclaim(WINDOW - held) || self.window.capacity() > 2 * WINDOW {
-            let mut window = pool::window();
-            window.extend_from_slice(&self.window);
-            self.release_window();
-            self.window = window;
-            self.owns_window = true;
-        }
-    }
-
-    /// An empty window: the one at hand, unless somebody keeps a slice of it.
-    fn fresh_window(&mut self) {
-        if self.owns_window {
-            if self.window.try_reclaim(WINDOW) && self.window.capacity() <= 2 * WINDOW {
-                return self.count_copied_read();
-            }
-            if self.window.capacity() < WINDOW && self.copied_reads == 0 {
-                self.copied_reads = COPIED_READS;
-                self.session.set_copy_small(true);
-            }
-            self.release_window();
-        }
-        self.window = pool::window();
-        self.owns_window = true;
-    }
-
-    fn release_window(&mut self) {
-        if mem::take(&mut self.owns_window) {
-            pool::give_window(mem::take(&mut self.window));
-        }
-    }
-
-    fn count_copied_read(&mut self) {
-        if self.copied_reads > 0 {
-            self.copied_reads -= 1;
-            if self.copied_reads == 0 {
-                self.session.set_copy_small(false);
-            }
-        }
-    }
-
-    /// Before the task sleeps: a connection at rest holds no window, a small leftover just itself.
-    fn rest(&mut self) {
-        let held = self.window.len();
-        if held == 0 {
-            self.release_window();
-        } else if held <= LEFTOVER && self.owns_window {
-            let leftover = BytesMut::from(&self.window[..]);
-            self.release_window();
-            self.window = leftover;
-        }
-    }
-
-    /// Writes what there is, as far as it goes. True: something has changed for somebody who waits.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(transport) = &mut self.transport else { return false };
-        let mut progress = false;
-        while let Some(transmit) = self.session.transmit() {
-            if transmit.is_empty() {
-                break;
-            }
-            if self.io_budget == 0 {
-                cx.waker().wake_by_ref();
-                break;
-            }
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let count = transmit.fill(&mut slices);
-            match transport.poll_write(cx, &slices[..count]) {
-                Poll::Pending => {
-                    self.session.handle_written(self.now, 0);
-                    break;
-                }
-                Poll::Ready(Ok(0)) => {
-                    self.session.handle_lost(self.now, io::ErrorKind::WriteZero.into());
-                    return true;
-                }
-                Poll::Ready(Ok(n)) => {
-                    progress = true;
-                    self.unflushed = true;
-                    self.bytes_sent += n as u64;
-                    self.io_budget = self.io_budget.saturating_sub(n);
-                    self.session.handle_written(self.now, n);
-                }
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Poll::Ready(Err(error)) => {
-                    self.session.handle_lost(self.now, error);
-                    return true;
-                }
-            }
-        }
-        if self.unflushed {
-            match transport.poll_flush(cx) {
-                Poll::Pending => return progress,
-                Poll::Ready(Ok(())) => {
-                    progress = true; // also when the writes were long ago: their senders wait
-                    self.unflushed = false;
-                    self.session.handle_flushed();
-                }
-                Poll::Ready(Err(error)) => {
-                    self.session.handle_lost(self.now, error);
-                    return true;
-                }
-            }
-        }
-        if self.shutting_down && self.session.queued() == 0 && transport.poll_shutdown(cx).is_ready() {
-            self.shutting_down = false;
-            progress = true;
-        }
-        progress
+        self.pipe.poll_write(cx, &mut self.session, self.now)
     }
 
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> bool {
@@ -492,15 +284,9 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             self.session.handle_timeout(self.now);
             return true;
         }
-        let until = match self.armed {
-            Some(armed) if armed <= at => armed,
-            _ => at,
-        };
-        self.armed = Some(until);
-        if self.runtime.poll_sleep(cx, until).is_pending() {
+        if !self.alarm.poll(cx, &mut self.runtime, at) {
             return false;
         }
-        self.armed = None;
         self.refresh();
         true
     }

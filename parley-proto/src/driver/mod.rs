@@ -3,11 +3,16 @@
 //!
 //! An adapter makes a [`Setup`], and spawns the future of [`Setup::client`] or hands out that of [`Setup::run`].
 
+mod builder;
 mod client;
 mod handle;
 mod io;
+mod link;
 mod names;
+mod pipe;
 mod runtime;
+mod socket;
+mod split;
 mod stats;
 
 use std::future::{Future, poll_fn};
@@ -16,10 +21,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+pub use builder::{ClientBuilder, upgraded};
 pub use client::{Client, JoinError, Setup, StartError};
 pub use handle::{Handle, InfoError};
 pub use names::{LookupError, lookup};
-pub use runtime::{Runtime, Transport};
+pub use runtime::{Clock, Platform, Runtime, Transport};
+pub use socket::{Error, WebSocket};
+pub use split::{WebSocketReceiver, WebSocketSender};
 pub use stats::Stats;
 
 use crate::codec::Frame;

@@ -2,6 +2,7 @@
 //!
 //! An adapter implements [`Runtime`] and [`Transport`] and nothing else; it takes no decision of the protocol.
 
+use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
@@ -12,21 +13,24 @@ use core::net::SocketAddr;
 
 use crate::transport::{TcpOptions, TlsError, TlsTarget, TransportFacts};
 
-/// Time, names, connections: what the driver asks of a runtime.
-///
-/// The futures are `'static`, so that a deadline can be polled beside them; dropping one abandons the attempt.
-pub trait Runtime: Send + Unpin + 'static {
-    /// A byte stream, plain or under TLS.
-    type Transport: Transport;
-
+/// Time, as a runtime has it.
+pub trait Clock: Send + Unpin + 'static {
     /// The present moment, on a clock that never goes back.
     fn now(&self) -> Instant;
 
-    /// 32 bytes from the operating system's random source. Masking keys and nonces grow out of them.
-    fn seed(&self) -> [u8; 32];
-
     /// Ready once `until` has come; else the task is woken then. One sleep at a time: another `until` replaces it.
     fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()>;
+}
+
+/// Names and connections: what the driver asks of a runtime beside [time](Clock).
+///
+/// The futures are `'static`, so that a deadline can be polled beside them; dropping one abandons the attempt.
+pub trait Runtime: Clock {
+    /// A byte stream, plain or under TLS.
+    type Transport: Transport;
+
+    /// 32 bytes from the operating system's random source. Masking keys and nonces grow out of them.
+    fn seed(&self) -> [u8; 32];
 
     /// Looks up the addresses of `host`, each with `port`, in the order in which they shall be tried.
     ///
@@ -92,4 +96,33 @@ pub trait Transport: Send + Unpin + 'static {
 
     /// Addresses, and what TLS agreed on.
     fn facts(&self) -> TransportFacts;
+}
+
+/// A whole adapter: a [`Runtime`] that can be made on the spot, and that runs tasks. The builders are written for it.
+pub trait Platform: Runtime + Sized {
+    /// A client's options of TLS.
+    type Tls: Clone + fmt::Debug + Default + Send + Sync + 'static;
+
+    /// What a connection keeps of the runtime once it is up.
+    type Clock: Clock;
+
+    /// Whether `wss://` can work: whether TLS was built in.
+    const TLS: bool;
+
+    /// A runtime for one client, or one connection.
+    ///
+    /// # Errors
+    ///
+    /// The system's random source gave nothing. Nothing can be sent safely then (RFC 6455, section 10.3, wants
+    /// unpredictable masking keys).
+    fn create(tls: Self::Tls) -> io::Result<Self>;
+
+    /// A clock for one connection.
+    fn clock() -> Self::Clock;
+
+    /// Whether this task can wait for time and sockets here, and spawn others.
+    fn is_running() -> bool;
+
+    /// Runs a task beside this one.
+    fn spawn(task: impl Future<Output = ()> + Send + 'static);
 }

@@ -39,9 +39,7 @@ use retry::Backoff;
 pub use retry::{Jitter, Reconnect};
 
 use crate::codec::{CloseFrame, Frame, Transmit};
-use crate::connection::{
-    Closed, Config, Connection, ConnectionError, Event, Rtt, Shutdown, State, Timer, deadline, earliest,
-};
+use crate::connection::{Closed, Config, Connection, Event, Rtt, Shutdown, State, Timer, deadline, earliest};
 use crate::error::{ConnectPhase, DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
 use crate::handshake::ClientRequest;
@@ -647,7 +645,7 @@ impl<I, T> Session<I, T> {
         }
         let reason = match (&*stage, connection.outcome()) {
             (Stage::Asked(ask), _) => ask.reason.clone(),
-            (_, Some(closed)) => reason(&closed),
+            (_, Some(closed)) => closed.reason(),
             (_, None) => DisconnectReason::Local,
         };
         self.outbox.give_back(SendError::Closing, &reason);
@@ -659,12 +657,12 @@ impl<I, T> Session<I, T> {
     fn connection_ended(&mut self, now: Instant, closed: Closed) {
         let Phase::Up(up) = &mut self.phase else { return };
         let reason = match &up.stage {
-            Stage::Upgrading(_) => return self.attempt_failed(now, reason(&closed)),
+            Stage::Upgrading(_) => return self.attempt_failed(now, closed.reason()),
             Stage::Asked(ask) => {
                 self.then = ask.then;
                 ask.reason.clone()
             }
-            Stage::Greeting(_) | Stage::Open => reason(&closed),
+            Stage::Greeting(_) | Stage::Open => closed.reason(),
         };
         let reconnect = self.options.reconnect.clone().unwrap_or_default();
         self.backoff.lived(&reconnect, now.saturating_duration_since(up.since));
@@ -1008,6 +1006,14 @@ impl<I, T> Session<I, T> {
 
     // ---- out
 
+    /// The connection, for an application that goes on without a session.
+    pub(crate) fn into_connection(self) -> Option<Connection> {
+        match self.phase {
+            Phase::Up(up) => Some(up.connection),
+            _ => None,
+        }
+    }
+
     /// What to write next.
     #[inline]
     #[must_use]
@@ -1101,21 +1107,6 @@ fn retry_after(reason: &DisconnectReason) -> Duration {
     let value = rejected.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
     let seconds = value.and_then(|value| value.trim().parse().ok()).unwrap_or(0);
     Duration::from_secs(seconds).min(MOST)
-}
-
-/// Why a connection ended that nobody here asked to end.
-fn reason(closed: &Closed) -> DisconnectReason {
-    match &closed.error {
-        None => DisconnectReason::Remote(closed.close.clone()),
-        Some(ConnectionError::Protocol(error)) => DisconnectReason::Protocol(error.clone()),
-        Some(ConnectionError::Rejected(rejected)) => DisconnectReason::Rejected(Arc::new((**rejected).clone())),
-        Some(ConnectionError::Refused) => DisconnectReason::Local,
-        Some(ConnectionError::HandshakeTimeout) => DisconnectReason::ConnectTimeout(ConnectPhase::Upgrade),
-        Some(ConnectionError::Eof) => DisconnectReason::Eof,
-        Some(ConnectionError::KeepaliveTimeout) => DisconnectReason::KeepaliveTimeout,
-        Some(ConnectionError::WriteTimeout) => DisconnectReason::WriteTimeout,
-        Some(ConnectionError::Network(error)) => DisconnectReason::Tcp(error.clone()),
-    }
 }
 
 impl<I, T> fmt::Debug for Session<I, T> {

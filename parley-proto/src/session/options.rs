@@ -37,14 +37,7 @@ impl ClientOptions {
     ///
     /// Names the part of the URL that is wrong, and why.
     pub fn new(url: &str) -> Result<Self, BuildError> {
-        Ok(Self {
-            request: ClientRequest::new(url)?,
-            name: None,
-            connect_timeout: Duration::from_secs(10),
-            reconnect: None,
-            tcp: TcpOptions::default(),
-            connection: Config::new(Role::Client),
-        })
+        Ok(ClientRequest::new(url)?.into())
     }
 
     /// The limits of each connection.
@@ -75,6 +68,20 @@ impl ClientOptions {
     pub fn subprotocol(mut self, name: impl Into<String>) -> Result<Self, BuildError> {
         self.request.subprotocol(name)?;
         Ok(self)
+    }
+}
+
+/// The defaults.
+impl From<ClientRequest> for ClientOptions {
+    fn from(request: ClientRequest) -> Self {
+        Self {
+            request,
+            name: None,
+            connect_timeout: Duration::from_secs(10),
+            reconnect: None,
+            tcp: TcpOptions::default(),
+            connection: Config::new(Role::Client),
+        }
     }
 }
 

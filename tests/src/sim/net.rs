@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use parley_proto::Handler;
 use parley_proto::driver::{
-    Client, Handle, Runtime, Setup, StartError, TcpOptions, TlsError, TlsFacts, TlsTarget, Transport, TransportFacts,
+    Client, Clock, Handle, Runtime, Setup, StartError, TcpOptions, TlsError, TlsFacts, TlsTarget, Transport,
+    TransportFacts,
 };
 use parley_proto::session::ClientOptions;
 
@@ -217,19 +218,21 @@ impl fmt::Debug for SimRuntime {
     }
 }
 
-impl Runtime for SimRuntime {
-    type Transport = SimTransport;
-
+impl Clock for SimRuntime {
     fn now(&self) -> Instant {
         self.sim.now()
     }
 
-    fn seed(&self) -> [u8; 32] {
-        self.seed
-    }
-
     fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
         self.alarm.poll(cx, until)
+    }
+}
+
+impl Runtime for SimRuntime {
+    type Transport = SimTransport;
+
+    fn seed(&self) -> [u8; 32] {
+        self.seed
     }
 
     fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::BytesMut;
-use parley_proto::driver::{Runtime, TcpOptions, TlsError, TlsTarget, Transport, TransportFacts};
+use parley_proto::driver::{Clock, Runtime, TcpOptions, TlsError, TlsTarget, Transport, TransportFacts};
 
 use super::Mutation;
 use super::dice::Dice;
@@ -35,16 +35,9 @@ impl WildRuntime {
     }
 }
 
-impl Runtime for WildRuntime {
-    type Transport = WildTransport;
-
+impl Clock for WildRuntime {
     fn now(&self) -> Instant {
         self.inner.now()
-    }
-
-    fn seed(&self) -> [u8; 32] {
-        let mut dice = self.dice.clone();
-        std::array::from_fn(|_| dice.roll() as u8)
     }
 
     fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
@@ -64,6 +57,15 @@ impl Runtime for WildRuntime {
             Some(Mutation::SleepForEver) => Poll::Ready(()),
             _ => self.inner.poll_sleep(cx, until),
         }
+    }
+}
+
+impl Runtime for WildRuntime {
+    type Transport = WildTransport;
+
+    fn seed(&self) -> [u8; 32] {
+        let mut dice = self.dice.clone();
+        std::array::from_fn(|_| dice.roll() as u8)
     }
 
     fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {

@@ -1,0 +1,114 @@
+//! A bare connection over its transport: what stands under a [`WebSocket`](super::WebSocket), and under a server's
+//! handshake.
+
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::pipe::{Alarm, Pipe};
+use super::runtime::{Clock, Transport};
+use crate::connection::{Connection, Event, Shutdown};
+
+pub(super) struct Link<T, C> {
+    pub(super) connection: Connection,
+    pub(super) pipe: Pipe<T>,
+    pub(super) clock: C,
+    pub(super) now: Instant,
+    alarm: Alarm,
+    /// The last poll ended in waiting: the budget is to be renewed.
+    rested: bool,
+}
+
+impl<T: Transport, C: Clock> Link<T, C> {
+    pub(super) fn new(connection: Connection, pipe: Pipe<T>, clock: C) -> Self {
+        let now = clock.now();
+        Self { connection, pipe, clock, now, alarm: Alarm::default(), rested: true }
+    }
+
+    /// With a transport that is up, and what was read from it already.
+    pub(super) fn over(connection: Connection, transport: T, input: BytesMut, clock: C) -> Self {
+        let mut link = Self::new(connection, Pipe::over(transport, input), clock);
+        link.offer();
+        link
+    }
+
+    /// Input that was left over, for a connection that takes it now.
+    pub(super) fn offer(&mut self) {
+        self.pipe.offer(&mut self.connection, self.now);
+    }
+
+    /// Called first in every poll: a fresh look at the clock, and after a wait a new budget.
+    pub(super) fn wake(&mut self) {
+        self.now = self.clock.now();
+        if self.rested {
+            self.rested = false;
+            self.pipe.renew_budget();
+        }
+    }
+
+    /// The next event that is at hand.
+    pub(super) fn event(&mut self) -> Option<Event> {
+        let event = self.connection.poll_event();
+        if matches!(event, Some(Event::Closed(_))) {
+            let how = self.connection.poll_shutdown();
+            self.pipe.shut_down(how.unwrap_or(Shutdown::Abort));
+        }
+        event
+    }
+
+    /// The next event.
+    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            if let Some(event) = self.event() {
+                return Poll::Ready(event);
+            }
+            if !self.read(cx) && !self.write(cx) && !self.keep_time(cx) {
+                self.rest();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// What was queued leaves, as far as it goes. True: something has changed.
+    pub(super) fn write(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut progress = self.pipe.poll_write(cx, &mut self.connection, self.now);
+        if self.pipe.is_up() {
+            if let Some(how) = self.connection.poll_shutdown() {
+                self.pipe.shut_down(how);
+                progress = true;
+            }
+        }
+        progress
+    }
+
+    /// One read. The pongs that it asks for leave at once: the application may not look here again for long.
+    pub(super) fn read(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = self.connection.encoded();
+        let progress = self.pipe.poll_read(cx, &mut self.connection, self.now);
+        if self.connection.encoded() != before {
+            self.write(cx);
+        }
+        progress
+    }
+
+    /// True: a timer was due, or may be.
+    pub(super) fn keep_time(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some((at, _)) = self.connection.poll_timeout() else { return false };
+        if at <= self.now {
+            self.connection.handle_timeout(self.now);
+            return true;
+        }
+        let due = self.alarm.poll(cx, &mut self.clock, at);
+        if due {
+            self.now = self.clock.now();
+        }
+        due
+    }
+
+    /// Before the task waits.
+    pub(super) fn rest(&mut self) {
+        self.rested = true;
+        self.pipe.rest();
+    }
+}

@@ -1,0 +1,414 @@
+//! One transport and the bytes on their way through it: for a client's session, and for a bare connection.
+//!
+//! One read fills a window from the thread's pool; what a turn produced leaves in one vectored write; a pipe at rest
+//! holds no window.
+
+use std::io::{self, IoSlice};
+use std::mem;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::runtime::{Clock, Transport};
+use crate::codec::Transmit;
+use crate::connection::{Connection, ENCODE_AHEAD, Shutdown};
+use crate::pool::{self, WINDOW};
+use crate::session::Session;
+
+/// Bytes read and written in one poll of the task before it yields to others.
+const BUDGET: usize = 256 * 1024;
+/// Slices of one vectored write.
+const SLICES: usize = 16;
+/// For so many reads small frames are copied out, after a window was found to be still in use.
+const COPIED_READS: u8 = 64;
+/// An unfinished frame up to this size leaves its window while the task sleeps.
+const LEFTOVER: usize = 4 * 1024;
+
+/// A runtime's one sleep. Input does not touch what it is set to: an early one fires once in vain.
+#[derive(Default)]
+pub(super) struct Alarm {
+    armed: Option<Instant>,
+}
+
+impl Alarm {
+    /// True: it is time to look at the clock, `at` may have come. Else the task is woken then.
+    pub(super) fn poll<C: Clock>(&mut self, cx: &mut Context<'_>, clock: &mut C, at: Instant) -> bool {
+        let until = self.armed.map_or(at, |armed| armed.min(at));
+        self.armed = Some(until);
+        let due = clock.poll_sleep(cx, until).is_ready();
+        if due {
+            self.armed = None;
+        }
+        due
+    }
+}
+
+/// Whose bytes they are.
+pub(super) trait Engine {
+    fn wants_input(&self) -> bool;
+    fn read_hint(&self) -> usize;
+    fn queued(&self) -> usize;
+    fn transmit(&self) -> Option<Transmit<'_>>;
+    fn set_copy_small(&mut self, on: bool);
+    fn handle_input(&mut self, now: Instant, input: &mut BytesMut);
+    fn handle_eof(&mut self, now: Instant);
+    fn handle_lost(&mut self, now: Instant, error: io::Error);
+    fn handle_written(&mut self, now: Instant, n: usize);
+    fn handle_flushed(&mut self);
+}
+
+pub(super) struct Pipe<T> {
+    /// `None` before it is up and after it was closed.
+    transport: Option<T>,
+    /// Begins with the unfinished frame, if there is one.
+    window: BytesMut,
+    /// It refers to memory of a window's size or more, even when it is empty and shows no capacity.
+    owns_window: bool,
+    copied_reads: u8,
+    /// Something was written and not flushed.
+    unflushed: bool,
+    /// The outgoing direction is being ended.
+    shutting_down: bool,
+    pub(super) bytes_received: u64,
+    pub(super) bytes_sent: u64,
+    budget: usize,
+}
+
+impl<T: Transport> Pipe<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            transport: None,
+            window: BytesMut::new(),
+            owns_window: false,
+            copied_reads: 0,
+            unflushed: false,
+            shutting_down: false,
+            bytes_received: 0,
+            bytes_sent: 0,
+            budget: 0,
+        }
+    }
+
+    /// With a transport that is up, and what was read from it already.
+    pub(super) fn over(transport: T, input: BytesMut) -> Self {
+        Self { window: input, ..Self { transport: Some(transport), ..Self::new() } }
+    }
+
+    /// After a wait the task may read and write again.
+    pub(super) fn renew_budget(&mut self) {
+        self.budget = BUDGET;
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.transport.is_some()
+    }
+
+    /// A transport that has just come up.
+    pub(super) fn adopt(&mut self, transport: T) -> &T {
+        self.unflushed = false;
+        self.shutting_down = false;
+        self.copied_reads = 0; // a new connection's decoder does not copy
+        self.transport.insert(transport)
+    }
+
+    /// Gives up the transport, for a TLS handshake over it.
+    pub(super) fn take(&mut self) -> Option<T> {
+        self.transport.take()
+    }
+
+    /// Input that was left over, for an engine that takes it now.
+    pub(super) fn offer<E: Engine>(&mut self, engine: &mut E, now: Instant) {
+        if !self.window.is_empty() {
+            engine.handle_input(now, &mut self.window);
+        }
+    }
+
+    pub(super) fn shut_down(&mut self, how: Shutdown) {
+        match how {
+            Shutdown::Write => self.shutting_down = true,
+            Shutdown::Close => self.close(),
+            Shutdown::Abort => self.abort(),
+        }
+    }
+
+    /// Ends the outgoing direction as far as that goes without waiting, and closes.
+    fn close(&mut self) {
+        if let Some(transport) = &mut self.transport {
+            // A stream that cannot take its last bytes now is closed all the same; the peer sees an end without them.
+            let _ = transport.poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
+        self.abort();
+    }
+
+    pub(super) fn abort(&mut self) {
+        self.transport = None;
+        self.shutting_down = false;
+        self.unflushed = false;
+        self.release_window();
+        self.window = BytesMut::new();
+    }
+
+    /// One read. True: something has changed.
+    pub(super) fn poll_read<E: Engine>(&mut self, cx: &mut Context<'_>, engine: &mut E, now: Instant) -> bool {
+        if self.transport.is_none() || !engine.wants_input() {
+            return false;
+        }
+        if self.budget == 0 {
+            cx.waker().wake_by_ref();
+            return false;
+        }
+        if engine.queued() >= ENCODE_AHEAD && self.poll_write(cx, engine, now) {
+            return true;
+        }
+        self.make_room(engine);
+        let Some(transport) = &mut self.transport else { return false };
+        match transport.poll_read(cx, &mut self.window) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(0)) => engine.handle_eof(now),
+            Poll::Ready(Ok(n)) => {
+                self.bytes_received += n as u64;
+                self.budget = self.budget.saturating_sub(n);
+                engine.handle_input(now, &mut self.window);
+            }
+            Poll::Ready(Err(error)) => match error.kind() {
+                io::ErrorKind::Interrupted => self.budget = self.budget.saturating_sub(1),
+                // TLS tells an end without `close_notify` by an error; for the connection it is an end like any other:
+                // unclean before a Close, without meaning behind both.
+                io::ErrorKind::UnexpectedEof => engine.handle_eof(now),
+                _ => engine.handle_lost(now, error),
+            },
+        }
+        true
+    }
+
+    /// Room for the next read. A frame that fits a window gets one from the pool; a bigger one has a buffer of its
+    /// own, which grows with what arrives (never by what was announced) up to just what the frame lacks.
+    fn make_room<E: Engine>(&mut self, engine: &mut E) {
+        let held = self.window.len();
+        if held == 0 {
+            return self.fresh_window(engine);
+        }
+        /// The longest header (section 5.2), so that the next frame's comes along.
+        const HEADER: usize = 14;
+        let lacking = engine.read_hint().saturating_add(HEADER).max(LEFTOVER);
+        if self.window.capacity() - held >= lacking {
+            return;
+        }
+        if held.saturating_add(lacking) > WINDOW {
+            self.window.reserve(lacking.min(held.max(WINDOW)));
+            self.owns_window = true;
+        } else if !self.window.try_reclaim(WINDOW - held) || self.window.capacity() > 2 * WINDOW {
+            let mut window = pool::window();
+            window.extend_from_slice(&self.window);
+            self.release_window();
+            self.window = window;
+            self.owns_window = true;
+        }
+    }
+
+    /// An empty window: the one at hand, unless somebody keeps a slice of it.
+    fn fresh_window<E: Engine>(&mut self, engine: &mut E) {
+        if self.owns_window {
+            if self.window.try_reclaim(WINDOW) && self.window.capacity() <= 2 * WINDOW {
+                return self.count_copied_read(engine);
+            }
+            if self.window.capacity() < WINDOW && self.copied_reads == 0 {
+                self.copied_reads = COPIED_READS;
+                engine.set_copy_small(true);
+            }
+            self.release_window();
+        }
+        self.window = pool::window();
+        self.owns_window = true;
+    }
+
+    fn release_window(&mut self) {
+        if mem::take(&mut self.owns_window) {
+            pool::give_window(mem::take(&mut self.window));
+        }
+    }
+
+    fn count_copied_read<E: Engine>(&mut self, engine: &mut E) {
+        if self.copied_reads > 0 {
+            self.copied_reads -= 1;
+            if self.copied_reads == 0 {
+                engine.set_copy_small(false);
+            }
+        }
+    }
+
+    /// Before the task sleeps: a connection at rest holds no window, a small leftover just itself.
+    pub(super) fn rest(&mut self) {
+        let held = self.window.len();
+        if held == 0 {
+            self.release_window();
+        } else if held <= LEFTOVER && self.owns_window {
+            let leftover = BytesMut::from(&self.window[..]);
+            self.release_window();
+            self.window = leftover;
+        }
+    }
+
+    /// Writes what there is, as far as it goes. True: something has changed for somebody who waits.
+    pub(super) fn poll_write<E: Engine>(&mut self, cx: &mut Context<'_>, engine: &mut E, now: Instant) -> bool {
+        let Some(transport) = &mut self.transport else { return false };
+        let mut progress = false;
+        while let Some(transmit) = engine.transmit() {
+            if transmit.is_empty() {
+                break;
+            }
+            if self.budget == 0 {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = transmit.fill(&mut slices);
+            match transport.poll_write(cx, &slices[..count]) {
+                Poll::Pending => {
+                    engine.handle_written(now, 0);
+                    break;
+                }
+                Poll::Ready(Ok(0)) => {
+                    engine.handle_lost(now, io::ErrorKind::WriteZero.into());
+                    return true;
+                }
+                Poll::Ready(Ok(n)) => {
+                    progress = true;
+                    self.unflushed = true;
+                    self.bytes_sent += n as u64;
+                    self.budget = self.budget.saturating_sub(n);
+                    engine.handle_written(now, n);
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => {
+                    engine.handle_lost(now, error);
+                    return true;
+                }
+            }
+        }
+        if self.unflushed {
+            match transport.poll_flush(cx) {
+                Poll::Pending => return progress,
+                Poll::Ready(Ok(())) => {
+                    progress = true; // also when the writes were long ago: their senders wait
+                    self.unflushed = false;
+                    engine.handle_flushed();
+                }
+                Poll::Ready(Err(error)) => {
+                    engine.handle_lost(now, error);
+                    return true;
+                }
+            }
+        }
+        if self.shutting_down && engine.queued() == 0 && transport.poll_shutdown(cx).is_ready() {
+            self.shutting_down = false;
+            progress = true;
+        }
+        progress
+    }
+
+    /// All that was written is with the operating system.
+    pub(super) fn is_flushed(&self) -> bool {
+        !self.unflushed
+    }
+}
+
+impl<I, T> Engine for Session<I, T> {
+    #[inline]
+    fn wants_input(&self) -> bool {
+        self.wants_input()
+    }
+
+    #[inline]
+    fn read_hint(&self) -> usize {
+        self.read_hint()
+    }
+
+    #[inline]
+    fn queued(&self) -> usize {
+        self.queued()
+    }
+
+    #[inline]
+    fn transmit(&self) -> Option<Transmit<'_>> {
+        self.transmit()
+    }
+
+    #[inline]
+    fn set_copy_small(&mut self, on: bool) {
+        self.set_copy_small(on);
+    }
+
+    #[inline]
+    fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
+        self.handle_input(now, input);
+    }
+
+    fn handle_eof(&mut self, now: Instant) {
+        self.handle_eof(now);
+    }
+
+    fn handle_lost(&mut self, now: Instant, error: io::Error) {
+        self.handle_lost(now, error);
+    }
+
+    #[inline]
+    fn handle_written(&mut self, now: Instant, n: usize) {
+        self.handle_written(now, n);
+    }
+
+    #[inline]
+    fn handle_flushed(&mut self) {
+        self.handle_flushed();
+    }
+}
+
+impl Engine for Connection {
+    #[inline]
+    fn wants_input(&self) -> bool {
+        self.wants_input()
+    }
+
+    #[inline]
+    fn read_hint(&self) -> usize {
+        self.read_hint()
+    }
+
+    #[inline]
+    fn queued(&self) -> usize {
+        self.queued()
+    }
+
+    #[inline]
+    fn transmit(&self) -> Option<Transmit<'_>> {
+        Some(self.transmit())
+    }
+
+    #[inline]
+    fn set_copy_small(&mut self, on: bool) {
+        self.set_copy_small(on);
+    }
+
+    #[inline]
+    fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
+        self.handle_input(now, input);
+    }
+
+    fn handle_eof(&mut self, now: Instant) {
+        self.handle_eof(now);
+    }
+
+    fn handle_lost(&mut self, now: Instant, error: io::Error) {
+        self.handle_lost(now, error.into());
+    }
+
+    #[inline]
+    fn handle_written(&mut self, now: Instant, n: usize) {
+        self.handle_written(now, n);
+    }
+
+    /// Nobody waits for more than [`Connection::written`].
+    #[inline]
+    fn handle_flushed(&mut self) {}
+}

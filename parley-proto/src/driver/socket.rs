@@ -1,0 +1,590 @@
+//! A connection as a stream and a sink of frames, for those who keep their own loop.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_core::Stream;
+use futures_sink::Sink;
+
+use super::client::Setup;
+use super::io::{Io, Next};
+use super::link::Link;
+use super::runtime::{Clock, Runtime, Transport};
+use super::{Ending, TransportFacts};
+use crate::Role;
+use crate::codec::{CloseFrame, Frame};
+use crate::connection::{Closed, Config, Connection, Event, Rtt, State, deadline};
+use crate::error::{DisconnectReason, NetworkError, SendError, StopReason};
+use crate::handler::Connected;
+use crate::handshake::{ClientRequest, Negotiated};
+use crate::session::{BuildError, Call, ClientOptions, Returned};
+
+/// What can go wrong with a [`WebSocket`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option is wrong: the URL, say. Nothing was tried.
+    Build(BuildError),
+    /// There is no runtime, or it cannot give what a connection needs, such as unpredictable bytes.
+    Runtime(NetworkError),
+    /// There is no connection for this reason: dialling failed, or it ended otherwise than by a closing handshake.
+    Disconnected(DisconnectReason),
+    /// A frame was refused, and is given back.
+    Send(SendError),
+}
+
+impl Error {
+    /// Why there is no connection, if that is what went wrong.
+    #[must_use]
+    pub fn reason(&self) -> Option<&DisconnectReason> {
+        match self {
+            Self::Disconnected(reason) | Self::Send(SendError::Lost(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The frame that was refused.
+    #[must_use]
+    pub fn into_frame(self) -> Option<Frame> {
+        match self {
+            Self::Send(error) => error.into_frame(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Build(error) => error.fmt(f),
+            Self::Runtime(error) => write!(f, "the runtime cannot run a connection: {error}"),
+            Self::Disconnected(reason) => reason.fmt(f),
+            Self::Send(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Build(error) => Some(error),
+            Self::Runtime(error) => Some(error),
+            Self::Disconnected(reason) => Some(reason),
+            Self::Send(error) => Some(error),
+        }
+    }
+}
+
+impl From<BuildError> for Error {
+    fn from(error: BuildError) -> Self {
+        Self::Build(error)
+    }
+}
+
+impl From<SendError> for Error {
+    fn from(error: SendError) -> Self {
+        Self::Send(error)
+    }
+}
+
+impl From<DisconnectReason> for Error {
+    fn from(reason: DisconnectReason) -> Self {
+        Self::Disconnected(reason)
+    }
+}
+
+/// A connection of either role, once its opening handshake is complete: a [`Stream`] and a [`Sink`] of [`Frame`]s.
+///
+/// ```text
+/// next   ─▶ a frame at hand ─▶ it, without a look at anything else
+///        └▶ none ─▶ read ─▶ would wait ─▶ all that is queued leaves ─▶ wait
+/// feed   ─▶ room? encoded : what is queued leaves first
+/// send   ─▶ feed, then flush
+/// close  ─▶ our Close behind what was fed ─▶ the peer's Close ─▶ the end of the stream
+/// ```
+///
+/// Pings are answered by themselves: the pong leaves with the read that brought the ping, and the ping is then
+/// yielded like any other frame. Keepalive, write and close timeouts advance while any method is polled; a socket that
+/// nobody polls does nothing. Dropping it closes the transport without a closing handshake.
+///
+/// # Batches
+///
+/// [`send`](Self::send) writes at once, a system call a frame. For many small frames [`feed`](Self::feed) them and
+/// [`flush`](Self::flush) once, or set [`auto_cork`](Self::set_auto_cork).
+///
+/// # Cancel safety
+///
+/// All methods are cancel-safe: a frame is yielded once or not at all, and is sent whole or not at all. A frame whose
+/// `send` or `feed` was dropped while it waited for room was not accepted; dropped later, it leaves with what is polled
+/// next.
+pub struct WebSocket<T, C> {
+    link: Link<T, C>,
+    tasks: Tasks,
+    auto_cork: bool,
+    /// The end was told by an error already, or needs none.
+    told: bool,
+    closed: Option<Box<Closed>>,
+    connected: Box<Connected>,
+}
+
+/// Who polls: the one that waits for frames, or the one that waits for output to leave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Read,
+    Write,
+}
+
+/// The tasks behind the two sides, which may differ, as after [`split`](WebSocket::split). A transport wakes one waker
+/// at a time: it gets one that wakes whichever side waits.
+#[derive(Default)]
+struct Tasks {
+    wakers: [Option<Waker>; 2],
+    waits: [bool; 2],
+    both: Option<(Arc<Both>, Waker)>,
+}
+
+struct Both {
+    wakers: [Waker; 2],
+    waits: [AtomicBool; 2],
+}
+
+impl Wake for Both {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        for (waits, waker) in self.waits.iter().zip(&self.wakers) {
+            if waits.swap(false, Ordering::SeqCst) {
+                waker.wake_by_ref();
+            }
+        }
+    }
+}
+
+impl Tasks {
+    /// What the transport shall wake, now that `side` polls from this task. A wake may come at once, so that the side
+    /// counts as waiting from here.
+    fn register(&mut self, side: Side, cx: &Context<'_>) -> &Waker {
+        let slot = &mut self.wakers[side as usize];
+        if !slot.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *slot = Some(cx.waker().clone());
+            self.both = None;
+        }
+        self.waits[side as usize] = true;
+        match &self.wakers {
+            [Some(reader), Some(writer)] if !reader.will_wake(writer) => {
+                let (both, waker) = self.both.get_or_insert_with(|| {
+                    let waits = self.waits.map(AtomicBool::new);
+                    let both = Arc::new(Both { wakers: [reader.clone(), writer.clone()], waits });
+                    (both.clone(), both.into())
+                });
+                both.waits[side as usize].store(true, Ordering::SeqCst);
+                waker
+            }
+            [Some(waker), _] | [_, Some(waker)] => waker,
+            [None, None] => unreachable!("one of the two was set just above"),
+        }
+    }
+
+    /// `side` waits no longer.
+    fn done(&mut self, side: Side) {
+        self.waits[side as usize] = false;
+        if let Some((both, _)) = &self.both {
+            both.waits[side as usize].store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// What one side did is what the other may wait for.
+    fn tell(&mut self, side: Side) {
+        if self.waits[side as usize] {
+            if let Some(waker) = &self.wakers[side as usize] {
+                waker.wake_by_ref();
+            }
+        }
+    }
+}
+
+impl<T: Transport, C: Clock> WebSocket<T, C> {
+    fn new(link: Link<T, C>, connected: Connected) -> Self {
+        Self {
+            link,
+            tasks: Tasks::default(),
+            auto_cork: false,
+            told: false,
+            closed: None,
+            connected: Box::new(connected),
+        }
+    }
+
+    /// Dials, and does the opening handshake: [`Client`](super::Client)'s options, without a handler. Reconnection and
+    /// the name are not for this.
+    ///
+    /// Cancel-safe: dropped, it abandons the attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`] with what a client's `handle_disconnect` would see.
+    pub async fn connect<R>(runtime: R, clock: C, mut options: ClientOptions) -> Result<Self, Error>
+    where
+        R: Runtime<Transport = T>,
+    {
+        options.reconnect = None;
+        options.name = None;
+        let (session, shared) = Setup::<()>::new(options.clone()).into_session(runtime.seed());
+        let ending = Ending { shared, wanted: None, name: None };
+        let mut io = Box::new(Io::new(runtime, session, options.tcp, ending));
+        loop {
+            let returned = match poll_fn(|cx| io.poll_next(cx)).await {
+                Next::Call(Call::Connect(connected)) => {
+                    let link = io.into_link(clock).ok_or(DisconnectReason::Local)?;
+                    return Ok(Self::new(link, *connected));
+                }
+                Next::Call(Call::Init) => Returned::Init(Ok(())),
+                Next::Call(Call::Prepare(call)) => Returned::Prepare(Ok(Box::new(call.1))),
+                Next::Call(Call::Disconnect(reason)) => return Err((*reason).into()),
+                Next::Call(Call::Terminate(_)) => Returned::Terminated,
+                Next::Call(Call::Frame(_) | Call::Info(())) => Returned::Dropped, // neither can come here
+                Next::Stopped(StopReason::Disconnected(reason)) => return Err(reason.into()),
+                Next::Stopped(_) => return Err(DisconnectReason::Local.into()),
+            };
+            io.called(returned);
+        }
+    }
+
+    /// The client side of the opening handshake over a stream that is up, within `timeout`. `seed` has to be
+    /// unpredictable and fresh.
+    ///
+    /// Cancel-safe: dropped, it closes the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`]: the server refused, took too long, broke the protocol, or the stream failed.
+    pub async fn client(
+        clock: C,
+        transport: T,
+        request: &ClientRequest,
+        config: Arc<Config>,
+        timeout: Duration,
+        seed: [u8; 32],
+    ) -> Result<Self, Error> {
+        let facts = transport.facts();
+        let connection = Connection::client(request, config, seed, deadline(clock.now(), timeout));
+        Self::opened(Link::over(connection, transport, BytesMut::new(), clock), facts).await
+    }
+
+    /// Waits until the opening handshake is complete.
+    pub(super) async fn opened(mut link: Link<T, C>, facts: TransportFacts) -> Result<Self, Error> {
+        loop {
+            let event = poll_fn(|cx| {
+                link.wake();
+                link.poll_event(cx)
+            });
+            match event.await {
+                Event::Open(negotiated) => {
+                    return Ok(Self::new(link, Connected { negotiated: *negotiated, transport: facts }));
+                }
+                Event::Closed(closed) => return Err(closed.reason().into()),
+                Event::Request(_) | Event::Frame(_) => {} // neither comes before
+            }
+        }
+    }
+
+    /// Over a stream whose opening handshake was done elsewhere: by hyper, axum, or over HTTP/2. `input` is what was
+    /// read of it behind the handshake.
+    #[must_use]
+    pub fn upgraded(
+        clock: C,
+        transport: T,
+        role: Role,
+        agreed: Negotiated,
+        config: Arc<Config>,
+        input: BytesMut,
+        seed: [u8; 32],
+    ) -> Self {
+        let connected = Connected { negotiated: agreed.clone(), transport: transport.facts() };
+        let mut connection = Connection::upgraded(clock.now(), role, agreed, config, seed);
+        let _open = connection.poll_event(); // known from the start
+        Self::new(Link::over(connection, transport, input, clock), connected)
+    }
+
+    /// What the opening handshake settled, and the transport's addresses and TLS.
+    #[must_use]
+    pub fn connected(&self) -> &Connected {
+        &self.connected
+    }
+
+    /// How the connection ended; `None` while it has not. [`Stream`] and [`Sink`] end before, if the application has yet
+    /// to be told.
+    #[must_use]
+    pub fn closed(&self) -> Option<&Closed> {
+        self.closed.as_deref()
+    }
+
+    /// Round-trip times by keepalive's pings; `None` before the first was answered.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Rtt> {
+        self.link.connection.rtt()
+    }
+
+    /// While on, [`send`](Self::send) writes at once only when no received frame waits to be yielded: the replies to
+    /// all that one read brought leave in one write. What `send` left behind leaves when [`next`](Self::next) finds
+    /// nothing more at hand, or with [`flush`](Self::flush): do not wait for anything else before. Default off.
+    pub fn set_auto_cork(&mut self, on: bool) {
+        self.auto_cork = on;
+    }
+
+    /// The next frame: a whole message, a ping (its pong is on its way), or a pong. `None` after a closing handshake,
+    /// whoever began it, and after an error; then [`closed`](Self::closed) tells the code.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// Once: [`Error::Disconnected`], when the connection ended in another way than by a closing handshake.
+    pub async fn next(&mut self) -> Option<Result<Frame, Error>> {
+        poll_fn(|cx| self.poll_next_frame(cx)).await
+    }
+
+    /// Sends a frame, and waits until the operating system has it; see [`set_auto_cork`](Self::set_auto_cork).
+    ///
+    /// Cancel-safe: see [the type](Self#cancel-safety).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Send`] gives the frame back; [`Error::Disconnected`] when the connection ended meanwhile.
+    pub async fn send(&mut self, frame: Frame) -> Result<(), Error> {
+        self.feed(frame).await?;
+        if self.defers() {
+            return Ok(());
+        }
+        self.flush().await
+    }
+
+    /// Accepts a frame once less than 64 KiB wait to be written. It leaves with a [`flush`](Self::flush), with 64 KiB,
+    /// or when [`next`](Self::next) would wait.
+    ///
+    /// Cancel-safe: see [the type](Self#cancel-safety).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Send`] gives the frame back.
+    pub async fn feed(&mut self, frame: Frame) -> Result<(), Error> {
+        if !self.has_room() {
+            poll_fn(|cx| self.poll_room(cx)).await;
+        }
+        self.start(frame)
+    }
+
+    /// Waits until the operating system has all that was sent and fed.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`]: the connection ended before.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        poll_fn(|cx| self.poll_flushed(cx)).await
+    }
+
+    /// Closes with 1000; see [`close_with`](Self::close_with).
+    ///
+    /// # Errors
+    ///
+    /// As [`close_with`](Self::close_with).
+    pub async fn close(&mut self) -> Result<(), Error> {
+        self.close_with(CloseFrame::normal()).await
+    }
+
+    /// Starts the closing handshake behind all that was sent and fed, and waits for its end, at most for the
+    /// [close timeout](Config::close_timeout). What arrives meanwhile is dropped. Closing again changes nothing.
+    ///
+    /// Cancel-safe: the Close leaves, and the end comes, with whatever is polled next.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`], when the connection ended in another way than by a closing handshake.
+    pub async fn close_with(&mut self, close: CloseFrame) -> Result<(), Error> {
+        poll_fn(|cx| self.poll_closed(cx, &close)).await
+    }
+
+    // ---- polls
+
+    #[inline]
+    pub(super) fn poll_next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
+        match self.link.connection.poll_frame() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => self.poll_next_read(cx),
+        }
+    }
+
+    fn poll_next_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
+        loop {
+            if self.closed.is_some() {
+                return Poll::Ready(self.tell_end().err().map(Err));
+            }
+            match self.poll_side(Side::Read, cx, Link::poll_event) {
+                Poll::Ready(Event::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Poll::Ready(event) => self.take(event),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Polls for one side; what comes of it may be what the other waits for.
+    fn poll_side<O>(
+        &mut self,
+        side: Side,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Link<T, C>, &mut Context<'_>) -> Poll<O>,
+    ) -> Poll<O> {
+        let Self { link, tasks, .. } = self;
+        let received = link.pipe.bytes_received;
+        let sent = (link.pipe.bytes_sent, link.pipe.is_flushed());
+        link.wake();
+        let polled = poll(link, &mut Context::from_waker(tasks.register(side, cx)));
+        if polled.is_ready() {
+            tasks.done(side);
+        }
+        match side {
+            Side::Read if sent != (link.pipe.bytes_sent, link.pipe.is_flushed()) => tasks.tell(Side::Write),
+            Side::Write if received != link.pipe.bytes_received => tasks.tell(Side::Read),
+            _ => {}
+        }
+        polled
+    }
+
+    fn take(&mut self, event: Event) {
+        if let Event::Closed(closed) = event {
+            self.closed = Some(closed);
+            self.tasks.tell(Side::Read);
+            self.tasks.tell(Side::Write);
+        }
+    }
+
+    /// The end, for whoever asks first: later ones find it told.
+    fn tell_end(&mut self) -> Result<(), Error> {
+        match &self.closed {
+            Some(closed) if closed.error.is_some() && !self.told => {
+                self.told = true;
+                Err(closed.reason().into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was sent is to wait for the replies to the frames at hand.
+    #[inline]
+    pub(super) fn defers(&self) -> bool {
+        self.auto_cork && self.link.connection.has_frames()
+    }
+
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.link.connection.has_room() || self.link.connection.state() != State::Open
+    }
+
+    /// Ready as well when there is nothing to wait for any more: the frame is then refused.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_output(cx, Self::has_room)
+    }
+
+    pub(super) fn start(&mut self, frame: Frame) -> Result<(), Error> {
+        self.link.connection.send(self.link.now, frame).map(drop).map_err(Error::Send)
+    }
+
+    pub(super) fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let flushed = |socket: &Self| socket.link.connection.queued() == 0 && socket.link.pipe.is_flushed();
+        self.poll_output(cx, |socket| flushed(socket) || socket.link.connection.state() == State::Closed).map(|()| {
+            match self.link.connection.outcome().as_ref().or(self.closed.as_deref()) {
+                Some(closed) if closed.error.is_some() => Err(closed.reason().into()),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    /// Writes until `done`. While the peer takes nothing, reading goes on as far as there is room, lest both wait for
+    /// each other. Frames stay where they are, for the other side.
+    fn poll_output(&mut self, cx: &mut Context<'_>, done: impl Fn(&Self) -> bool) -> Poll<()> {
+        while !done(self) {
+            let polled = self.poll_side(Side::Write, cx, |link, cx| {
+                if link.write(cx) {
+                    return Poll::Ready(None);
+                }
+                let event = if link.connection.has_frames() { None } else { link.event() };
+                if event.is_some() || link.read(cx) || link.write(cx) || link.keep_time(cx) {
+                    return Poll::Ready(event);
+                }
+                link.rest();
+                Poll::Pending
+            });
+            match polled {
+                Poll::Ready(Some(event)) => self.take(event),
+                Poll::Ready(None) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>, close: &CloseFrame) -> Poll<Result<(), Error>> {
+        if self.closed.is_none() {
+            self.link.now = self.link.clock.now(); // the close timeout counts from here
+            self.link.connection.close(self.link.now, close);
+        }
+        loop {
+            if self.closed.is_some() {
+                return Poll::Ready(self.tell_end());
+            }
+            match self.poll_side(Side::Write, cx, Link::poll_event) {
+                Poll::Ready(event) => self.take(event),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<T: Transport, C: Clock> Stream for WebSocket<T, C> {
+    type Item = Result<Frame, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_next_frame(cx)
+    }
+}
+
+/// Closing sends 1000 and waits for the end, as [`WebSocket::close`] does.
+impl<T: Transport, C: Clock> Sink<Frame> for WebSocket<T, C> {
+    type Error = Error;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.get_mut().poll_room(cx).map(Ok)
+    }
+
+    fn start_send(self: Pin<&mut Self>, frame: Frame) -> Result<(), Error> {
+        self.get_mut().start(frame)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.get_mut().poll_flushed(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.get_mut().poll_closed(cx, &CloseFrame::normal())
+    }
+}
+
+impl<T, C> fmt::Debug for WebSocket<T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocket")
+            .field("connection", &self.link.connection)
+            .field("connected", &self.connected)
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}
