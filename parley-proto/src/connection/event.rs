@@ -14,6 +14,9 @@ pub enum Event {
     /// Server: a client asks for the upgrade; answer with [`accept`](super::Connection::accept) or
     /// [`reject`](super::Connection::reject).
     Request(Box<Request>),
+    /// Server, with [`plain_http`](super::Config::plain_http): a request that asks for no upgrade; answer with
+    /// [`respond`](super::Connection::respond).
+    Http(Box<http::Request<()>>),
     /// The opening handshake is complete (RFC 6455, section 4.1).
     Open(Box<Negotiated>),
     /// A whole message, a ping (its pong is queued already) or a pong.
@@ -82,7 +85,7 @@ pub enum ConnectionError {
     Protocol(ProtocolError),
     /// Client: the server answered the upgrade with something else than 101.
     Rejected(Box<Rejected>),
-    /// Server: the application refused the upgrade.
+    /// Server: the application refused the upgrade, or answered a request that asked for none.
     Refused,
     /// The opening handshake was not complete at its deadline.
     HandshakeTimeout,

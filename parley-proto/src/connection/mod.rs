@@ -64,6 +64,10 @@ pub struct Config {
     /// connection is lost. Any progress starts the time afresh. Zero ends it at the first write that is not taken
     /// whole. Default 30 s.
     pub write_timeout: Duration,
+    /// Server: from the request until the application accepts or rejects it; then the answer is 503. Default 10 s.
+    pub decision_timeout: Duration,
+    /// Server: requests that ask for no upgrade are events, instead of being refused with 426. Default `false`.
+    pub plain_http: bool,
 }
 
 impl Config {
@@ -79,6 +83,8 @@ impl Config {
             close_timeout: Duration::from_secs(5),
             keepalive: Some(Keepalive::DEFAULT),
             write_timeout: Duration::from_secs(30),
+            decision_timeout: Duration::from_secs(10),
+            plain_http: false,
         }
     }
 }
@@ -266,15 +272,11 @@ impl Connection {
             },
             Phase::ServerHandshake(handshake) => match handshake.handle_input(input) {
                 Ok(None) => return,
-                Ok(Some(request)) => {
-                    self.news = Some(Event::Request(Box::new(request)));
-                    let Phase::ServerHandshake(handshake) = std::mem::replace(&mut self.phase, Phase::Open) else {
-                        unreachable!("the phase was matched just above");
-                    };
-                    self.phase = Phase::Deciding(handshake);
-                    return;
-                }
+                Ok(Some(request)) => return self.decide(now, Event::Request(Box::new(request))),
                 Err(refusal) => {
+                    if let Some(request) = refusal.request.filter(|_| self.config.plain_http) {
+                        return self.decide(now, Event::Http(request));
+                    }
                     self.encoder.raw(&refusal.response);
                     return self.refuse(now, refusal.error.into());
                 }
@@ -460,8 +462,13 @@ impl Connection {
                     Some(failure) => self.fail_client_handshake(failure),
                     None => self.finish(Shutdown::Abort, Self::lost(ConnectionError::HandshakeTimeout)),
                 },
-                (Timer::Handshake, Phase::ServerHandshake(_) | Phase::Deciding(_)) => {
+                (Timer::Handshake, Phase::ServerHandshake(_)) => {
                     self.finish(Shutdown::Abort, Self::lost(ConnectionError::HandshakeTimeout));
+                }
+                (Timer::Handshake, Phase::Deciding(handshake)) => {
+                    let response = handshake.give_up();
+                    self.encoder.raw(&response);
+                    self.refuse(now, ConnectionError::HandshakeTimeout);
                 }
                 (Timer::Effect, Phase::Open) => self.take_effect(),
                 (Timer::Close, Phase::Closing(_)) => {
@@ -520,6 +527,19 @@ impl Connection {
     pub fn reject(&mut self, now: Instant, reply: Rejection) -> Result<(), ApiMisuse> {
         let Phase::Deciding(handshake) = &mut self.phase else { return Err(ApiMisuse::NoRequest) };
         let response = handshake.reject(&reply)?;
+        self.encoder.raw(&response);
+        self.refuse(now, ConnectionError::Refused);
+        Ok(())
+    }
+
+    /// Server: answers the request that [`Event::Http`] told of; the connection then ends. To `HEAD` the body is not sent.
+    ///
+    /// # Errors
+    ///
+    /// No such request is waiting, or the status is an interim one (1xx).
+    pub fn respond(&mut self, now: Instant, response: &http::Response<Bytes>) -> Result<(), ApiMisuse> {
+        let Phase::Deciding(handshake) = &mut self.phase else { return Err(ApiMisuse::NoRequest) };
+        let response = handshake.respond(response)?;
         self.encoder.raw(&response);
         self.refuse(now, ConnectionError::Refused);
         Ok(())
@@ -750,6 +770,16 @@ impl Connection {
     }
 
     // ---- transitions
+
+    /// Server: a request is the application's to answer.
+    fn decide(&mut self, now: Instant, request: Event) {
+        self.news = Some(request);
+        self.timers.handshake = Some(deadline(now, self.config.decision_timeout));
+        let Phase::ServerHandshake(handshake) = std::mem::replace(&mut self.phase, Phase::Open) else {
+            unreachable!("only a handshake that was under way asks");
+        };
+        self.phase = Phase::Deciding(handshake);
+    }
 
     fn open(&mut self, now: Instant, negotiated: Negotiated) {
         self.life.start(now);

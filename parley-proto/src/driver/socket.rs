@@ -291,7 +291,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
                     return Ok(Self::new(link, Connected { negotiated: *negotiated, transport: facts }));
                 }
                 Event::Closed(closed) => return Err(closed.reason().into()),
-                Event::Request(_) | Event::Frame(_) => {} // neither comes before
+                Event::Request(_) | Event::Http(_) | Event::Frame(_) => {} // none comes before
             }
         }
     }

@@ -71,7 +71,7 @@ where
 }
 
 /// Fields that the handshake sets, and those that change where a message ends or what its connection is.
-fn is_reserved(name: &HeaderName) -> bool {
+pub(crate) fn is_reserved(name: &HeaderName) -> bool {
     const RESERVED: [HeaderName; 7] = [
         header::CONNECTION,
         header::UPGRADE,

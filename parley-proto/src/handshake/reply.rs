@@ -5,10 +5,10 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 
 use super::error::{ApiMisuse, HandshakeError, HeaderError};
-use super::fields::{Fields, field, put};
+use super::fields::{Fields, field, is_reserved, put};
 
 /// Accepts a request. Without more, no subprotocol is chosen and no field added.
 ///
@@ -72,6 +72,26 @@ impl Acceptance {
         }
         out.extend_from_slice(b"\r\n");
         out
+    }
+}
+
+impl Acceptance {
+    /// The response's head, for another HTTP server to send.
+    pub(crate) fn to_http(&self, accept: &str) -> http::Response<()> {
+        let mut response = http::Response::new(());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        let own = [(SEC_WEBSOCKET_ACCEPT, Some(accept)), (SEC_WEBSOCKET_PROTOCOL, self.chosen())];
+        for (name, value) in own {
+            // Base64 and a token, both of which a value can hold.
+            if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+                headers.insert(name, value);
+            }
+        }
+        headers.extend(self.fields.iter().map(|(name, value)| (name.clone(), value.clone())));
+        response
     }
 }
 
@@ -162,6 +182,20 @@ pub(crate) fn refusal(error: &HandshakeError, head_method: bool) -> Vec<u8> {
     encode(status, connection, fields, format!("{error}\n").as_bytes(), !head_method)
 }
 
+/// The complete response to a request that nobody has answered in time.
+pub(crate) fn unavailable() -> Vec<u8> {
+    encode(StatusCode::SERVICE_UNAVAILABLE, "close", [], b"", false)
+}
+
+/// A complete response of the application's own. What says where it ends and what becomes of the connection is not the
+/// application's to say.
+pub(crate) fn respond(response: &http::Response<Bytes>, with_body: bool) -> Vec<u8> {
+    let fields = response.headers().iter().filter(|(name, _)| !is_reserved(name));
+    let fields = fields.map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_bytes())));
+    let with_body = with_body && !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    encode(response.status(), "close", fields, response.body(), with_body)
+}
+
 fn encode<'a>(
     status: StatusCode,
     connection: &str,
@@ -173,7 +207,9 @@ fn encode<'a>(
     let reason = status.canonical_reason().unwrap_or_default();
     out.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).as_bytes());
     put(&mut out, "Connection", connection.as_bytes());
-    put(&mut out, "Content-Length", body.len().to_string().as_bytes());
+    if status != StatusCode::NO_CONTENT {
+        put(&mut out, "Content-Length", body.len().to_string().as_bytes()); // RFC 9110, section 8.6
+    }
     for (name, value) in fields {
         put(&mut out, name, &value);
     }

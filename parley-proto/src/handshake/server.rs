@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::header::{
     CONTENT_LENGTH, HOST, ORIGIN, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::accept;
 use super::client::upgrade;
@@ -18,7 +18,7 @@ use super::extensions::{Extension, extensions};
 use super::fields::{Redacted, RedactedQuery};
 use super::head::{HeadScanner, Kind, RequestHead, Version, parse_request, single};
 use super::negotiated::Negotiated;
-use super::reply::{Acceptance, Rejection, refusal};
+use super::reply::{Acceptance, Rejection, refusal, respond, unavailable};
 use super::tokens::tokens;
 use super::url::host_and_port;
 use crate::Limits;
@@ -34,7 +34,7 @@ pub struct ServerHandshake {
 
 /// ```text
 /// Head ─▶ Pending ─▶ Answered
-///   └─▶ Refused
+///   └─▶ Refused ──────▲   a plain request may be answered all the same
 /// ```
 #[derive(Clone, Debug)]
 enum State {
@@ -60,17 +60,17 @@ impl ServerHandshake {
     ///
     /// The request is none that RFC 6455 allows: send the response, then close. Calling again repeats it.
     pub fn handle_input(&mut self, input: &mut BytesMut) -> Result<Option<Request>, ServerRefusal> {
-        let (result, head_method) = match &mut self.state {
+        let (result, plain, head_method) = match &mut self.state {
             State::Head(scanner) => match scanner.take(input) {
                 Ok(None) => return Ok(None),
                 Ok(Some(head)) => match parse_request(&head, scanner.fields()) {
                     Ok(head) => {
-                        let head_method = head.method == "HEAD";
-                        (Request::check(head), head_method)
+                        let (plain, head_method) = (plain(&head), head.method == "HEAD");
+                        (Request::check(head), plain, head_method)
                     }
-                    Err(error) => (Err(error), false),
+                    Err(error) => (Err(error), None, false),
                 },
-                Err(error) => (Err(error), false),
+                Err(error) => (Err(error), None, false),
             },
             State::Pending(_) | State::Answered => return Ok(None),
             State::Refused(refusal) => return Err(refusal.clone()),
@@ -81,7 +81,7 @@ impl ServerHandshake {
                 Ok(Some(request))
             }
             Err(error) => {
-                let refusal = ServerRefusal { response: refusal(&error, head_method), error };
+                let refusal = ServerRefusal { response: refusal(&error, head_method), error, request: plain };
                 self.state = State::Refused(refusal.clone());
                 Err(refusal)
             }
@@ -95,15 +95,8 @@ impl ServerHandshake {
     /// No request waits, or the client did not offer that subprotocol; the request then waits on.
     pub fn accept(&mut self, reply: &Acceptance) -> Result<(Negotiated, Vec<u8>), ApiMisuse> {
         let State::Pending(request) = &self.state else { return Err(ApiMisuse::NoRequest) };
-        let parts = &request.0;
-        let mut negotiated = Negotiated::shared(StatusCode::SWITCHING_PROTOCOLS, Arc::clone(&parts.headers));
-        if let Some(name) = reply.chosen() {
-            if !request.subprotocols().any(|offered| offered == name) {
-                return Err(ApiMisuse::SubprotocolNotOffered);
-            }
-            negotiated = negotiated.with_subprotocol(name).map_err(|_| ApiMisuse::SubprotocolNotOffered)?;
-        }
-        let response = reply.encode(&accept::accept(&parts.key));
+        let negotiated = request.agree(reply)?;
+        let response = reply.encode(&accept::accept(&request.0.key));
         self.state = State::Answered;
         Ok((negotiated, response))
     }
@@ -118,17 +111,53 @@ impl ServerHandshake {
         self.state = State::Answered;
         Ok(reply.encode())
     }
+
+    /// Answers a [plain request](ServerRefusal::request) instead of refusing it: returns the response to send before
+    /// closing. It has no body where the request was `HEAD`.
+    ///
+    /// # Errors
+    ///
+    /// No plain request waits, or the status is an interim one (1xx).
+    pub fn respond(&mut self, response: &http::Response<Bytes>) -> Result<Vec<u8>, ApiMisuse> {
+        let State::Refused(ServerRefusal { request: Some(request), .. }) = &self.state else {
+            return Err(ApiMisuse::NoRequest);
+        };
+        if response.status().is_informational() {
+            return Err(ApiMisuse::RejectionStatus(response.status()));
+        }
+        let response = respond(response, request.method() != Method::HEAD);
+        self.state = State::Answered;
+        Ok(response)
+    }
+
+    /// The response to whatever waits, when nobody has answered it.
+    pub(crate) fn give_up(&mut self) -> Vec<u8> {
+        self.state = State::Answered;
+        unavailable()
+    }
 }
 
 /// A request that breaks the protocol, and the answer to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerRefusal {
     /// What is wrong. The client is at fault.
     pub error: HandshakeError,
     /// The complete HTTP response to send before closing: 400, 405, 414, 426, 431 or 505.
     pub response: Vec<u8>,
+    /// The request, if all that is wrong with it is that it asks for no upgrade: a `GET` or `HEAD` without a body. It
+    /// may be [answered](ServerHandshake::respond) like any other.
+    pub request: Option<Box<http::Request<()>>>,
 }
+
+impl PartialEq for ServerRefusal {
+    fn eq(&self, other: &Self) -> bool {
+        // The response is made of the error; the request says no more.
+        (&self.error, &self.response) == (&other.error, &other.response)
+    }
+}
+
+impl Eq for ServerRefusal {}
 
 impl fmt::Display for ServerRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -159,24 +188,58 @@ struct Parts {
 }
 
 impl Request {
+    /// The handshake in a request that another HTTP server has parsed: hyper or axum, say. With what
+    /// [`accept`](Self::accept) returns the server answers, and the upgraded stream is a connection's.
+    ///
+    /// # Errors
+    ///
+    /// It is no opening handshake of version 13.
+    pub fn from_http<B>(request: &http::Request<B>) -> Result<Self, HandshakeError> {
+        Self::check(RequestHead {
+            method: request.method().to_string(),
+            target: request.uri().to_string(),
+            version: if request.version() == http::Version::HTTP_11 { Version::Http11 } else { Version::Http10 },
+            headers: request.headers().clone(),
+        })
+    }
+
+    /// Accepts a request that another HTTP server has parsed: what was agreed, and the response to send, 101.
+    ///
+    /// # Errors
+    ///
+    /// The client did not offer that subprotocol.
+    pub fn accept(&self, reply: &Acceptance) -> Result<(Negotiated, http::Response<()>), ApiMisuse> {
+        let negotiated = self.agree(reply)?;
+        Ok((negotiated, reply.to_http(&accept::accept(&self.0.key))))
+    }
+
+    /// What an acceptance would settle.
+    pub(crate) fn agree(&self, reply: &Acceptance) -> Result<Negotiated, ApiMisuse> {
+        let negotiated = Negotiated::shared(StatusCode::SWITCHING_PROTOCOLS, Arc::clone(&self.0.headers));
+        match reply.chosen() {
+            None => Ok(negotiated),
+            Some(name) if self.subprotocols().any(|offered| offered == name) => {
+                negotiated.with_subprotocol(name).map_err(|_| ApiMisuse::SubprotocolNotOffered)
+            }
+            Some(_) => Err(ApiMisuse::SubprotocolNotOffered),
+        }
+    }
+
     /// The checks of section 4.2.1. What the answer depends on, whatever else is wrong, comes first.
     fn check(head: RequestHead) -> Result<Self, HandshakeError> {
-        use HandshakeError::{HttpVersion, Malformed, Method, Missing, RequestBody, UnsupportedVersion};
+        use HandshakeError::{HttpVersion, Malformed, Missing, RequestBody, UnsupportedVersion};
         let headers = head.headers;
         if head.version != Version::Http11 {
             return Err(HttpVersion);
         }
         if head.method != "GET" {
-            return Err(Method);
+            return Err(HandshakeError::Method);
         }
         // RFC 9112, section 3.2: without a valid `Host`, or with two, the answer is 400, whatever the target.
         let host = text(&headers, HOST)?.ok_or(Missing(HOST))?;
         host_and_port(host).map_err(|_| Malformed(HOST))?;
         let (resource, host) = target(&head.target, host)?;
-        // A body would be taken for frames.
-        let length = headers.get_all(CONTENT_LENGTH).iter();
-        let empty = length.map(|value| value.as_bytes()).all(|v| !v.is_empty() && v.iter().all(|&byte| byte == b'0'));
-        if headers.contains_key(TRANSFER_ENCODING) || !empty {
+        if has_body(&headers) {
             return Err(RequestBody);
         }
         upgrade(&headers)?;
@@ -254,6 +317,26 @@ impl fmt::Debug for Request {
             .field("headers", &Redacted(self.headers()))
             .finish()
     }
+}
+
+/// The request as any HTTP server would see it, if it could be for one: it asks for no upgrade, and has no body.
+fn plain(head: &RequestHead) -> Option<Box<http::Request<()>>> {
+    let headers = &head.headers;
+    if !matches!(&*head.method, "GET" | "HEAD") || headers.contains_key(UPGRADE) || has_body(headers) {
+        return None;
+    }
+    let host = text(headers, HOST).ok().flatten()?;
+    host_and_port(host).ok()?;
+    let (resource, _) = target(&head.target, host).ok()?;
+    let mut request = http::Request::builder().method(&*head.method).uri(resource).body(()).ok()?;
+    *request.headers_mut() = headers.clone();
+    Some(Box::new(request))
+}
+
+/// A body would be taken for frames.
+fn has_body(headers: &HeaderMap) -> bool {
+    let mut length = headers.get_all(CONTENT_LENGTH).iter().map(|value| value.as_bytes());
+    headers.contains_key(TRANSFER_ENCODING) || !length.all(|v| !v.is_empty() && v.iter().all(|&byte| byte == b'0'))
 }
 
 /// The value of a field that comes at most once and is printable ASCII.
@@ -538,6 +621,71 @@ mod tests {
             let refusal = ask(&with(from, to)).unwrap_err();
             assert_eq!(String::from_utf8(refusal.response).unwrap(), response);
         }
+    }
+
+    #[test]
+    fn a_plain_request_is_told_and_may_be_answered() {
+        let get = "GET /health?a HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n";
+        let mut handshake = ServerHandshake::new(&Limits::server());
+        let refusal = handshake.handle_input(&mut BytesMut::from(get)).unwrap_err();
+        assert!(refusal.response.starts_with(b"HTTP/1.1 426 "));
+        let request = refusal.request.unwrap();
+        assert_eq!((request.method(), request.uri().to_string()), (&Method::GET, "/health?a".to_owned()));
+        assert_eq!(request.headers()["x"], "y");
+        let mut response = http::Response::new(Bytes::from("fine\n"));
+        response.headers_mut().insert("content-type", "text/plain".parse().unwrap());
+        response.headers_mut().insert("content-length", "99".parse().unwrap());
+        response.headers_mut().insert("transfer-encoding", "chunked".parse().unwrap());
+        let bytes = handshake.respond(&response).unwrap();
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\ncontent-type: text/plain\r\n\r\nfine\n"
+        );
+        assert_eq!(handshake.respond(&response), Err(ApiMisuse::NoRequest), "once");
+
+        let mut handshake = ServerHandshake::new(&Limits::server());
+        let refusal = handshake.handle_input(&mut BytesMut::from(&get.replace("GET", "HEAD")[..])).unwrap_err();
+        assert!(refusal.request.is_some() && refusal.response.ends_with(b"\r\n\r\n"));
+        assert!(handshake.respond(&response).unwrap().ends_with(b"\r\n\r\n"));
+
+        for (from, to) in [
+            ("GET", "POST"),
+            ("Host: a", "Host: a b"),
+            ("X: y", "Upgrade: h2c"),
+            ("X: y", "Content-Length: 1"),
+            ("X: y", "Transfer-Encoding: chunked"),
+            ("/health", "health"),
+        ] {
+            let refusal = ask(&get.replace(from, to)).unwrap_err();
+            assert!(refusal.request.is_none(), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_another_server_parsed_is_checked_and_answered() {
+        let request = |version| {
+            http::Request::get("/chat?a")
+                .header("host", "server.example.com")
+                .header("upgrade", "websocket")
+                .header("connection", "keep-alive, Upgrade")
+                .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+                .header("sec-websocket-protocol", "chat")
+                .header("sec-websocket-version", version)
+                .body(())
+                .unwrap()
+        };
+        assert_eq!(Request::from_http(&request("8")), Err(HandshakeError::UnsupportedVersion));
+        let request = Request::from_http(&request("13")).unwrap();
+        assert_eq!((request.path(), request.query()), ("/chat", Some("a")));
+        let other = Acceptance::new().subprotocol("other");
+        assert_eq!(request.accept(&other).unwrap_err(), ApiMisuse::SubprotocolNotOffered);
+        let reply = Acceptance::new().subprotocol("chat").header("server", "x").unwrap();
+        let (agreed, response) = request.accept(&reply).unwrap();
+        assert_eq!((agreed.subprotocol(), response.status().as_u16()), (Some("chat"), 101));
+        assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let names: Vec<_> = response.headers().keys().map(HeaderName::as_str).collect();
+        let own = ["upgrade", "connection", "sec-websocket-accept", "sec-websocket-protocol", "server"];
+        assert!(own.iter().all(|name| names.contains(name)) && names.len() == own.len(), "{names:?}");
     }
 
     #[test]

@@ -630,7 +630,7 @@ impl<I, T> Session<I, T> {
             match connection.poll_event() {
                 Some(Event::Open(negotiated)) => up.greet(now, *negotiated),
                 Some(Event::Closed(closed)) => self.connection_ended(now, *closed),
-                Some(Event::Frame(_) | Event::Request(_)) => {} // neither can come here
+                Some(Event::Frame(_) | Event::Request(_) | Event::Http(_)) => {} // none can come here
                 None => return self.give_back_if_over(),
             }
         }
