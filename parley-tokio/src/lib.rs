@@ -75,9 +75,9 @@ pub use parley_proto::Role;
 pub use parley_proto::codec::{CloseCode, CloseFrame, Frame, Utf8Bytes};
 pub use parley_proto::connection::{Closed, Config, Keepalive, Rtt};
 pub use parley_proto::driver::{
-    Error, Handle, InfoError, JoinError, LookupError, StartError, Stats, TcpOptions, lookup,
+    AcceptError, Error, Handle, InfoError, JoinError, LookupError, ServerStats, StartError, Stats, TcpOptions, lookup,
 };
-pub use parley_proto::handshake::{ClientRequest, Negotiated};
+pub use parley_proto::handshake::{Acceptance, ClientRequest, Negotiated, Origins, Rejection, Request};
 pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, TimerId};
 pub use parley_proto::{
     Action, Attempt, BoxError, ConnectPhase, Connected, DisconnectReason, Handler, LimitError, Limits, Retry,
@@ -96,6 +96,12 @@ use tokio::net::TcpStream;
 pub type Client<H = (), I = ()> = driver::Client<H, I, Tokio>;
 /// A client's options on tokio; see [`driver::ClientBuilder`].
 pub type ClientBuilder = driver::ClientBuilder<Tokio>;
+/// A server on tokio; see [`driver::Server`].
+pub type Server = driver::Server<Tokio>;
+/// A server's options on tokio; see [`driver::ServerBuilder`].
+pub type ServerBuilder = driver::ServerBuilder<Tokio>;
+/// A request that a server is to answer; see [`driver::Incoming`].
+pub type Incoming<S = TcpStream> = driver::Incoming<Transport<S>, Tokio>;
 /// A connection on tokio, as a stream and a sink of frames; see [`driver::WebSocket`].
 pub type WebSocket<S = TcpStream> = driver::WebSocket<Transport<S>, Timer>;
 /// A connection's half that sends.

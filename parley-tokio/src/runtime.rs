@@ -14,7 +14,7 @@ use parley_proto::driver::{Clock, Platform, Runtime, TcpOptions, TlsError, TlsTa
 use rand::rngs::{ChaCha12Rng, SysRng};
 use rand::{Rng, SeedableRng, TryRng};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Sleep;
 
 use crate::Transport;
@@ -192,6 +192,11 @@ impl Platform for Tokio {
     type Tls = ();
 
     type Clock = Timer;
+    type Listener = TcpListener;
+    #[cfg(feature = "tls")]
+    type ServerTls = Arc<rustls::ServerConfig>;
+    #[cfg(not(feature = "tls"))]
+    type ServerTls = std::convert::Infallible;
 
     const TLS: bool = cfg!(feature = "tls");
 
@@ -215,6 +220,37 @@ impl Platform for Tokio {
 
     fn spawn(task: impl Future<Output = ()> + Send + 'static) {
         drop(tokio::spawn(task));
+    }
+
+    fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+        let listener = std::net::TcpListener::bind(addr)?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    }
+
+    fn local_addr(listener: &TcpListener) -> io::Result<SocketAddr> {
+        listener.local_addr()
+    }
+
+    async fn accept(listener: &mut TcpListener, options: &TcpOptions) -> io::Result<Transport> {
+        let (stream, _) = listener.accept().await?;
+        configure(SockRef::from(&stream), options)?;
+        Ok(Transport::from(stream))
+    }
+
+    fn accept_tls(
+        transport: Transport,
+        tls: &Self::ServerTls,
+    ) -> impl Future<Output = Result<Transport, TlsError>> + Send + 'static {
+        #[cfg(feature = "tls")]
+        {
+            crate::tls::accept(transport, Arc::clone(tls))
+        }
+        #[cfg(not(feature = "tls"))]
+        {
+            let (never, _) = (*tls, transport);
+            async move { match never {} }
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use parley_proto::driver::{TlsError, TlsFacts, TlsTarget};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, CommonState, ProtocolVersion};
+use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 use rustls_platform_verifier::Verifier;
 use tokio::sync::OnceCell;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::{Transport, unavailable};
 
@@ -250,6 +250,13 @@ impl Connector {
             Err(error) => Err(unavailable(error)),
         }
     }
+}
+
+/// A server's side of the handshake.
+pub(crate) async fn accept(transport: Transport, config: Arc<ServerConfig>) -> Result<Transport, TlsError> {
+    let tcp = transport.into_plain().ok_or_else(|| unavailable("TLS inside TLS is not supported"))?;
+    let stream = TlsAcceptor::from(config).accept(tcp).await.map_err(handshake_error)?;
+    Ok(Transport::from(tokio_rustls::TlsStream::from(stream)))
 }
 
 /// tokio-rustls puts rustls's own errors into an `io::Error`; the others are the transport's.

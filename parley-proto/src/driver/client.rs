@@ -12,8 +12,9 @@ use super::handle::{Handle, Shared, Ticket};
 use super::io::Io;
 use super::runtime::Runtime;
 use super::{End, Ending, drive};
-use crate::error::{SharedError, StopReason};
+use crate::error::{DisconnectReason, SharedError, StopReason};
 use crate::handler::Handler;
+use crate::handshake::ApiMisuse;
 use crate::session::{ClientOptions, Session};
 
 /// A client that has no handler yet: its own handle is there, for a handler that wants one.
@@ -41,12 +42,8 @@ impl<I: Send + 'static> Setup<I> {
         R: Runtime,
         H: Handler<I>,
     {
-        let join = Arc::new(Join(Mutex::new(Slot { outcome: None, done: false, waker: None })));
-        let client =
-            Client { handle: Handle::new(self.shared.clone(), false), join: join.clone(), platform: PhantomData };
-        let guard = JoinGuard(join);
-        let life = self.run(runtime, handler);
-        (client, async move { guard.0.set(life.await) })
+        let shared = self.shared.clone();
+        client_of(self.into_io(runtime), shared, handler)
     }
 
     /// The client as one future, which resolves when it has ended. There is no handle but the client's own, so
@@ -62,13 +59,34 @@ impl<I: Send + 'static> Setup<I> {
         R: Runtime,
         H: Handler<I>,
     {
+        let life = drive(self.into_io(runtime), handler);
+        async move { life.await.into_result() }
+    }
+
+    fn into_io<R: Runtime>(self, runtime: R) -> Box<Io<R, I>> {
         let tcp = self.options.tcp.clone();
         let wanted = self.options.name.clone();
         let (session, shared) = self.into_session(runtime.seed());
-        let io = Box::new(Io::new(runtime, session, tcp, Ending { shared, wanted, name: None }));
-        let life = drive(io, handler);
-        async move { life.await.into_result() }
+        Box::new(Io::new(runtime, session, tcp, Ending { shared, wanted, name: None }))
     }
+}
+
+/// A client, and the future that runs it.
+pub(super) fn client_of<R, H, I>(
+    io: Box<Io<R, I>>,
+    shared: Arc<Shared<I>>,
+    handler: H,
+) -> (Client<H, I>, impl Future<Output = ()> + Send + use<R, H, I>)
+where
+    R: Runtime,
+    H: Handler<I>,
+    I: Send + 'static,
+{
+    let join = Arc::new(Join(Mutex::new(Slot { outcome: None, done: false, waker: None })));
+    let client = Client { handle: Handle::new(shared, false), join: join.clone(), platform: PhantomData };
+    let guard = JoinGuard(join);
+    let life = drive(io, handler);
+    (client, async move { guard.0.set(life.await.into_result()) })
 }
 
 impl<I> Setup<I> {
@@ -123,6 +141,7 @@ impl<H, I, P> Client<H, I, P> {
             StopReason::Handler(error) => StartError::Init(error),
             StopReason::Panicked => StartError::Panicked,
             StopReason::NameInUse => StartError::NameInUse,
+            StopReason::Disconnected(reason) => StartError::Disconnected(reason),
             _ => StartError::Aborted,
         })
     }
@@ -267,6 +286,10 @@ pub enum StartError {
     Panicked,
     /// The client's future was dropped before `init` had run, or its runtime shut down.
     Aborted,
+    /// Server: the connection was gone before it was accepted.
+    Disconnected(DisconnectReason),
+    /// Server: the reply does not fit the request.
+    Reply(ApiMisuse),
 }
 
 impl fmt::Display for StartError {
@@ -278,6 +301,8 @@ impl fmt::Display for StartError {
             Self::NameInUse => f.write_str("another client has that name"),
             Self::Panicked => f.write_str("init panicked"),
             Self::Aborted => f.write_str("the client's future was dropped before init had run"),
+            Self::Disconnected(reason) => reason.fmt(f),
+            Self::Reply(error) => error.fmt(f),
         }
     }
 }
@@ -287,6 +312,8 @@ impl std::error::Error for StartError {
         match self {
             Self::Runtime(error) => Some(error),
             Self::Init(error) => Some(error.get()),
+            Self::Disconnected(reason) => Some(reason),
+            Self::Reply(error) => Some(error),
             _ => None,
         }
     }

@@ -606,6 +606,11 @@ impl<I> Handle<I> {
         self.command(Command::Stop(close));
     }
 
+    /// [`stop_with`](Self::stop_with), which never waits.
+    pub(super) fn ask_to_stop(&self, close: CloseFrame) {
+        self.command(Command::Stop(close));
+    }
+
     fn command(&self, command: Command<I, Ticket>) {
         let mut inner = self.shared.lock();
         if inner.stopped.is_none() {

@@ -85,6 +85,17 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         }
     }
 
+    /// Over a transport that is up already.
+    pub(super) fn with_pipe(mut self, pipe: Pipe<R::Transport>) -> Self {
+        self.pipe = pipe;
+        self
+    }
+
+    /// What was read behind the request, for a connection that was accepted just now.
+    pub(super) fn offer(&mut self) {
+        self.pipe.offer(&mut self.session, self.now);
+    }
+
     /// The connection and its transport, for an application that goes on without a session.
     pub(super) fn into_link<C: Clock>(self, clock: C) -> Option<Link<R::Transport, C>> {
         let connection = self.session.into_connection()?;

@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use super::census::{Notice, Permit};
 use super::pipe::{Alarm, Pipe};
 use super::runtime::{Clock, Transport};
+use crate::codec::CloseFrame;
 use crate::connection::{Connection, Event, Shutdown};
 
 pub(super) struct Link<T, C> {
@@ -15,6 +17,8 @@ pub(super) struct Link<T, C> {
     pub(super) pipe: Pipe<T>,
     pub(super) clock: C,
     pub(super) now: Instant,
+    /// A server's connection: what the server has to say.
+    pub(super) permit: Option<Box<Permit>>,
     alarm: Alarm,
     /// The last poll ended in waiting: the budget is to be renewed.
     rested: bool,
@@ -23,7 +27,7 @@ pub(super) struct Link<T, C> {
 impl<T: Transport, C: Clock> Link<T, C> {
     pub(super) fn new(connection: Connection, pipe: Pipe<T>, clock: C) -> Self {
         let now = clock.now();
-        Self { connection, pipe, clock, now, alarm: Alarm::default(), rested: true }
+        Self { connection, pipe, clock, now, permit: None, alarm: Alarm::default(), rested: true }
     }
 
     /// With a transport that is up, and what was read from it already.
@@ -39,12 +43,25 @@ impl<T: Transport, C: Clock> Link<T, C> {
     }
 
     /// Called first in every poll: a fresh look at the clock, and after a wait a new budget.
-    pub(super) fn wake(&mut self) {
+    pub(super) fn wake(&mut self, cx: &Context<'_>) {
         self.now = self.clock.now();
         if self.rested {
             self.rested = false;
             self.pipe.renew_budget();
         }
+        if let Some(permit) = &mut self.permit {
+            match permit.notice(cx) {
+                Notice::Stay => {}
+                Notice::Leave => self.connection.close(self.now, &CloseFrame::going_away()),
+                Notice::Gone => self.connection.abort(self.now),
+            }
+        }
+    }
+
+    /// [`wake`](Self::wake), then [`poll_event`](Self::poll_event).
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        self.wake(cx);
+        self.poll_event(cx)
     }
 
     /// The next event that is at hand.

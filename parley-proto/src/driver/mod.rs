@@ -4,6 +4,7 @@
 //! An adapter makes a [`Setup`], and spawns the future of [`Setup::client`] or hands out that of [`Setup::run`].
 
 mod builder;
+mod census;
 mod client;
 mod handle;
 mod io;
@@ -11,6 +12,7 @@ mod link;
 mod names;
 mod pipe;
 mod runtime;
+mod server;
 mod socket;
 mod split;
 mod stats;
@@ -26,6 +28,7 @@ pub use client::{Client, JoinError, Setup, StartError};
 pub use handle::{Handle, InfoError};
 pub use names::{LookupError, lookup};
 pub use runtime::{Clock, Platform, Runtime, Transport};
+pub use server::{AcceptError, Incoming, Server, ServerBuilder, ServerStats};
 pub use socket::{Error, WebSocket};
 pub use split::{WebSocketReceiver, WebSocketSender};
 pub use stats::Stats;
@@ -155,6 +158,7 @@ where
                 let started = matches!(returned, Some(Ok(())));
                 io.called(returned.map_or(Returned::Dropped, Returned::Init));
                 if started {
+                    io.offer();
                     io.tell(); // the client is connecting when `start` returns: what is sent then waits
                     io.ending.shared.started();
                 }

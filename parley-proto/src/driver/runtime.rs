@@ -106,6 +106,11 @@ pub trait Platform: Runtime + Sized {
     /// What a connection keeps of the runtime once it is up.
     type Clock: Clock;
 
+    /// What a server's connections come from.
+    type Listener: Send + 'static;
+    /// A server's configuration of TLS.
+    type ServerTls: Clone + Send + Sync + 'static;
+
     /// Whether `wss://` can work: whether TLS was built in.
     const TLS: bool;
 
@@ -125,4 +130,38 @@ pub trait Platform: Runtime + Sized {
 
     /// Runs a task beside this one.
     fn spawn(task: impl Future<Output = ()> + Send + 'static);
+
+    /// Listens on an address; port 0 is one of the system's choice. It does not block.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    fn bind(addr: SocketAddr) -> io::Result<Self::Listener>;
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    fn local_addr(listener: &Self::Listener) -> io::Result<SocketAddr>;
+
+    /// The next connection. Dropping the future loses none.
+    ///
+    /// # Errors
+    ///
+    /// The system's; the listener is still good.
+    fn accept(
+        listener: &mut Self::Listener,
+        options: &TcpOptions,
+    ) -> impl Future<Output = io::Result<Self::Transport>> + Send;
+
+    /// Runs the server side of a TLS handshake over `transport`.
+    ///
+    /// # Errors
+    ///
+    /// See [`TlsError`].
+    fn accept_tls(
+        transport: Self::Transport,
+        tls: &Self::ServerTls,
+    ) -> impl Future<Output = Result<Self::Transport, TlsError>> + Send + 'static;
 }

@@ -22,7 +22,7 @@ use crate::codec::{CloseFrame, Frame};
 use crate::connection::{Closed, Config, Connection, Event, Rtt, State, deadline};
 use crate::error::{DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::Connected;
-use crate::handshake::{ClientRequest, Negotiated};
+use crate::handshake::{ApiMisuse, ClientRequest, Negotiated};
 use crate::session::{BuildError, Call, ClientOptions, Returned};
 
 /// What can go wrong with a [`WebSocket`].
@@ -37,6 +37,8 @@ pub enum Error {
     Disconnected(DisconnectReason),
     /// A frame was refused, and is given back.
     Send(SendError),
+    /// Server: the reply does not fit the request.
+    Reply(ApiMisuse),
 }
 
 impl Error {
@@ -66,6 +68,7 @@ impl fmt::Display for Error {
             Self::Runtime(error) => write!(f, "the runtime cannot run a connection: {error}"),
             Self::Disconnected(reason) => reason.fmt(f),
             Self::Send(error) => error.fmt(f),
+            Self::Reply(error) => error.fmt(f),
         }
     }
 }
@@ -77,6 +80,7 @@ impl std::error::Error for Error {
             Self::Runtime(error) => Some(error),
             Self::Disconnected(reason) => Some(reason),
             Self::Send(error) => Some(error),
+            Self::Reply(error) => Some(error),
         }
     }
 }
@@ -282,11 +286,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     /// Waits until the opening handshake is complete.
     pub(super) async fn opened(mut link: Link<T, C>, facts: TransportFacts) -> Result<Self, Error> {
         loop {
-            let event = poll_fn(|cx| {
-                link.wake();
-                link.poll_event(cx)
-            });
-            match event.await {
+            match poll_fn(|cx| link.poll_next(cx)).await {
                 Event::Open(negotiated) => {
                     return Ok(Self::new(link, Connected { negotiated: *negotiated, transport: facts }));
                 }
@@ -447,8 +447,9 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         let Self { link, tasks, .. } = self;
         let received = link.pipe.bytes_received;
         let sent = (link.pipe.bytes_sent, link.pipe.is_flushed());
-        link.wake();
-        let polled = poll(link, &mut Context::from_waker(tasks.register(side, cx)));
+        let mut cx = Context::from_waker(tasks.register(side, cx));
+        link.wake(&cx);
+        let polled = poll(link, &mut cx);
         if polled.is_ready() {
             tasks.done(side);
         }

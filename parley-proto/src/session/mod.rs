@@ -8,6 +8,7 @@
 //!                  │ handle_disconnect  │                        │                  ▼   disconnect ▼
 //!                  └────────────────────┴────────────────────────┴──────────────── Asked ◀─────────┘
 //!
+//!  An accepted connection is there from the start: New ─▶ Up once init has run; Down is its end.
 //!  from anywhere: stop, an error, a panic ─▶ the connection is closed ─▶ terminate ─▶ Ended
 //! ```
 
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use core::net::SocketAddr;
+use http::StatusCode;
 use rand::rngs::ChaCha12Rng;
 use rand::{Rng, SeedableRng};
 
@@ -42,7 +44,7 @@ use crate::codec::{CloseFrame, Frame, Transmit};
 use crate::connection::{Closed, Config, Connection, Event, Rtt, Shutdown, State, Timer, deadline, earliest};
 use crate::error::{ConnectPhase, DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
-use crate::handshake::ClientRequest;
+use crate::handshake::{Acceptance, ClientRequest, Rejection};
 use crate::transport::{TlsError, TlsTarget, TransportFacts};
 
 /// A client's life, for any runtime.
@@ -50,7 +52,8 @@ use crate::transport::{TlsError, TlsTarget, TransportFacts};
 /// Feed it what happens, then poll [`poll_output`](Self::poll_output) until `None`. `I` is the handler's info type,
 /// `T` a ticket that is handed back when a waiting send is settled.
 pub struct Session<I, T> {
-    options: Arc<ClientOptions>,
+    /// What to dial, and how; `None`: never, the transport was there from the start.
+    dial: Option<Arc<ClientOptions>>,
     config: Arc<Config>,
     rng: Box<ChaCha12Rng>,
     phase: Phase,
@@ -86,12 +89,19 @@ pub struct Session<I, T> {
 
 #[expect(clippy::large_enum_variant, reason = "one a client, and the connection is what the hot path reads")]
 enum Phase {
-    /// `init` has not run.
-    New,
+    /// `init` has not run. With the connection, where there is one already.
+    New(Option<Box<Accepted>>),
     Down,
     Dialling(Box<Dialling>),
     Up(Up),
     Ended,
+}
+
+/// Server: a connection whose request was read, to be accepted once `init` has run.
+struct Accepted {
+    connection: Connection,
+    reply: Acceptance,
+    facts: TransportFacts,
 }
 
 /// A transport is there. Whether the connection over it still takes anything, the connection itself says.
@@ -174,11 +184,26 @@ impl<I, T> Session<I, T> {
     /// `seed` has to be unpredictable: nonces and masking keys come from it.
     #[must_use]
     pub fn new(options: Arc<ClientOptions>, seed: [u8; 32]) -> Self {
+        let config = Arc::new(options.connection.clone());
+        Self::with(Phase::New(None), Some(options), config, seed)
+    }
+
+    /// The life of one connection that a server accepts: `init`, the reply, `handle_connect` and so on. It never dials;
+    /// when the connection is lost and `handle_disconnect` has run, it ends. `connection` has a request that waits for
+    /// an answer, to which `reply` has to fit.
+    #[must_use]
+    pub fn accepted(connection: Connection, reply: Acceptance, facts: TransportFacts, config: Arc<Config>) -> Self {
+        let accepted = Accepted { connection, reply, facts };
+        // Nothing is drawn from its seed: the connection has one of its own, and there is no retry to jitter.
+        Self::with(Phase::New(Some(Box::new(accepted))), None, config, [0; 32])
+    }
+
+    fn with(phase: Phase, dial: Option<Arc<ClientOptions>>, config: Arc<Config>, seed: [u8; 32]) -> Self {
         Self {
-            config: Arc::new(options.connection.clone()),
-            options,
+            dial,
+            config,
             rng: Box::new(ChaCha12Rng::from_seed(seed)),
-            phase: Phase::New,
+            phase,
             outstanding: None,
             abandon: false,
             infos: VecDeque::new(),
@@ -206,7 +231,7 @@ impl<I, T> Session<I, T> {
     #[must_use]
     pub fn state(&self) -> ClientState {
         match &self.phase {
-            Phase::New | Phase::Down => ClientState::Disconnected,
+            Phase::New(_) | Phase::Down => ClientState::Disconnected,
             Phase::Dialling(_) => ClientState::Connecting,
             Phase::Up(Up { stage: Stage::Upgrading(_), .. }) => ClientState::Connecting,
             Phase::Up(_) => ClientState::Connected,
@@ -218,7 +243,7 @@ impl<I, T> Session<I, T> {
         match &self.phase {
             Phase::Ended => Outlet::Stopped,
             _ if self.stop.is_some() => Outlet::Closing,
-            Phase::New | Phase::Down => Outlet::Disconnected,
+            Phase::New(_) | Phase::Down => Outlet::Disconnected,
             Phase::Dialling(_) => Outlet::Waiting,
             Phase::Up(up) => match (up.connection.state(), &up.stage) {
                 (State::Closing | State::Closed, _) | (_, Stage::Asked(_)) => Outlet::Closing,
@@ -338,7 +363,7 @@ impl<I, T> Session<I, T> {
 
     /// An attempt by hand.
     fn connect(&mut self, now: Instant) {
-        if self.stop.is_some() {
+        if self.stop.is_some() || self.dial.is_none() {
             return;
         }
         if let Phase::Up(up) = &mut self.phase {
@@ -364,7 +389,7 @@ impl<I, T> Session<I, T> {
         let then = if redial { Then::Dial } else { Then::Policy };
         let late = if redial { Then::Dial } else { Then::Stay };
         match &mut self.phase {
-            Phase::New | Phase::Ended => {}
+            Phase::New(_) | Phase::Ended => {}
             Phase::Down => (self.retry_at, self.then) = (None, late),
             Phase::Dialling(_) => {
                 self.attempt_failed(now, reason);
@@ -410,11 +435,12 @@ impl<I, T> Session<I, T> {
     // ---- the attempt
 
     fn begin_attempt(&mut self, now: Instant) {
+        let Some(options) = self.dial.clone() else { return };
         (self.retry_at, self.then) = (None, Then::Policy);
         self.attempts.number += 1;
         self.attempts.first.get_or_insert(now);
-        self.connect_deadline = Some(deadline(now, self.options.connect_timeout));
-        self.phase = Phase::Dialling(Box::new(Dialling::new(self.options.request.clone())));
+        self.connect_deadline = Some(deadline(now, options.connect_timeout));
+        self.phase = Phase::Dialling(Box::new(Dialling::new(options.request.clone())));
     }
 
     fn next_id(&mut self) -> DialId {
@@ -541,7 +567,7 @@ impl<I, T> Session<I, T> {
         self.clean = matches!(reason, DisconnectReason::Local);
         self.last = Some(reason.clone());
         let asked = matches!(reason, DisconnectReason::Local | DisconnectReason::Requested(_));
-        let hopeless = self.options.reconnect.is_none() && self.attempts.number == 1 && !reached && !asked;
+        let hopeless = self.reconnect().is_none() && self.attempts.number == 1 && !reached && !asked;
         if self.stop.is_none() && hopeless {
             // There was never a server to talk to. Most likely the address is wrong, and whoever started the client is told.
             let deadline = deadline(now, self.config.close_timeout);
@@ -664,7 +690,7 @@ impl<I, T> Session<I, T> {
             }
             Stage::Greeting(_) | Stage::Open => closed.reason(),
         };
-        let reconnect = self.options.reconnect.clone().unwrap_or_default();
+        let reconnect = self.dial.as_ref().and_then(|options| options.reconnect.clone()).unwrap_or_default();
         self.backoff.lived(&reconnect, now.saturating_duration_since(up.since));
         if let Some(how) = up.connection.poll_shutdown() {
             self.outputs.push_back(Output::Shutdown(how));
@@ -686,7 +712,7 @@ impl<I, T> Session<I, T> {
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let (connection, other) = match &self.phase {
             Phase::Ended => return None,
-            Phase::New => (None, None),
+            Phase::New(accepted) => (accepted.as_ref().and_then(|accepted| accepted.connection.poll_timeout()), None),
             Phase::Down => (self.retry_at.map(|at| (at, Timer::Retry)), None),
             Phase::Dialling(dialling) => {
                 let address = dialling.address_deadline().map(|at| (at, Timer::Address));
@@ -716,6 +742,11 @@ impl<I, T> Session<I, T> {
             self.infos.push_back(due.remove());
         }
         match &mut self.phase {
+            Phase::New(Some(accepted)) if accepted.connection.poll_timeout().is_some_and(|(at, _)| at <= now) => {
+                let reason = DisconnectReason::ConnectTimeout(ConnectPhase::Prepare);
+                self.refuse_new(now, Some(StopReason::Disconnected(reason)));
+                self.abandon = self.outstanding.is_some();
+            }
             Phase::Down if self.retry_at.is_some_and(|at| at <= now) => self.begin_attempt(now),
             Phase::Dialling(dialling) if self.connect_deadline.is_some_and(|at| at <= now) => {
                 let phase = dialling.phase();
@@ -795,15 +826,8 @@ impl<I, T> Session<I, T> {
         let outstanding = self.outstanding.take();
         self.abandon = false;
         match returned {
-            Returned::Init(Ok(())) => {
-                self.phase = Phase::Down;
-                if self.stop.is_none() {
-                    self.begin_attempt(now);
-                }
-            }
-            Returned::Init(Err(error)) => {
-                self.phase = Phase::Ended;
-                self.outputs.push_back(Output::Stopped(StopReason::Handler(error.into())));
+            Returned::Init(outcome) => {
+                self.initialised(now, outcome.map_err(|error| StopReason::Handler(error.into())));
             }
             Returned::Prepare(Ok(request)) => self.prepared(now, *request),
             Returned::Prepare(Err(error)) => self.attempt_failed(now, DisconnectReason::Prepare(error.into())),
@@ -826,13 +850,66 @@ impl<I, T> Session<I, T> {
                 self.stop = Some(Box::new(Stop { reason: StopReason::Panicked, deadline, terminated: true }));
                 self.lost = None;
                 self.infos.clear();
-                self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Local, false);
+                if !self.refuse_new(now, None) {
+                    self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Local, false);
+                }
             }
         }
         if outstanding == Some(Outstanding::Connect) {
             self.greeted(now);
         }
         self.after_call(now);
+    }
+
+    fn initialised(&mut self, now: Instant, outcome: Result<(), StopReason>) {
+        let Phase::New(accepted) = &mut self.phase else { return };
+        match (accepted.take(), outcome) {
+            (Some(accepted), Ok(())) if self.stop.is_none() => self.accept(now, *accepted),
+            (Some(accepted), outcome) => self.refuse(now, *accepted, outcome.err()),
+            (None, Ok(())) => {
+                self.phase = Phase::Down;
+                if self.stop.is_none() {
+                    self.begin_attempt(now);
+                }
+            }
+            (None, Err(reason)) => {
+                self.phase = Phase::Ended;
+                self.outputs.push_back(Output::Stopped(reason));
+            }
+        }
+    }
+
+    /// Server: the reply goes out, and the connection is open.
+    fn accept(&mut self, now: Instant, accepted: Accepted) {
+        let Accepted { mut connection, reply, facts } = accepted;
+        if connection.accept(now, reply).is_err() {
+            connection.abort(now); // a reply that does not fit: whoever made this has not checked it
+        }
+        self.phase = Phase::Up(Up { connection, stage: Stage::Upgrading(Box::new(facts)), since: now });
+        self.outbox.hold();
+    }
+
+    /// Server: as [`refuse`](Self::refuse), if `init` has not returned.
+    fn refuse_new(&mut self, now: Instant, reason: Option<StopReason>) -> bool {
+        let Phase::New(accepted) = &mut self.phase else { return false };
+        let Some(accepted) = accepted.take() else { return false };
+        self.refuse(now, *accepted, reason);
+        true
+    }
+
+    /// Server: `init` has failed, or taken too long, for this reason; or the end was asked for meanwhile. The peer is
+    /// told, then all is over.
+    fn refuse(&mut self, now: Instant, accepted: Accepted, reason: Option<StopReason>) {
+        let Accepted { mut connection, facts, .. } = accepted;
+        connection.handle_timeout(now);
+        if let Ok(rejection) = Rejection::new(StatusCode::INTERNAL_SERVER_ERROR) {
+            let _ = connection.reject(now, rejection); // answered already, where it was too late
+        }
+        if let Some(reason) = reason {
+            let deadline = deadline(now, self.config.close_timeout);
+            self.stop = Some(Box::new(Stop { reason, deadline, terminated: true }));
+        }
+        self.phase = Phase::Up(Up { connection, stage: Stage::Upgrading(Box::new(facts)), since: now });
     }
 
     #[inline]
@@ -849,11 +926,12 @@ impl<I, T> Session<I, T> {
             return;
         }
         let reason = self.last_reason();
-        match (retry, &self.options.reconnect) {
+        match (retry, self.reconnect()) {
             (Retry::Stop, _) => {
                 self.clean = false; // asked for as an end with this reason
                 self.stop(now, CloseFrame::normal(), StopReason::Disconnected(reason));
             }
+            _ if self.dial.is_none() => self.stop(now, CloseFrame::normal(), StopReason::Disconnected(reason)),
             _ if self.then == Then::Stay => {}
             (Retry::Policy, _) if self.then == Then::Dial => return self.begin_attempt(now),
             (Retry::After(delay), _) => self.retry_at = Some(deadline(now, delay)),
@@ -871,8 +949,12 @@ impl<I, T> Session<I, T> {
         self.then = Then::Policy;
     }
 
+    fn reconnect(&self) -> Option<&Reconnect> {
+        self.dial.as_ref().and_then(|options| options.reconnect.as_ref())
+    }
+
     fn retry_later(&mut self, now: Instant, reason: &DisconnectReason) {
-        let reconnect = self.options.reconnect.clone().unwrap_or_default();
+        let reconnect = self.reconnect().cloned().unwrap_or_default();
         let delay = self.backoff.next(&reconnect, &mut self.rng).max(retry_after(reason));
         self.retry_at = Some(deadline(now, delay));
     }
@@ -938,8 +1020,8 @@ impl<I, T> Session<I, T> {
         let may_deliver = self.may_deliver();
         let (outstanding, call) = match &mut self.phase {
             Phase::Ended => return None,
-            Phase::New if self.stop.is_none() => (Outstanding::Init, Call::Init),
-            Phase::New | Phase::Down if self.stop.is_some() => return self.next_end(now),
+            Phase::New(_) if self.stop.is_none() => (Outstanding::Init, Call::Init),
+            Phase::New(_) | Phase::Down if self.stop.is_some() => return self.next_end(now),
             _ if self.stop.is_some() => return None,
             Phase::Down if self.lost.is_some() => (Outstanding::Disconnect, Call::Disconnect(self.lost.take()?)),
             Phase::Dialling(dialling) if matches!(dialling.step, Step::Prepare { called: false }) => {
@@ -961,7 +1043,7 @@ impl<I, T> Session<I, T> {
     /// The end was decided and there is no connection any more.
     fn next_end(&mut self, now: Instant) -> Option<Call<I>> {
         let stop = self.stop.as_mut()?;
-        if stop.terminated || matches!(self.phase, Phase::New) {
+        if stop.terminated || matches!(self.phase, Phase::New(_)) {
             self.end(); // a callback panicked, or init did not succeed
             return None;
         }
@@ -982,7 +1064,8 @@ impl<I, T> Session<I, T> {
             self.outstanding = Some(Outstanding::Info);
             return Some(Call::Info(info));
         }
-        let waits = self.retry_at.is_some() || !self.delayed.is_empty() || self.options.name.is_some();
+        let named = self.dial.as_ref().is_some_and(|options| options.name.is_some());
+        let waits = self.retry_at.is_some() || !self.delayed.is_empty() || named;
         if matches!(self.phase, Phase::Down) && self.unreachable && !waits {
             self.stop(now, CloseFrame::normal(), StopReason::Disconnected(self.last_reason()));
             return self.next_end(now);

@@ -1,0 +1,176 @@
+//! Which connections a server has, and what it tells them: to go away, or that they are gone.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use slab::Slab;
+
+/// All connections of one server.
+#[derive(Default)]
+pub(super) struct Census {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    live: Slab<Arc<Signal>>,
+    undecided: usize,
+    /// No more are admitted.
+    leaving: bool,
+    /// Those who wait for room, or for the last connection.
+    waiting: Vec<Waker>,
+}
+
+/// What a connection is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Notice {
+    Stay,
+    /// Close with 1001.
+    Leave,
+    /// The time for that is over.
+    Gone,
+}
+
+#[derive(Default)]
+struct Signal {
+    notice: AtomicU8,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Signal {
+    fn tell(&self, notice: Notice) -> Option<Waker> {
+        self.notice.store(notice as u8, Ordering::SeqCst);
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
+}
+
+impl Census {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing foreign runs under the lock.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more connection; `None` while leaving.
+    pub(super) fn admit(self: &Arc<Self>) -> Option<Permit> {
+        let mut inner = self.lock();
+        if inner.leaving {
+            return None;
+        }
+        let signal = Arc::new(Signal::default());
+        let key = inner.live.insert(signal.clone());
+        drop(inner);
+        Some(Permit { census: self.clone(), key, signal, known: None })
+    }
+
+    /// One more request that is under way or waits for the application's answer.
+    pub(super) fn undecided(self: &Arc<Self>) -> Undecided {
+        self.lock().undecided += 1;
+        Undecided(self.clone())
+    }
+
+    /// Ready with `true` once there is room for one more, with `false` when no more are admitted.
+    pub(super) fn poll_room(&self, cx: &Context<'_>, connections: usize, undecided: usize) -> Poll<bool> {
+        let mut inner = self.lock();
+        if inner.leaving {
+            return Poll::Ready(false);
+        }
+        if inner.live.len() < connections && inner.undecided < undecided {
+            return Poll::Ready(true);
+        }
+        inner.wait(cx)
+    }
+
+    /// Ready once no more are admitted.
+    pub(super) fn poll_leaving(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut inner = self.lock();
+        if inner.leaving { Poll::Ready(()) } else { inner.wait(cx) }
+    }
+
+    /// Ready once there is no connection.
+    pub(super) fn poll_empty(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut inner = self.lock();
+        if inner.live.is_empty() { Poll::Ready(()) } else { inner.wait(cx) }
+    }
+
+    /// Admits no more.
+    pub(super) fn close(&self) {
+        let mut inner = self.lock();
+        inner.leaving = true;
+        let waiting = std::mem::take(&mut inner.waiting);
+        drop(inner);
+        wake(waiting);
+    }
+
+    /// Tells all, and says how many they are.
+    pub(super) fn tell(&self, notice: Notice) -> usize {
+        let signals: Vec<_> = self.lock().live.iter().map(|(_, signal)| signal.clone()).collect();
+        wake(signals.iter().filter_map(|signal| signal.tell(notice)));
+        signals.len()
+    }
+
+    /// Connections, and how many of them are undecided.
+    pub(super) fn count(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.live.len(), inner.undecided)
+    }
+
+    fn leave(&self, change: impl FnOnce(&mut Inner)) {
+        let mut inner = self.lock();
+        change(&mut inner);
+        let waiting = std::mem::take(&mut inner.waiting);
+        drop(inner);
+        wake(waiting);
+    }
+}
+
+impl Inner {
+    fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// A connection's place in the census, for as long as it lives.
+pub(super) struct Permit {
+    census: Arc<Census>,
+    key: usize,
+    signal: Arc<Signal>,
+    known: Option<Waker>,
+}
+
+impl Permit {
+    /// What the connection is told; its task is woken when that changes.
+    pub(super) fn notice(&mut self, cx: &Context<'_>) -> Notice {
+        if !self.known.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            self.known = Some(cx.waker().clone());
+            *self.signal.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        }
+        match self.signal.notice.load(Ordering::SeqCst) {
+            0 => Notice::Stay,
+            1 => Notice::Leave,
+            _ => Notice::Gone,
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.census.leave(|inner| drop(inner.live.try_remove(self.key)));
+    }
+}
+
+/// Counts a request for as long as it has no answer.
+pub(super) struct Undecided(Arc<Census>);
+
+impl Drop for Undecided {
+    fn drop(&mut self) {
+        self.0.leave(|inner| inner.undecided -= 1);
+    }
+}
