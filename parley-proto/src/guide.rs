@@ -105,7 +105,7 @@
 //! - **4.18** A local disconnect is not followed by an attempt, unless `handle_disconnect` says so. `reconnect` and
 //!   `Action::Reconnect` close and dial again at once, unless `handle_disconnect` says otherwise.
 //! - **4.19** `Policy` tries again after what [is transient](crate::DisconnectReason::is_transient) only. `Retry-After`, in
-//!   seconds, is a floor for the delay, at most 5 minutes.
+//!   seconds or as a date (which counts from the response's own `Date`), is a floor for the delay, at most 5 minutes.
 //!
 //! # 5. The end
 //!

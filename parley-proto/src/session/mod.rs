@@ -35,7 +35,7 @@ use dial::{Addresses, Dialling, Step};
 pub use options::{BuildError, ClientOptions};
 pub use outbox::cost;
 use outbox::{Outbox, Source};
-use retry::Backoff;
+use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
 use crate::codec::{CloseFrame, Frame, Transmit};
@@ -875,7 +875,11 @@ impl<I, T> Session<I, T> {
 
     fn retry_later(&mut self, now: Instant, reason: &DisconnectReason) {
         let reconnect = self.options.reconnect.clone().unwrap_or_default();
-        let delay = self.backoff.next(&reconnect, &mut self.rng).max(retry_after(reason));
+        let floor = match reason {
+            DisconnectReason::Rejected(rejected) => retry_after(&rejected.headers),
+            _ => Duration::ZERO,
+        };
+        let delay = self.backoff.next(&reconnect, &mut self.rng).max(floor);
         self.retry_at = Some(deadline(now, delay));
     }
 
@@ -1091,16 +1095,6 @@ impl Up {
             self.stage = Stage::Greeting(Some(Box::new(connected)));
         }
     }
-}
-
-/// How long a server that refused wants to be left alone: seconds (RFC 9110, 10.2.3), at most 5 minutes. A date would
-/// need a clock of the calendar, which the core does not have.
-fn retry_after(reason: &DisconnectReason) -> Duration {
-    const MOST: Duration = Duration::from_secs(5 * 60);
-    let DisconnectReason::Rejected(rejected) = reason else { return Duration::ZERO };
-    let value = rejected.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let seconds = value.and_then(|value| value.trim().parse().ok()).unwrap_or(0);
-    Duration::from_secs(seconds).min(MOST)
 }
 
 /// Why a connection ended that nobody here asked to end.
