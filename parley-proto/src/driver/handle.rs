@@ -288,6 +288,29 @@ impl<I> Inner<I> {
         }
     }
 
+    /// Nobody waits for this any more. True: the driver is to be told.
+    fn abandon(&mut self, ticket: Ticket, flush: bool) -> bool {
+        let is_it =
+            |command: &Command<I, Ticket>| matches!(command, Command::Flush { ticket: other, .. } if *other == ticket);
+        match self.slots.get_mut(ticket) {
+            None => {}
+            Some(Slot::Settled(_) | Slot::Forgotten) => drop(self.slots.remove(ticket)),
+            Some(slot @ Slot::Waiting(_)) if !flush => *slot = Slot::Forgotten,
+            Some(slot @ Slot::Waiting(_)) => {
+                // Flushes have no bound: one that stayed would stay as long as output is blocked.
+                if let Some(at) = self.commands.iter().rposition(is_it) {
+                    self.commands.remove(at);
+                    self.slots.remove(ticket);
+                } else {
+                    *slot = Slot::Forgotten;
+                    self.commands.push_back(Command::Forget(ticket));
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
     /// Why a frame that was under way at the end is lost.
     fn lost(&self) -> crate::DisconnectReason {
         match &self.stopped {
@@ -394,8 +417,8 @@ impl<I> Handle<I> {
     ///
     /// See [`SendError`]; it gives the frame back unless its encoding had begun.
     pub async fn send_frame(&self, frame: Frame) -> Result<(), SendError> {
-        let ticket = Outcome { shared: &self.shared, ticket: self.accept(frame, true).await? };
-        ticket.wait().await
+        let ticket = self.accept(frame, true).await?;
+        Outcome { shared: &self.shared, ticket, flush: false }.wait().await
     }
 
     /// Accepts a frame once there is room, without waiting for it to be written.
@@ -431,7 +454,8 @@ impl<I> Handle<I> {
         Ok(())
     }
 
-    /// Waits until all that was accepted before has been taken by the operating system. Cancel-safe.
+    /// Waits until all that was accepted before has been taken by the operating system. Cancel-safe: dropped, it leaves
+    /// nothing behind, and what was accepted is sent all the same.
     ///
     /// Through the client's own handle it does not wait for a connection, nor for what waits for one.
     ///
@@ -449,7 +473,7 @@ impl<I> Handle<I> {
             ticket
         };
         self.shared.notify();
-        Outcome { shared: &self.shared, ticket }.wait().await
+        Outcome { shared: &self.shared, ticket, flush: true }.wait().await
     }
 
     /// Waits for room and accepts the frame. The ticket means something only if `settled`.
@@ -708,10 +732,11 @@ impl<I> Drop for Entry<'_, I> {
     }
 }
 
-/// A waiting send; dropped, its slot is freed when the outcome comes.
+/// A waiting send or flush. Dropped, a send goes on, and its slot is freed when the outcome comes; a flush is taken back.
 struct Outcome<'a, I> {
     shared: &'a Shared<I>,
     ticket: Ticket,
+    flush: bool,
 }
 
 impl<I> Outcome<'_, I> {
@@ -734,12 +759,10 @@ impl<I> Outcome<'_, I> {
 impl<I> Drop for Outcome<'_, I> {
     fn drop(&mut self) {
         let mut inner = self.shared.lock();
-        match inner.slots.get_mut(self.ticket) {
-            Some(slot @ Slot::Waiting(_)) => *slot = Slot::Forgotten,
-            Some(_) => {
-                inner.slots.try_remove(self.ticket);
-            }
-            None => {}
+        let tell = inner.abandon(self.ticket, self.flush);
+        drop(inner);
+        if tell {
+            self.shared.notify();
         }
     }
 }
@@ -789,6 +812,38 @@ mod tests {
             let free = self.shared.upgrade().is_some_and(|shared| shared.inner.try_lock().is_ok());
             self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(free);
         }
+    }
+
+    #[test]
+    fn a_flush_that_is_given_up_leaves_nothing_behind() {
+        let shared: Arc<Shared<()>> = Shared::new(&Limits::client());
+        let handle = Handle::new(shared.clone(), false);
+        let mut seen = VecDeque::new();
+        let slots = || shared.lock().slots.len();
+        for _ in 0..100 {
+            // The driver has not seen it,
+            assert!(poll(pin!(handle.flush()), Waker::noop()).is_pending());
+            assert_eq!((slots(), shared.lock().commands.len()), (0, 0));
+            // or has, and is told to forget it.
+            {
+                let mut flush = pin!(handle.flush());
+                assert!(poll(flush.as_mut(), Waker::noop()).is_pending());
+                shared.take_commands(&mut seen);
+                assert!(matches!(seen.pop_front(), Some(Command::Flush { .. })));
+                assert_eq!(slots(), 1);
+            }
+            shared.take_commands(&mut seen);
+            let Some(Command::Forget(ticket)) = seen.pop_front() else { panic!("nothing to forget") };
+            shared.settle(ticket, Ok(()));
+            assert_eq!((slots(), seen.len()), (0, 0));
+        }
+        // One that is settled meanwhile.
+        {
+            let mut flush = pin!(handle.flush());
+            assert!(poll(flush.as_mut(), Waker::noop()).is_pending());
+            shared.settle(0, Ok(()));
+        }
+        assert_eq!(slots(), 0);
     }
 
     #[test]

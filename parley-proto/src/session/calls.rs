@@ -65,6 +65,8 @@ pub enum Command<I, T> {
         /// By the client's own handle.
         own: bool,
     },
+    /// Whoever waits for this flush has given up: settle it now, if it is not settled yet.
+    Forget(T),
     /// Deliver this to `handle_info`.
     Info(I),
     /// Deliver this to `handle_info` later.

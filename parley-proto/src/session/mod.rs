@@ -170,7 +170,7 @@ enum Outlet {
     Stopped,
 }
 
-impl<I, T> Session<I, T> {
+impl<I, T: PartialEq> Session<I, T> {
     /// A client that has done nothing yet: the first output is [`Call::Init`].
     ///
     /// `seed` has to be unpredictable: nonces and masking keys come from it.
@@ -253,6 +253,7 @@ impl<I, T> Session<I, T> {
                 self.pump(now);
                 self.give_back_if_over(); // the end may wait for the very callback that waits for this
             }
+            Command::Forget(ticket) => self.outbox.forget(ticket),
             Command::Info(info) => self.infos.push_back(info),
             Command::InfoAfter { id, delay, info } => {
                 self.delayed.insert((deadline(now, delay), id), info);
@@ -1112,7 +1113,7 @@ fn reason(closed: &Closed) -> DisconnectReason {
     }
 }
 
-impl<I, T> fmt::Debug for Session<I, T> {
+impl<I, T: PartialEq> fmt::Debug for Session<I, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("state", &self.state())
