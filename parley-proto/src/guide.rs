@@ -1,7 +1,7 @@
 //! How a client behaves: the rules, numbered. Each has a test that bears its number.
 //!
 //! A client is in one of three states until it ends: *disconnected*, *connecting*, *connected*. It starts to connect as
-//! soon as [`init`](crate::Handler::init) has run.
+//! soon as [`init`](crate::Handler::init) has run, unless a disconnect was asked for meanwhile.
 //!
 //! # 3. Callbacks
 //!
@@ -52,7 +52,7 @@
 //! - **4.3** A client that is disconnected, with no name, no retry and no delayed info pending, and that no handle
 //!   can reach any more, ends with its last reason. Its own handle does not count. So `run` returns after its one connection. Dropping a `Client` detaches it.
 //! - **4.4** Sends fail with `Disconnected` at once and give the frame back. `disconnect` cancels a pending
-//!   retry and calls nothing; `connect` skips the delay before it.
+//!   retry (while `init` runs, the first attempt) and calls nothing; `connect` skips the delay before it.
 //!
 //! Connecting:
 //!

@@ -145,6 +145,7 @@ where
             Next::Call(Call::Init) => {
                 let returned = beside(io, handler.init()).await;
                 let started = matches!(returned, Some(Ok(())));
+                io.take_commands(); // what was asked for meanwhile decides whether an attempt follows
                 io.called(returned.map_or(Returned::Dropped, Returned::Init));
                 if started {
                     io.tell(); // the client is connecting when `start` returns: what is sent then waits

@@ -352,6 +352,9 @@ impl<I, T: PartialEq> Session<I, T> {
                 _ => {}
             }
         }
+        if matches!(self.phase, Phase::New) {
+            self.then = Then::Dial; // once init has returned
+        }
         if !matches!(self.phase, Phase::Down) {
             return;
         }
@@ -367,8 +370,9 @@ impl<I, T: PartialEq> Session<I, T> {
         let then = if redial { Then::Dial } else { Then::Policy };
         let late = if redial { Then::Dial } else { Then::Stay };
         match &mut self.phase {
-            Phase::New | Phase::Ended => {}
-            Phase::Down => (self.retry_at, self.then) = (None, late),
+            Phase::Ended => {}
+            // Before the first attempt it is as between two: there is one to come.
+            Phase::New | Phase::Down => (self.retry_at, self.then) = (None, late),
             Phase::Dialling(_) => {
                 self.attempt_failed(now, reason);
                 self.then = then;
@@ -800,9 +804,11 @@ impl<I, T: PartialEq> Session<I, T> {
         match returned {
             Returned::Init(Ok(())) => {
                 self.phase = Phase::Down;
-                if self.stop.is_none() {
+                let then = mem::replace(&mut self.then, Then::Policy);
+                if self.stop.is_none() && then != Then::Stay {
                     self.begin_attempt(now);
                 }
+                self.clean = then == Then::Stay;
             }
             Returned::Init(Err(error)) => {
                 self.phase = Phase::Ended;
