@@ -632,6 +632,9 @@ impl<I> Handle<I> {
 
     fn command(&self, command: Command<I, Ticket>) {
         let mut inner = self.shared.lock();
+        if inner.commands.back().is_some_and(|last| command.repeats(last)) {
+            return; // else a task that goes on asking grows the queue while a callback keeps the driver
+        }
         if inner.stopped.is_none() {
             // Nothing is accepted behind a close, though the driver has not seen it yet. What it does to a client in
             // these states changes what is published, which puts this right.
@@ -844,6 +847,32 @@ mod tests {
             shared.settle(0, Ok(()));
         }
         assert_eq!(slots(), 0);
+    }
+
+    #[test]
+    fn what_is_asked_for_again_and_again_is_queued_once() {
+        let shared: Arc<Shared<()>> = Shared::new(&Limits::client());
+        let handle = Handle::new(shared.clone(), false);
+        let id = handle.send_info_after(Duration::from_secs(1), ()).unwrap();
+        for _ in 0..100 {
+            handle.cancel(id);
+        }
+        macro_rules! ask {
+            ($($method:ident($($close:expr)?)),*) => {
+                $(for _ in 0..100 {
+                    assert!(poll(pin!(handle.$method($($close)?)), Waker::noop()).is_ready());
+                })*
+            };
+        }
+        ask!(disconnect(), connect(), reconnect(CloseFrame::going_away()), disconnect_with(CloseFrame::going_away()));
+        handle.try_send_info(()).unwrap();
+        ask!(disconnect(), stop(), stop_with(CloseFrame::going_away()));
+        let mut seen = VecDeque::new();
+        shared.take_commands(&mut seen);
+        let kinds: Vec<_> = seen.iter().map(mem::discriminant).collect();
+        assert_eq!(seen.len(), 9, "{seen:?}");
+        assert!(kinds.windows(2).all(|two| two[0] != two[1]));
+        assert!(matches!(&seen[8], Command::Stop(close) if u16::from(close.code()) == 1000), "the first one's Close");
     }
 
     #[test]
