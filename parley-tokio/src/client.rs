@@ -57,7 +57,10 @@ impl<H, I> Client<H, I> {
     /// Waits for the client's end, and gives the handler back. Gives up this handle: a client that is disconnected
     /// and has no other ends now.
     ///
-    /// Not cancel-safe: dropped, it detaches the client.
+    /// # Cancel safety
+    ///
+    /// Dropped, also before its first poll, it detaches the client, which lives on; its end can be waited for no more, and
+    /// the handler is not handed back. Nothing that was sent is lost.
     ///
     /// # Errors
     ///
@@ -173,6 +176,11 @@ impl ClientBuilder {
 
     /// Starts the client on the current runtime. Resolves once the handler's `init` has run, before anything connects.
     ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its first poll, nothing is started. Dropped while `init` runs, the client is detached: it goes on,
+    /// until nobody can reach it and it is disconnected.
+    ///
     /// # Errors
     ///
     /// No tokio runtime, or `init` failed.
@@ -185,6 +193,11 @@ impl ClientBuilder {
     }
 
     /// [`start`](Self::start) with a handler that gets the client's own handle.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its first poll, nothing is started. Dropped while `init` runs, the client is detached: it goes on,
+    /// until nobody can reach it and it is disconnected.
     ///
     /// # Errors
     ///
@@ -204,7 +217,12 @@ impl ClientBuilder {
     }
 
     /// The same client as a future, for the user to spawn, join, supervise. It resolves when the client has ended;
-    /// without reconnection that is after its one connection. Dropping it closes the connection at once.
+    /// without reconnection that is after its one connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it aborts the client: the connection is closed at once, without a Close, everybody who waits is answered,
+    /// and no callback runs. The handler is dropped with it.
     ///
     /// # Errors
     ///
@@ -219,6 +237,10 @@ impl ClientBuilder {
     }
 
     /// [`run`](Self::run) with a handler that gets the client's own handle.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`run`](Self::run).
     ///
     /// # Errors
     ///

@@ -410,8 +410,12 @@ impl<I> Handle<I> {
 
     /// Sends a frame, and waits until the operating system has all of it.
     ///
-    /// While connecting it waits for the connection. Cancel-safe: dropped before the frame was accepted, nothing is
-    /// sent; dropped later, the frame is sent whole all the same.
+    /// While connecting it waits for the connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropped while it waits for room, it gives up its place and nothing is sent; dropped later, the frame
+    /// is sent whole all the same. The frame does not come back from a future that is dropped.
     ///
     /// # Errors
     ///
@@ -423,7 +427,9 @@ impl<I> Handle<I> {
 
     /// Accepts a frame once there is room, without waiting for it to be written.
     ///
-    /// Cancel-safe: dropped before it returns, nothing is sent.
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropped before it returns, it gives up its place and nothing is sent.
     ///
     /// # Errors
     ///
@@ -454,10 +460,13 @@ impl<I> Handle<I> {
         Ok(())
     }
 
-    /// Waits until all that was accepted before has been taken by the operating system. Cancel-safe: dropped, it leaves
-    /// nothing behind, and what was accepted is sent all the same.
+    /// Waits until all that was accepted before has been taken by the operating system.
     ///
     /// Through the client's own handle it does not wait for a connection, nor for what waits for one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropped, it leaves nothing behind, and what was accepted is sent all the same.
     ///
     /// # Errors
     ///
@@ -514,8 +523,11 @@ impl<I> Handle<I> {
         Ok(ticket)
     }
 
-    /// Sends an info to the handler's `handle_info`, once there is room. Cancel-safe: dropped before it returns,
-    /// nothing is sent.
+    /// Sends an info to the handler's `handle_info`, once there is room.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropped before it returns, it gives up its place and nothing is sent.
     ///
     /// # Errors
     ///
@@ -594,12 +606,20 @@ impl<I> Handle<I> {
 
     /// Begins an attempt now, and skips the delay before one; while a connection is closing, one follows it. Nothing to
     /// do while connecting or connected. Resolves when accepted; [`wait_for`](Self::wait_for)`(Connected)` waits for more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: accepted at the first poll, it never waits. A future that was never polled asks for nothing.
     pub async fn connect(&self) {
         self.command(Command::Connect);
     }
 
     /// Closes the connection with this, behind all that was accepted before, or abandons the attempt under way, and
     /// dials again, unless `handle_disconnect` decides otherwise. While disconnected it is [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: accepted at the first poll, it never waits. A future that was never polled asks for nothing.
     pub async fn reconnect(&self, close: CloseFrame) {
         self.command(Command::Reconnect(close));
     }
@@ -608,24 +628,40 @@ impl<I> Handle<I> {
     /// client lives on, disconnected. Idempotent. Resolves when accepted;
     /// [`wait_for`](Self::wait_for)`(Disconnected)` waits for more.
     ///
-    /// A name look-up that is under way in the operating system cannot be stopped, only ignored. Cancel-safe: it is
-    /// accepted at the first poll, and never waits; so are the other methods that only ask for something.
+    /// A name look-up that is under way in the operating system cannot be stopped, only ignored. While `init` runs, it is
+    /// the first attempt that does not begin.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: accepted at the first poll, it never waits. A future that was never polled asks for nothing.
     pub async fn disconnect(&self) {
         self.disconnect_with(CloseFrame::normal()).await;
     }
 
     /// [`disconnect`](Self::disconnect) with a code and reason of the caller's.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: accepted at the first poll, it never waits. A future that was never polled asks for nothing.
     pub async fn disconnect_with(&self, close: CloseFrame) {
         self.command(Command::Disconnect(close));
     }
 
     /// Closes the connection with 1000 behind all that was accepted before, then ends the client, without
     /// `handle_disconnect`. Resolves when accepted; `join` waits for the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: accepted at the first poll, it never waits. A future that was never polled asks for nothing.
     pub async fn stop(&self) {
         self.stop_with(CloseFrame::normal()).await;
     }
 
     /// [`stop`](Self::stop) with a code and reason of the caller's.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: accepted at the first poll, it never waits. A future that was never polled asks for nothing.
     pub async fn stop_with(&self, close: CloseFrame) {
         self.command(Command::Stop(close));
     }
@@ -659,7 +695,11 @@ impl<I> Handle<I> {
         self.shared.lock().state
     }
 
-    /// Waits until the client is in `state`. A state that came and went between two looks is missed. Cancel-safe.
+    /// Waits until the client is in `state`. A state that came and went between two looks is missed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: it changes nothing.
     ///
     /// # Errors
     ///

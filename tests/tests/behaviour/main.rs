@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "in the helpers of tests as in the tests")]
 
 mod callbacks;
+mod cancel;
 mod closing;
 mod common;
 mod join;
