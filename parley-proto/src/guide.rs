@@ -112,3 +112,7 @@
 //! [`join`](crate::driver::Client::join) gives the handler back after `stop`, after `Action::Stop`, and after an end by
 //! 4.3 that was clean: by a local disconnect, or by both Closes with 1000 or 1001. Anything else is a
 //! [`JoinError`](crate::driver::JoinError), which has the reason and, but for panics, the handler too.
+//!
+//! A client whose future is dropped (its task aborted, its runtime shut down) is *aborted*: the connection is closed at once,
+//! without a Close, no callback runs, and the name is free. Who waits is answered: frames that had not begun come back with
+//! `Stopped`. `join` and `wait_for` tell [`StopReason::Aborted`](crate::StopReason::Aborted).

@@ -241,12 +241,15 @@ impl<I> Shared<I> {
         wake(watchers);
     }
 
-    /// The client has ended: everybody who waits is answered. The first reason stays.
-    pub(super) fn end(&self, reason: StopReason) {
+    /// The client has ended: everybody who waits is answered, some with these. The first reason stays.
+    pub(super) fn end(&self, reason: StopReason, outcomes: impl IntoIterator<Item = (Ticket, Result<(), SendError>)>) {
         let mut inner = self.lock();
         inner.state = ClientState::Stopped;
         inner.stopped.get_or_insert(reason);
         let mut wakers = inner.watchers();
+        for (ticket, outcome) in outcomes {
+            wakers.extend(inner.answer(ticket, outcome));
+        }
         let mut unseen = mem::take(&mut inner.commands);
         for command in &mut unseen {
             if let Command::Send { frame, ticket: Some(ticket), .. } = command {
@@ -840,7 +843,7 @@ mod tests {
             assert!(poll(connected.as_mut(), Waker::noop()).is_pending(), "this one waits on");
         }
         assert_eq!(waits(), 0);
-        shared.end(StopReason::Stopped);
+        shared.end(StopReason::Stopped, []);
         assert_eq!(waits(), 0);
     }
 
@@ -953,7 +956,7 @@ mod tests {
         assert!(taken().iter().all(|&free| free));
 
         // The end.
-        shared.end(StopReason::Stopped);
+        shared.end(StopReason::Stopped, []);
         let woken = taken();
         assert!(woken.len() >= 3 && woken.iter().all(|&free| free), "{woken:?}");
     }

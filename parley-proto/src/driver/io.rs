@@ -52,7 +52,7 @@ pub(super) enum Next<I> {
 }
 
 pub(super) struct Io<R: Runtime, I> {
-    /// Dropped first: whatever else is dropped, an info of the user's say, finds the client ended.
+    /// Comes before all else on drop: whatever is dropped then, an info of the user's say, finds the client ended.
     pub(super) ending: Ending<I>,
     pub(super) session: Session<I, Ticket>,
     pub(super) now: Instant,
@@ -84,6 +84,13 @@ pub(super) struct Io<R: Runtime, I> {
     asleep: bool,
     /// The I/O has not had its turn in this poll of the task.
     io_due: bool,
+}
+
+/// Of a client that has ended nothing is left to give back.
+impl<R: Runtime, I> Drop for Io<R, I> {
+    fn drop(&mut self) {
+        self.ending.abort(self.session.abort());
+    }
 }
 
 impl<R: Runtime, I: Send + 'static> Io<R, I> {

@@ -25,7 +25,7 @@ pub use stats::Stats;
 use crate::codec::Frame;
 pub use crate::transport::{TcpOptions, TlsError, TlsFacts, TlsTarget, TransportFacts};
 
-use crate::error::{BoxError, StopReason};
+use crate::error::{BoxError, SendError, StopReason};
 use crate::handler::{Action, Handler};
 use crate::session::{Call, Returned};
 use io::{Io, Next};
@@ -83,7 +83,7 @@ fn poll_end<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, cx: &mut Context<'
     }
 }
 
-/// Marks the client as ended, also when its future is dropped before; its name is free by then.
+/// Marks the client as ended; its name is free by then.
 struct Ending<I> {
     shared: Arc<handle::Shared<I>>,
     wanted: Option<String>,
@@ -93,7 +93,13 @@ struct Ending<I> {
 impl<I> Ending<I> {
     fn end(&mut self, reason: StopReason) {
         self.name = None;
-        self.shared.end(reason);
+        self.shared.end(reason, []);
+    }
+
+    /// Its future is dropped; with what became of those who wait.
+    fn abort(&mut self, outcomes: impl IntoIterator<Item = (handle::Ticket, Result<(), SendError>)>) {
+        self.name = None;
+        self.shared.end(StopReason::Aborted, outcomes);
     }
 }
 
@@ -103,12 +109,6 @@ impl<I: Send + 'static> Ending<I> {
             self.name = Some(names::Name::take(&wanted, &self.shared).ok_or(StopReason::NameInUse)?);
         }
         Ok(())
-    }
-}
-
-impl<I> Drop for Ending<I> {
-    fn drop(&mut self) {
-        self.end(StopReason::Aborted);
     }
 }
 

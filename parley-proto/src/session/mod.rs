@@ -1017,6 +1017,14 @@ impl<I, T: PartialEq> Session<I, T> {
         }
     }
 
+    /// The client is dropped where it stands, its connection with it: what had not begun goes back. No output follows.
+    pub fn abort(&mut self) -> impl Iterator<Item = (T, Result<(), SendError>)> + '_ {
+        self.phase = Phase::Ended;
+        self.outbox.give_back(SendError::Stopped, &DisconnectReason::Local);
+        self.outbox.lose(&DisconnectReason::Local);
+        std::iter::from_fn(|| self.outbox.poll_settled())
+    }
+
     // ---- out
 
     /// What to write next.
