@@ -5,6 +5,7 @@ mod callbacks;
 mod cancel;
 mod closing;
 mod common;
+mod ends;
 mod join;
 mod liveness;
 mod names;
