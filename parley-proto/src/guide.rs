@@ -1,7 +1,7 @@
 //! How a client behaves: the rules, numbered. Each has a test that bears its number.
 //!
 //! A client is in one of three states until it ends: *disconnected*, *connecting*, *connected*. It starts to connect as
-//! soon as [`init`](crate::Handler::init) has run.
+//! soon as [`init`](crate::Handler::init) has run, unless a disconnect was asked for meanwhile.
 //!
 //! # 3. Callbacks
 //!
@@ -52,7 +52,7 @@
 //! - **4.3** A client that is disconnected, with no name, no retry and no delayed info pending, and that no handle
 //!   can reach any more, ends with its last reason. Its own handle does not count. So `run` returns after its one connection. Dropping a `Client` detaches it.
 //! - **4.4** Sends fail with `Disconnected` at once and give the frame back. `disconnect` cancels a pending
-//!   retry and calls nothing; `connect` skips the delay before it.
+//!   retry (while `init` runs, the first attempt) and calls nothing; `connect` skips the delay before it.
 //!
 //! Connecting:
 //!
@@ -105,10 +105,14 @@
 //! - **4.18** A local disconnect is not followed by an attempt, unless `handle_disconnect` says so. `reconnect` and
 //!   `Action::Reconnect` close and dial again at once, unless `handle_disconnect` says otherwise.
 //! - **4.19** `Policy` tries again after what [is transient](crate::DisconnectReason::is_transient) only. `Retry-After`, in
-//!   seconds, is a floor for the delay, at most 5 minutes.
+//!   seconds or as a date (which counts from the response's own `Date`), is a floor for the delay, at most 5 minutes.
 //!
 //! # 5. The end
 //!
 //! [`join`](crate::driver::Client::join) gives the handler back after `stop`, after `Action::Stop`, and after an end by
 //! 4.3 that was clean: by a local disconnect, or by both Closes with 1000 or 1001. Anything else is a
 //! [`JoinError`](crate::driver::JoinError), which has the reason and, but for panics, the handler too.
+//!
+//! A client whose future is dropped (its task aborted, its runtime shut down) is *aborted*: the connection is closed at once,
+//! without a Close, no callback runs, and the name is free. Who waits is answered: frames that had not begun come back with
+//! `Stopped`. `join` and `wait_for` tell [`StopReason::Aborted`](crate::StopReason::Aborted).

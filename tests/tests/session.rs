@@ -44,6 +44,8 @@ enum Op {
     SendOwn(bool),
     TrySend(usize),
     Flush(bool),
+    /// The newest flush is given up.
+    Forget,
     Info,
     Disconnect,
     Stop,
@@ -71,6 +73,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => any::<bool>().prop_map(Op::SendOwn),
         2 => prop_oneof![9 => 0..200_usize, 1 => Just(70_000)].prop_map(Op::TrySend),
         2 => any::<bool>().prop_map(Op::Flush),
+        1 => Just(Op::Forget),
         2 => Just(Op::Info),
         1 => Just(Op::Disconnect),
         1 => Just(Op::Stop),
@@ -115,6 +118,7 @@ struct World {
     upgraded: bool,
     held: BytesMut,
     issued: u32,
+    flushes: Vec<u32>,
     open: BTreeSet<u32>,
     ended: bool,
 }
@@ -134,6 +138,7 @@ impl World {
             upgraded: false,
             held: BytesMut::new(),
             issued: 0,
+            flushes: Vec::new(),
             open: BTreeSet::new(),
             ended: false,
         }
@@ -307,7 +312,15 @@ impl World {
             }
             Op::Flush(own) => {
                 let ticket = self.ticket();
+                self.flushes.push(ticket);
                 self.command(Command::Flush { ticket, own });
+            }
+            Op::Forget => {
+                if let Some(ticket) = self.flushes.pop() {
+                    self.command(Command::Forget(ticket));
+                    self.poll()?;
+                    prop_assert!(!self.open.contains(&ticket), "it is settled now at the latest");
+                }
             }
             Op::Info => self.command(Command::Info(1)),
             Op::Disconnect => self.command(Command::Disconnect(CloseFrame::normal())),

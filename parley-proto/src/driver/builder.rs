@@ -140,6 +140,11 @@ impl<P: Platform> ClientBuilder<P> {
 
     /// Starts the client on the current runtime. Resolves once the handler's `init` has run, before anything connects.
     ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its first poll, nothing is started. Dropped while `init` runs, the client is detached: it goes on,
+    /// until nobody can reach it and it is disconnected.
+    ///
     /// # Errors
     ///
     /// No runtime, a name in use, or `init` failed.
@@ -152,6 +157,11 @@ impl<P: Platform> ClientBuilder<P> {
     }
 
     /// [`start`](Self::start) with a handler that gets the client's own handle.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its first poll, nothing is started. Dropped while `init` runs, the client is detached: it goes on,
+    /// until nobody can reach it and it is disconnected.
     ///
     /// # Errors
     ///
@@ -173,7 +183,12 @@ impl<P: Platform> ClientBuilder<P> {
     }
 
     /// The same client as a future, for the user to spawn, join, supervise. It resolves when the client has ended;
-    /// without reconnection that is after its one connection. Dropping it closes the connection at once.
+    /// without reconnection that is after its one connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it aborts the client: the connection is closed at once, without a Close, everybody who waits is answered,
+    /// and no callback runs. The handler is dropped with it.
     ///
     /// # Errors
     ///
@@ -188,6 +203,10 @@ impl<P: Platform> ClientBuilder<P> {
     }
 
     /// [`run`](Self::run) with a handler that gets the client's own handle.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`run`](Self::run).
     ///
     /// # Errors
     ///

@@ -49,7 +49,10 @@ impl<I: Send + 'static> Setup<I> {
     /// The client as one future, which resolves when it has ended. There is no handle but the client's own, so
     /// without reconnection it returns after its one connection.
     ///
-    /// Dropping the future closes the connection at once and answers everybody who waits; no callback runs.
+    /// # Cancel safety
+    ///
+    /// Dropping the future aborts the client: the connection is closed at once, without a Close, everybody who waits is
+    /// answered, and no callback runs. The handler is dropped with it.
     pub fn run<R, H>(
         self,
         runtime: R,
@@ -131,7 +134,11 @@ impl<H, I> Client<H, I> {
 }
 
 impl<H, I, P> Client<H, I, P> {
-    /// Waits until `init` has run. Cancel-safe.
+    /// Waits until `init` has run.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: it changes nothing.
     ///
     /// # Errors
     ///
@@ -149,7 +156,10 @@ impl<H, I, P> Client<H, I, P> {
     /// Waits for the client's end, and gives the handler back. Gives up this handle: a client that is disconnected
     /// and has no other ends now.
     ///
-    /// Not cancel-safe: dropped, it detaches the client.
+    /// # Cancel safety
+    ///
+    /// Dropped, also before its first poll, it detaches the client, which lives on; its end can be waited for no more, and
+    /// the handler is not handed back. Nothing that was sent is lost.
     ///
     /// # Errors
     ///

@@ -241,12 +241,15 @@ impl<I> Shared<I> {
         wake(watchers);
     }
 
-    /// The client has ended: everybody who waits is answered. The first reason stays.
-    pub(super) fn end(&self, reason: StopReason) {
+    /// The client has ended: everybody who waits is answered, some with these. The first reason stays.
+    pub(super) fn end(&self, reason: StopReason, outcomes: impl IntoIterator<Item = (Ticket, Result<(), SendError>)>) {
         let mut inner = self.lock();
         inner.state = ClientState::Stopped;
         inner.stopped.get_or_insert(reason);
         let mut wakers = inner.watchers();
+        for (ticket, outcome) in outcomes {
+            wakers.extend(inner.answer(ticket, outcome));
+        }
         let mut unseen = mem::take(&mut inner.commands);
         for command in &mut unseen {
             if let Command::Send { frame, ticket: Some(ticket), .. } = command {
@@ -286,6 +289,29 @@ impl<I> Inner<I> {
                 _ => None,
             },
         }
+    }
+
+    /// Nobody waits for this any more. True: the driver is to be told.
+    fn abandon(&mut self, ticket: Ticket, flush: bool) -> bool {
+        let is_it =
+            |command: &Command<I, Ticket>| matches!(command, Command::Flush { ticket: other, .. } if *other == ticket);
+        match self.slots.get_mut(ticket) {
+            None => {}
+            Some(Slot::Settled(_) | Slot::Forgotten) => drop(self.slots.remove(ticket)),
+            Some(slot @ Slot::Waiting(_)) if !flush => *slot = Slot::Forgotten,
+            Some(slot @ Slot::Waiting(_)) => {
+                // Flushes have no bound: one that stayed would stay as long as output is blocked.
+                if let Some(at) = self.commands.iter().rposition(is_it) {
+                    self.commands.remove(at);
+                    self.slots.remove(ticket);
+                } else {
+                    *slot = Slot::Forgotten;
+                    self.commands.push_back(Command::Forget(ticket));
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     /// Why a frame that was under way at the end is lost.
@@ -387,20 +413,26 @@ impl<I> Handle<I> {
 
     /// Sends a frame, and waits until the operating system has all of it.
     ///
-    /// While connecting it waits for the connection. Cancel-safe: dropped before the frame was accepted, nothing is
-    /// sent; dropped later, the frame is sent whole all the same.
+    /// While connecting it waits for the connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropped while it waits for room, it gives up its place and nothing is sent; dropped later, the frame
+    /// is sent whole all the same. The frame does not come back from a future that is dropped.
     ///
     /// # Errors
     ///
     /// See [`SendError`]; it gives the frame back unless its encoding had begun.
     pub async fn send_frame(&self, frame: Frame) -> Result<(), SendError> {
-        let ticket = Outcome { shared: &self.shared, ticket: self.accept(frame, true).await? };
-        ticket.wait().await
+        let ticket = self.accept(frame, true).await?;
+        Outcome { shared: &self.shared, ticket, flush: false }.wait().await
     }
 
     /// Accepts a frame once there is room, without waiting for it to be written.
     ///
-    /// Cancel-safe: dropped before it returns, nothing is sent.
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropped before it returns, it gives up its place and nothing is sent.
     ///
     /// # Errors
     ///
@@ -431,9 +463,13 @@ impl<I> Handle<I> {
         Ok(())
     }
 
-    /// Waits until all that was accepted before has been taken by the operating system. Cancel-safe.
+    /// Waits until all that was accepted before has been taken by the operating system.
     ///
     /// Through the client's own handle it does not wait for a connection, nor for what waits for one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropped, it leaves nothing behind, and what was accepted is sent all the same.
     ///
     /// # Errors
     ///
@@ -449,7 +485,7 @@ impl<I> Handle<I> {
             ticket
         };
         self.shared.notify();
-        Outcome { shared: &self.shared, ticket }.wait().await
+        Outcome { shared: &self.shared, ticket, flush: true }.wait().await
     }
 
     /// Waits for room and accepts the frame. The ticket means something only if `settled`.
@@ -490,8 +526,11 @@ impl<I> Handle<I> {
         Ok(ticket)
     }
 
-    /// Sends an info to the handler's `handle_info`, once there is room. Cancel-safe: dropped before it returns,
-    /// nothing is sent.
+    /// Sends an info to the handler's `handle_info`, once there is room.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropped before it returns, it gives up its place and nothing is sent.
     ///
     /// # Errors
     ///
@@ -570,12 +609,20 @@ impl<I> Handle<I> {
 
     /// Begins an attempt now, and skips the delay before one; while a connection is closing, one follows it. Nothing to
     /// do while connecting or connected. Resolves when accepted; [`wait_for`](Self::wait_for)`(Connected)` waits for more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: accepted at the first poll, it never waits. A future that was never polled asks for nothing.
     pub async fn connect(&self) {
         self.command(Command::Connect);
     }
 
     /// Closes the connection with this, behind all that was accepted before, or abandons the attempt under way, and
     /// dials again, unless `handle_disconnect` decides otherwise. While disconnected it is [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: accepted at the first poll, it never waits. A future that was never polled asks for nothing.
     pub async fn reconnect(&self, close: CloseFrame) {
         self.command(Command::Reconnect(close));
     }
@@ -584,24 +631,40 @@ impl<I> Handle<I> {
     /// client lives on, disconnected. Idempotent. Resolves when accepted;
     /// [`wait_for`](Self::wait_for)`(Disconnected)` waits for more.
     ///
-    /// A name look-up that is under way in the operating system cannot be stopped, only ignored. Cancel-safe: it is
-    /// accepted at the first poll, and never waits; so are the other methods that only ask for something.
+    /// A name look-up that is under way in the operating system cannot be stopped, only ignored. While `init` runs, it is
+    /// the first attempt that does not begin.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: accepted at the first poll, it never waits. A future that was never polled asks for nothing.
     pub async fn disconnect(&self) {
         self.disconnect_with(CloseFrame::normal()).await;
     }
 
     /// [`disconnect`](Self::disconnect) with a code and reason of the caller's.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: accepted at the first poll, it never waits. A future that was never polled asks for nothing.
     pub async fn disconnect_with(&self, close: CloseFrame) {
         self.command(Command::Disconnect(close));
     }
 
     /// Closes the connection with 1000 behind all that was accepted before, then ends the client, without
     /// `handle_disconnect`. Resolves when accepted; `join` waits for the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: accepted at the first poll, it never waits. A future that was never polled asks for nothing.
     pub async fn stop(&self) {
         self.stop_with(CloseFrame::normal()).await;
     }
 
     /// [`stop`](Self::stop) with a code and reason of the caller's.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: accepted at the first poll, it never waits. A future that was never polled asks for nothing.
     pub async fn stop_with(&self, close: CloseFrame) {
         self.command(Command::Stop(close));
     }
@@ -613,6 +676,9 @@ impl<I> Handle<I> {
 
     fn command(&self, command: Command<I, Ticket>) {
         let mut inner = self.shared.lock();
+        if inner.commands.back().is_some_and(|last| command.repeats(last)) {
+            return; // else a task that goes on asking grows the queue while a callback keeps the driver
+        }
         if inner.stopped.is_none() {
             // Nothing is accepted behind a close, though the driver has not seen it yet. What it does to a client in
             // these states changes what is published, which puts this right.
@@ -637,7 +703,11 @@ impl<I> Handle<I> {
         self.shared.lock().state
     }
 
-    /// Waits until the client is in `state`. A state that came and went between two looks is missed. Cancel-safe.
+    /// Waits until the client is in `state`. A state that came and went between two looks is missed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: it changes nothing.
     ///
     /// # Errors
     ///
@@ -713,10 +783,11 @@ impl<I> Drop for Entry<'_, I> {
     }
 }
 
-/// A waiting send; dropped, its slot is freed when the outcome comes.
+/// A waiting send or flush. Dropped, a send goes on, and its slot is freed when the outcome comes; a flush is taken back.
 struct Outcome<'a, I> {
     shared: &'a Shared<I>,
     ticket: Ticket,
+    flush: bool,
 }
 
 impl<I> Outcome<'_, I> {
@@ -739,12 +810,10 @@ impl<I> Outcome<'_, I> {
 impl<I> Drop for Outcome<'_, I> {
     fn drop(&mut self) {
         let mut inner = self.shared.lock();
-        match inner.slots.get_mut(self.ticket) {
-            Some(slot @ Slot::Waiting(_)) => *slot = Slot::Forgotten,
-            Some(_) => {
-                inner.slots.try_remove(self.ticket);
-            }
-            None => {}
+        let tell = inner.abandon(self.ticket, self.flush);
+        drop(inner);
+        if tell {
+            self.shared.notify();
         }
     }
 }
@@ -779,7 +848,7 @@ mod tests {
             assert!(poll(connected.as_mut(), Waker::noop()).is_pending(), "this one waits on");
         }
         assert_eq!(waits(), 0);
-        shared.end(StopReason::Stopped);
+        shared.end(StopReason::Stopped, []);
         assert_eq!(waits(), 0);
     }
 
@@ -794,6 +863,64 @@ mod tests {
             let free = self.shared.upgrade().is_some_and(|shared| shared.inner.try_lock().is_ok());
             self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(free);
         }
+    }
+
+    #[test]
+    fn a_flush_that_is_given_up_leaves_nothing_behind() {
+        let shared: Arc<Shared<()>> = Shared::new(&Limits::client());
+        let handle = Handle::new(shared.clone(), false);
+        let mut seen = VecDeque::new();
+        let slots = || shared.lock().slots.len();
+        for _ in 0..100 {
+            // The driver has not seen it,
+            assert!(poll(pin!(handle.flush()), Waker::noop()).is_pending());
+            assert_eq!((slots(), shared.lock().commands.len()), (0, 0));
+            // or has, and is told to forget it.
+            {
+                let mut flush = pin!(handle.flush());
+                assert!(poll(flush.as_mut(), Waker::noop()).is_pending());
+                shared.take_commands(&mut seen);
+                assert!(matches!(seen.pop_front(), Some(Command::Flush { .. })));
+                assert_eq!(slots(), 1);
+            }
+            shared.take_commands(&mut seen);
+            let Some(Command::Forget(ticket)) = seen.pop_front() else { panic!("nothing to forget") };
+            shared.settle(ticket, Ok(()));
+            assert_eq!((slots(), seen.len()), (0, 0));
+        }
+        // One that is settled meanwhile.
+        {
+            let mut flush = pin!(handle.flush());
+            assert!(poll(flush.as_mut(), Waker::noop()).is_pending());
+            shared.settle(0, Ok(()));
+        }
+        assert_eq!(slots(), 0);
+    }
+
+    #[test]
+    fn what_is_asked_for_again_and_again_is_queued_once() {
+        let shared: Arc<Shared<()>> = Shared::new(&Limits::client());
+        let handle = Handle::new(shared.clone(), false);
+        let id = handle.send_info_after(Duration::from_secs(1), ()).unwrap();
+        for _ in 0..100 {
+            handle.cancel(id);
+        }
+        macro_rules! ask {
+            ($($method:ident($($close:expr)?)),*) => {
+                $(for _ in 0..100 {
+                    assert!(poll(pin!(handle.$method($($close)?)), Waker::noop()).is_ready());
+                })*
+            };
+        }
+        ask!(disconnect(), connect(), reconnect(CloseFrame::going_away()), disconnect_with(CloseFrame::going_away()));
+        handle.try_send_info(()).unwrap();
+        ask!(disconnect(), stop(), stop_with(CloseFrame::going_away()));
+        let mut seen = VecDeque::new();
+        shared.take_commands(&mut seen);
+        let kinds: Vec<_> = seen.iter().map(mem::discriminant).collect();
+        assert_eq!(seen.len(), 9, "{seen:?}");
+        assert!(kinds.windows(2).all(|two| two[0] != two[1]));
+        assert!(matches!(&seen[8], Command::Stop(close) if u16::from(close.code()) == 1000), "the first one's Close");
     }
 
     #[test]
@@ -834,7 +961,7 @@ mod tests {
         assert!(taken().iter().all(|&free| free));
 
         // The end.
-        shared.end(StopReason::Stopped);
+        shared.end(StopReason::Stopped, []);
         let woken = taken();
         assert!(woken.len() >= 3 && woken.iter().all(|&free| free), "{woken:?}");
     }

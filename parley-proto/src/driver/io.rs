@@ -42,7 +42,7 @@ pub(super) enum Next<I> {
 }
 
 pub(super) struct Io<R: Runtime, I> {
-    /// Dropped first: whatever else is dropped, an info of the user's say, finds the client ended.
+    /// Comes before all else on drop: whatever is dropped then, an info of the user's say, finds the client ended.
     pub(super) ending: Ending<I>,
     pub(super) session: Session<I, Ticket>,
     pub(super) now: Instant,
@@ -61,6 +61,13 @@ pub(super) struct Io<R: Runtime, I> {
     asleep: bool,
     /// The I/O has not had its turn in this poll of the task.
     io_due: bool,
+}
+
+/// Of a client that has ended nothing is left to give back.
+impl<R: Runtime, I> Drop for Io<R, I> {
+    fn drop(&mut self) {
+        self.ending.abort(self.session.abort());
+    }
 }
 
 impl<R: Runtime, I: Send + 'static> Io<R, I> {
@@ -97,9 +104,9 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     }
 
     /// The connection and its transport, for an application that goes on without a session.
-    pub(super) fn into_link<C: Clock>(self, clock: C) -> Option<Link<R::Transport, C>> {
-        let connection = self.session.into_connection()?;
-        Some(Link::new(connection, self.pipe, clock))
+    pub(super) fn into_link<C: Clock>(mut self, clock: C) -> Option<Link<R::Transport, C>> {
+        let connection = self.session.take_connection()?;
+        Some(Link::new(connection, mem::replace(&mut self.pipe, Pipe::new()), clock))
     }
 
     /// Called first in every poll: after a wait there are new budgets and a fresh look at the clock.

@@ -36,7 +36,7 @@ pub use stats::Stats;
 use crate::codec::Frame;
 pub use crate::transport::{TcpOptions, TlsError, TlsFacts, TlsTarget, TransportFacts};
 
-use crate::error::{BoxError, StopReason};
+use crate::error::{BoxError, SendError, StopReason};
 use crate::handler::{Action, Handler};
 use crate::session::{Call, Returned};
 use io::{Io, Next};
@@ -94,7 +94,7 @@ fn poll_end<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, cx: &mut Context<'
     }
 }
 
-/// Marks the client as ended, also when its future is dropped before; its name is free by then.
+/// Marks the client as ended; its name is free by then.
 struct Ending<I> {
     shared: Arc<handle::Shared<I>>,
     wanted: Option<String>,
@@ -104,7 +104,13 @@ struct Ending<I> {
 impl<I> Ending<I> {
     fn end(&mut self, reason: StopReason) {
         self.name = None;
-        self.shared.end(reason);
+        self.shared.end(reason, []);
+    }
+
+    /// Its future is dropped; with what became of those who wait.
+    fn abort(&mut self, outcomes: impl IntoIterator<Item = (handle::Ticket, Result<(), SendError>)>) {
+        self.name = None;
+        self.shared.end(StopReason::Aborted, outcomes);
     }
 }
 
@@ -114,12 +120,6 @@ impl<I: Send + 'static> Ending<I> {
             self.name = Some(names::Name::take(&wanted, &self.shared).ok_or(StopReason::NameInUse)?);
         }
         Ok(())
-    }
-}
-
-impl<I> Drop for Ending<I> {
-    fn drop(&mut self) {
-        self.end(StopReason::Aborted);
     }
 }
 
@@ -156,6 +156,7 @@ where
             Next::Call(Call::Init) => {
                 let returned = beside(io, handler.init()).await;
                 let started = matches!(returned, Some(Ok(())));
+                io.take_commands(); // what was asked for meanwhile decides whether an attempt follows
                 io.called(returned.map_or(Returned::Dropped, Returned::Init));
                 if started {
                     io.offer();

@@ -314,7 +314,7 @@ impl<T: Transport> Pipe<T> {
     }
 }
 
-impl<I, T> Engine for Session<I, T> {
+impl<I, T: PartialEq> Engine for Session<I, T> {
     #[inline]
     fn wants_input(&self) -> bool {
         self.wants_input()

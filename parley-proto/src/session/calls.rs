@@ -65,6 +65,8 @@ pub enum Command<I, T> {
         /// By the client's own handle.
         own: bool,
     },
+    /// Whoever waits for this flush has given up: settle it now, if it is not settled yet.
+    Forget(T),
     /// Deliver this to `handle_info`.
     Info(I),
     /// Deliver this to `handle_info` later.
@@ -89,6 +91,18 @@ pub enum Command<I, T> {
 }
 
 impl<I, T> Command<I, T> {
+    /// Whether it asks for nothing that `last`, the request just before it, has not asked for.
+    pub(crate) fn repeats(&self, last: &Self) -> bool {
+        match (self, last) {
+            (Self::Connect, Self::Connect)
+            | (Self::Reconnect(_), Self::Reconnect(_))
+            | (Self::Disconnect(_), Self::Disconnect(_))
+            | (Self::Stop(_), Self::Stop(_)) => true, // the first one's Close is the one that is sent
+            (Self::Cancel(id), Self::Cancel(other)) => id == other,
+            _ => false,
+        }
+    }
+
     /// Whether no frame is accepted behind it.
     pub(crate) fn closes(&self) -> bool {
         matches!(self, Self::Disconnect(_) | Self::Reconnect(_) | Self::Stop(_))

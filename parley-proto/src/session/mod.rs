@@ -37,7 +37,7 @@ use dial::{Addresses, Dialling, Step};
 pub use options::{BuildError, ClientOptions};
 pub use outbox::cost;
 use outbox::{Outbox, Source};
-use retry::Backoff;
+use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
 use crate::codec::{CloseFrame, Frame, Transmit};
@@ -178,7 +178,7 @@ enum Outlet {
     Stopped,
 }
 
-impl<I, T> Session<I, T> {
+impl<I, T: PartialEq> Session<I, T> {
     /// A client that has done nothing yet: the first output is [`Call::Init`].
     ///
     /// `seed` has to be unpredictable: nonces and masking keys come from it.
@@ -276,6 +276,7 @@ impl<I, T> Session<I, T> {
                 self.pump(now);
                 self.give_back_if_over(); // the end may wait for the very callback that waits for this
             }
+            Command::Forget(ticket) => self.outbox.forget(ticket),
             Command::Info(info) => self.infos.push_back(info),
             Command::InfoAfter { id, delay, info } => {
                 self.delayed.insert((deadline(now, delay), id), info);
@@ -374,6 +375,9 @@ impl<I, T> Session<I, T> {
                 _ => {}
             }
         }
+        if matches!(self.phase, Phase::New(_)) {
+            self.then = Then::Dial; // once init has returned
+        }
         if !matches!(self.phase, Phase::Down) {
             return;
         }
@@ -389,8 +393,9 @@ impl<I, T> Session<I, T> {
         let then = if redial { Then::Dial } else { Then::Policy };
         let late = if redial { Then::Dial } else { Then::Stay };
         match &mut self.phase {
-            Phase::New(_) | Phase::Ended => {}
-            Phase::Down => (self.retry_at, self.then) = (None, late),
+            Phase::Ended => {}
+            // Before the first attempt it is as between two: there is one to come.
+            Phase::New(_) | Phase::Down => (self.retry_at, self.then) = (None, late),
             Phase::Dialling(_) => {
                 self.attempt_failed(now, reason);
                 self.then = then;
@@ -863,14 +868,18 @@ impl<I, T> Session<I, T> {
 
     fn initialised(&mut self, now: Instant, outcome: Result<(), StopReason>) {
         let Phase::New(accepted) = &mut self.phase else { return };
-        match (accepted.take(), outcome) {
-            (Some(accepted), Ok(())) if self.stop.is_none() => self.accept(now, *accepted),
+        let accepted = accepted.take();
+        let then = mem::replace(&mut self.then, Then::Policy);
+        let goes_on = self.stop.is_none() && then != Then::Stay;
+        match (accepted, outcome) {
+            (Some(accepted), Ok(())) if goes_on => self.accept(now, *accepted),
             (Some(accepted), outcome) => self.refuse(now, *accepted, outcome.err()),
             (None, Ok(())) => {
                 self.phase = Phase::Down;
-                if self.stop.is_none() {
+                if goes_on {
                     self.begin_attempt(now);
                 }
+                self.clean = then == Then::Stay;
             }
             (None, Err(reason)) => {
                 self.phase = Phase::Ended;
@@ -955,7 +964,11 @@ impl<I, T> Session<I, T> {
 
     fn retry_later(&mut self, now: Instant, reason: &DisconnectReason) {
         let reconnect = self.reconnect().cloned().unwrap_or_default();
-        let delay = self.backoff.next(&reconnect, &mut self.rng).max(retry_after(reason));
+        let floor = match reason {
+            DisconnectReason::Rejected(rejected) => retry_after(&rejected.headers),
+            _ => Duration::ZERO,
+        };
+        let delay = self.backoff.next(&reconnect, &mut self.rng).max(floor);
         self.retry_at = Some(deadline(now, delay));
     }
 
@@ -1087,11 +1100,19 @@ impl<I, T> Session<I, T> {
         }
     }
 
+    /// The client is dropped where it stands, its connection with it: what had not begun goes back. No output follows.
+    pub fn abort(&mut self) -> impl Iterator<Item = (T, Result<(), SendError>)> + '_ {
+        self.phase = Phase::Ended;
+        self.outbox.give_back(SendError::Stopped, &DisconnectReason::Local);
+        self.outbox.lose(&DisconnectReason::Local);
+        std::iter::from_fn(|| self.outbox.poll_settled())
+    }
+
     // ---- out
 
     /// The connection, for an application that goes on without a session.
-    pub(crate) fn into_connection(self) -> Option<Connection> {
-        match self.phase {
+    pub(crate) fn take_connection(&mut self) -> Option<Connection> {
+        match mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Up(up) => Some(up.connection),
             _ => None,
         }
@@ -1182,17 +1203,7 @@ impl Up {
     }
 }
 
-/// How long a server that refused wants to be left alone: seconds (RFC 9110, 10.2.3), at most 5 minutes. A date would
-/// need a clock of the calendar, which the core does not have.
-fn retry_after(reason: &DisconnectReason) -> Duration {
-    const MOST: Duration = Duration::from_secs(5 * 60);
-    let DisconnectReason::Rejected(rejected) = reason else { return Duration::ZERO };
-    let value = rejected.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let seconds = value.and_then(|value| value.trim().parse().ok()).unwrap_or(0);
-    Duration::from_secs(seconds).min(MOST)
-}
-
-impl<I, T> fmt::Debug for Session<I, T> {
+impl<I, T: PartialEq> fmt::Debug for Session<I, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("state", &self.state())

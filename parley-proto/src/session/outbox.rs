@@ -172,6 +172,26 @@ impl<T> Outbox<T> {
         }
     }
 
+    /// Nobody waits for this flush any more. It is settled now: flushes are not bounded, and one that stayed where it is
+    /// would stay as long as output is blocked.
+    pub(super) fn forget(&mut self, ticket: T)
+    where
+        T: PartialEq,
+    {
+        let is_it = |item: &Item<T>| matches!(item, Item::Flush(other) if *other == ticket);
+        if let Some(at) = self.data.iter().rposition(is_it) {
+            self.data.remove(at);
+            if let Some(first) = self.held.as_mut().filter(|first| at < **first) {
+                *first -= 1;
+            }
+        } else if let Some(at) = self.begun.iter().rposition(|(_, other)| *other == ticket) {
+            self.begun.remove(at);
+        } else {
+            return; // settled before
+        }
+        self.settled.push_back((ticket, Ok(())));
+    }
+
     /// A Close behind all that was accepted before, and so behind what waits for `handle_connect` to return.
     pub(super) fn close(&mut self, close: CloseFrame) {
         self.data.push_back(Item::Close(close));
@@ -297,5 +317,45 @@ impl<T> Outbox<T> {
     /// Whether anything is left to give back or to lose.
     pub(super) fn is_settled(&self) -> bool {
         self.is_empty() && self.begun.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_that_is_forgotten_leaves_nothing_behind() {
+        let now = Instant::now();
+        let mut outbox = Outbox::new();
+        outbox.send(None, now, Frame::text("waits"), Some(0), Source::Handle);
+        for ticket in 1..100 {
+            outbox.flush(None, ticket, false);
+            outbox.forget(ticket);
+            assert!(matches!(outbox.poll_settled(), Some((settled, Ok(()))) if settled == ticket));
+            outbox.forget(ticket); // once is enough
+            assert_eq!((outbox.data.len(), outbox.settled.len()), (1, 0));
+        }
+        outbox.begun.extend([(10, 100), (10, 101), (20, 102)]);
+        outbox.forget(101);
+        assert!(outbox.poll_settled().is_some());
+        assert_eq!(outbox.begun, [(10, 100), (20, 102)]);
+    }
+
+    #[test]
+    fn what_may_leave_ahead_is_counted_when_a_flush_among_it_is_forgotten() {
+        let now = Instant::now();
+        let mut outbox = Outbox::new();
+        outbox.hold();
+        outbox.send(None, now, Frame::text("waits"), Some(0), Source::Handle);
+        outbox.send(None, now, Frame::text("ahead"), Some(1), Source::Own);
+        outbox.data.insert(1, Item::Flush(2)); // as with a connection, while `handle_connect` runs
+        outbox.held = Some(2);
+        outbox.send(None, now, Frame::text("ahead too"), Some(3), Source::Own);
+        outbox.forget(2);
+        assert_eq!(outbox.held, Some(2));
+        let order: Vec<_> =
+            outbox.data.iter().map(|item| matches!(item, Item::Frame { ticket: Some(1 | 3), .. })).collect();
+        assert_eq!(order, [true, true, false]);
     }
 }

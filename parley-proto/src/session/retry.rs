@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
+use http::header::{DATE, HeaderName, RETRY_AFTER};
+use httpdate::parse_http_date;
 use rand::{Rng, RngExt};
 
 /// How a client comes back by itself. Off unless it is given to the builder.
@@ -130,8 +133,27 @@ impl Backoff {
     }
 }
 
+/// How long a server that refused wants to be left alone (RFC 9110, 10.2.3), at most 5 minutes.
+///
+/// A date is one of the server's calendar, and so is taken against the `Date` of the same response (6.6.1): no clock is
+/// needed here, and one that is set wrong, there or here, does no harm. Where that is missing, it says nothing.
+pub(super) fn retry_after(headers: &HeaderMap) -> Duration {
+    const MOST: Duration = Duration::from_secs(5 * 60);
+    let field = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let Some(value) = field(RETRY_AFTER).filter(|value| !value.is_empty()) else { return Duration::ZERO };
+    if value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return value.parse().map_or(MOST, Duration::from_secs).min(MOST); // digits alone fail by being too many
+    }
+    let wait = || {
+        let until = parse_http_date(value).ok()?;
+        until.duration_since(parse_http_date(field(DATE)?).ok()?).ok() // an error when it is over already
+    };
+    wait().unwrap_or_default().min(MOST)
+}
+
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use rand::SeedableRng;
     use rand::rngs::ChaCha12Rng;
 
@@ -182,5 +204,72 @@ mod tests {
         assert!(backoff.is_exhausted(&reconnect));
         backoff.lived(&reconnect, Duration::from_secs(5));
         assert!(!backoff.is_exhausted(&reconnect));
+    }
+
+    fn floor(value: &'static str, date: Option<&'static str>) -> u64 {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
+        if let Some(date) = date {
+            headers.insert(DATE, HeaderValue::from_static(date));
+        }
+        retry_after(&headers).as_secs()
+    }
+
+    #[test]
+    fn rule_4_19_retry_after_in_seconds() {
+        for (value, seconds) in [
+            ("0", 0),
+            ("120", 120),
+            (" 7 ", 7),
+            ("300", 300),
+            ("301", 300),
+            ("99999999999999999999999", 300),
+            ("", 0),
+            ("-1", 0),
+            ("+5", 0),
+            ("1.5", 0),
+            ("soon", 0),
+        ] {
+            assert_eq!(floor(value, None), seconds, "{value:?}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), Duration::ZERO);
+    }
+
+    #[test]
+    fn rule_4_19_retry_after_as_a_date_of_each_form_counts_from_the_responses_date() {
+        // RFC 9110, 5.6.7: IMF-fixdate, and the two that are obsolete and still to be read.
+        let dates = ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"];
+        let later = ["Sun, 06 Nov 1994 08:51:07 GMT", "Sunday, 06-Nov-94 08:51:07 GMT", "Sun Nov  6 08:51:07 1994"];
+        for until in later {
+            for date in dates {
+                assert_eq!(floor(until, Some(date)), 90, "{until} of {date}");
+                assert_eq!(floor(date, Some(until)), 0, "{date} is over at {until}");
+            }
+            assert_eq!(floor(until, None), 0, "counted from nothing");
+        }
+        assert_eq!(floor(dates[0], Some(dates[0])), 0);
+        assert_eq!(floor("Fri, 31 Dec 9999 23:59:59 GMT", Some(dates[0])), 300);
+        assert_eq!(floor("Mon, 01 Jan 2001 00:01:00 GMT", Some("Sun, 31 Dec 2000 23:59:30 GMT")), 90);
+    }
+
+    #[test]
+    fn rule_4_19_retry_after_with_a_date_that_is_none_says_nothing() {
+        let good = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for bad in [
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 31 Feb 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 24:00:00 GMT",
+            "Sun, 06 Nov 1894 08:49:37 GMT",
+            "Sun, 06 Nov 1994",
+            "1994-11-06T08:49:37Z",
+            "\t",
+        ] {
+            assert_eq!(floor(bad, Some(good)), 0, "{bad:?}");
+            assert_eq!(floor("Sun, 06 Nov 1994 08:50:37 GMT", Some(bad)), 0, "of {bad:?}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, HeaderValue::from_bytes(b"\xff").unwrap());
+        assert_eq!(retry_after(&headers), Duration::ZERO);
     }
 }

@@ -1,12 +1,17 @@
 //! What the tests begin with.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parley_proto::driver::Client;
 use parley_proto::session::ClientOptions;
 use parley_tests::raw::{self, RawConn, RawFrame};
-use parley_tests::sim::{Listener, Probe, Sim};
+use parley_tests::sim::{Gate, Listener, Probe, Sim};
 
 pub(crate) const URL: &str = "ws://10.0.0.1/";
 
@@ -61,4 +66,63 @@ pub(crate) async fn finish(peer: &mut RawConn, code: u16) {
     assert_eq!(close_of(&peer.frame().await).0, code);
     peer.send(&raw::frame(0x88, &code.to_be_bytes())).await;
     peer.shutdown().await;
+}
+
+/// After how many polls a future is dropped, and how many there were.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cut {
+    polls: Arc<AtomicUsize>,
+    after: Option<usize>,
+    before: Option<usize>,
+}
+
+impl Cut {
+    /// As soon as this many polls have returned.
+    pub(crate) fn after(self, polls: usize) -> Self {
+        Self { after: Some(polls), ..self }
+    }
+
+    /// In place of the poll that follows so many.
+    pub(crate) fn before(self, polls: usize) -> Self {
+        Self { before: Some(polls), ..self }
+    }
+
+    pub(crate) fn polls(&self) -> usize {
+        self.polls.load(Ordering::SeqCst)
+    }
+}
+
+/// Polls a future until it is ready, or dropped: at the cut, or when the gate opens. `None` then.
+pub(crate) struct GiveUp<F> {
+    future: Option<Pin<Box<F>>>,
+    cut: Cut,
+    gate: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl<F: Future> GiveUp<F> {
+    pub(crate) fn new(future: F, cut: Cut, gate: &Gate) -> Self {
+        let gate = gate.clone();
+        Self { future: Some(Box::pin(future)), cut, gate: Box::pin(async move { gate.opened().await }) }
+    }
+}
+
+impl<F: Future> Future for GiveUp<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polls = self.cut.polls();
+        let cut = Some(polls) == self.cut.before || self.cut.after == Some(polls);
+        if !cut && self.gate.as_mut().poll(cx).is_pending() {
+            let polls = self.cut.polls.fetch_add(1, Ordering::SeqCst) + 1;
+            if let Some(outcome) = self.future.as_mut().map(|future| future.as_mut().poll(cx)) {
+                match outcome {
+                    Poll::Ready(outcome) => return Poll::Ready(Some(outcome)),
+                    Poll::Pending if self.cut.after == Some(polls) => {}
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        }
+        self.future = None;
+        Poll::Ready(None)
+    }
 }

@@ -7,9 +7,9 @@ use std::future::Future;
 use parley_proto::codec::{CloseFrame, Frame};
 use parley_proto::driver::{Client, Handle, JoinError, Setup, StartError};
 use parley_proto::session::ClientState;
-use parley_proto::{Action, BoxError, DisconnectReason, Handler, SendError, StopReason};
+use parley_proto::{Action, BoxError, DisconnectReason, Handler, Limits, SendError, StopReason};
 use parley_tests::raw;
-use parley_tests::sim::{Probe, Reply, Sim, SimRuntime};
+use parley_tests::sim::{Link, Probe, Reply, Sim, SimRuntime};
 
 use crate::common::{addr, close_of, connected, finish, options, secs};
 
@@ -154,6 +154,48 @@ fn rule_1_a_client_whose_future_is_dropped_is_aborted() {
         assert!(matches!(error.reason(), StopReason::Aborted));
         assert!(error.into_handler().is_none());
         assert!(!sim.calls().iter().any(|line| line.contains("terminate")), "no callback runs");
+    });
+}
+
+#[test]
+fn rule_5_what_an_aborted_client_had_not_begun_comes_back() {
+    Sim::new().run_until(async |sim| {
+        let listener = sim.listen(addr());
+        listener.set_link(Link::default().capacity(1000));
+        let mut options = options();
+        options.connection.limits = Limits::client().with_send_queue(200).unwrap();
+        let (client, life) = Setup::new(options).client(sim.runtime(), Probe::new(&sim));
+        let life = sim.spawn(life);
+        client.started().await.unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        client.wait_for(ClientState::Connected).await.unwrap();
+        let send = |frame: Frame| {
+            let handle = client.handle();
+            sim.spawn(async move { handle.send_frame(frame).await })
+        };
+        let begun = send(Frame::binary(vec![0; 100_000]));
+        sim.settle().await;
+        let queued = send(Frame::binary(vec![1; 150]));
+        sim.settle().await;
+        let waits_for_room = send(Frame::binary(vec![2; 150]));
+        let flush = client.handle();
+        let flush = sim.spawn(async move { flush.flush().await });
+        sim.settle().await;
+        life.cancel();
+        sim.settle().await;
+        assert!(matches!(begun.await, Err(SendError::Lost(DisconnectReason::Local))), "its fate is unknown");
+        for (waiting, byte) in [(queued, 1), (waits_for_room, 2)] {
+            let outcome = waiting.await;
+            assert!(
+                matches!(&outcome, Err(SendError::Stopped(frame)) if *frame == Frame::binary(vec![byte; 150])),
+                "{outcome:?}"
+            );
+        }
+        assert!(matches!(flush.await, Err(SendError::Lost(DisconnectReason::Local))));
+        let join = client.join().await;
+        assert!(matches!(join.unwrap_err().reason(), StopReason::Aborted));
+        peer.end().await;
     });
 }
 

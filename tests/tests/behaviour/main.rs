@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "in the helpers of tests as in the tests")]
 
 mod callbacks;
+mod cancel;
 mod closing;
 mod common;
+mod ends;
 mod join;
 mod liveness;
 mod names;

@@ -178,8 +178,15 @@ fn rule_4_19_policy_tries_again_after_what_is_transient_only() {
 
 #[test]
 fn rule_4_19_statuses_and_retry_after() {
-    let refusals =
-        [(503, "", true), (429, "Retry-After: 120\r\n", true), (408, "", true), (401, "", false), (404, "", false)];
+    let date = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nRetry-After: Sun, 06 Nov 1994 08:51:37 GMT\r\n";
+    let refusals = [
+        (503, "", true),
+        (429, "Retry-After: 120\r\n", true),
+        (503, date, true),
+        (408, "", true),
+        (401, "", false),
+        (404, "", false),
+    ];
     for (status, header, again) in refusals {
         Sim::new().run_until(async |sim| {
             let listener = sim.listen(addr());

@@ -366,6 +366,96 @@ fn rule_4_4_disconnect_calls_nothing_while_disconnected() {
 }
 
 #[test]
+fn rule_4_4_a_disconnect_while_init_runs_cancels_the_first_attempt() {
+    // By the own handle, in an `init` that waits behind it or does not; by another task.
+    for (how, waits) in [("own", false), ("own", true), ("other", true)] {
+        Sim::new().run_until(async |sim| {
+            let listener = sim.listen(addr());
+            let gate = Gate::new();
+            let setup = Setup::new(options());
+            let own = setup.own_handle();
+            let init = Reply::own(move |own| async move {
+                if how == "own" {
+                    own.disconnect().await;
+                }
+                Reply::Act(parley_proto::Action::Continue)
+            });
+            let init = if waits { Reply::wait(&gate) } else { init };
+            let (client, life) = setup.client(sim.runtime(), Probe::new(&sim).with_own(own.clone()).on("init", init));
+            sim.spawn(life);
+            if waits {
+                sim.noted("init").await;
+                if how == "own" {
+                    own.disconnect().await;
+                } else {
+                    client.disconnect().await;
+                }
+                sim.settle().await;
+                gate.open();
+            }
+            client.started().await.unwrap();
+            assert_eq!(client.state(), ClientState::Disconnected);
+            sim.sleep(secs(60)).await;
+            assert!(!sim.journal().iter().any(|line| line.contains("prepare") || line.contains("net dial")), "{how}");
+            assert!(!sim.calls().iter().any(|line| line.contains("handle_disconnect")), "there was nothing to end");
+            client.send_info("alive".into()).await.unwrap();
+            sim.noted("handle_info alive").await;
+            // It is as any client that is disconnected.
+            client.connect().await;
+            let mut peer = listener.accept().await;
+            peer.upgrade("").await;
+            client.wait_for(ClientState::Connected).await.unwrap();
+            client.disconnect().await;
+            finish(&mut peer, 1000).await;
+            client.join().await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn rule_4_4_a_client_disconnected_while_init_runs_ends_cleanly_when_nobody_can_reach_it() {
+    Sim::new().run_until(async |sim| {
+        let init = Reply::own(async |own| {
+            own.disconnect().await;
+            Reply::Act(parley_proto::Action::Continue)
+        });
+        let setup = Setup::new(options());
+        let probe = Probe::new(&sim).with_own(setup.own_handle()).on("init", init);
+        assert!(setup.run(sim.runtime(), probe).await.is_ok());
+        assert_eq!(sim.calls(), ["0ms init", "0ms init goes on", "0ms terminate disconnected by the application"]);
+    });
+}
+
+#[test]
+fn rule_4_4_what_is_asked_for_last_while_init_runs_decides() {
+    for (asks, attempt) in [("dc", true), ("cd", false), ("dr", true), ("rd", false), ("r", true), ("c", true)] {
+        Sim::new().run_until(async |sim| {
+            let _listener = sim.listen(addr());
+            let init = Reply::own(move |own| async move {
+                for ask in asks.chars() {
+                    match ask {
+                        'd' => own.disconnect().await,
+                        'c' => own.connect().await,
+                        _ => own.reconnect(CloseFrame::normal()).await,
+                    }
+                }
+                Reply::Act(parley_proto::Action::Continue)
+            });
+            let probe = Probe::new(&sim).on("init", init);
+            let client = sim.start_with(options(), |own| probe.with_own(own)).await.unwrap();
+            let state = if attempt { ClientState::Connecting } else { ClientState::Disconnected };
+            assert_eq!(client.state(), state, "{asks}");
+            sim.settle().await;
+            assert_eq!(
+                sim.calls().iter().filter(|line| line.contains("prepare")).count(),
+                usize::from(attempt),
+                "{asks}"
+            );
+        });
+    }
+}
+
+#[test]
 fn rule_4_5_sends_wait_in_arrival_order_and_go_out_after_the_push_of_handle_connect() {
     Sim::new().run_until(async |sim| {
         let listener = sim.listen(addr());
