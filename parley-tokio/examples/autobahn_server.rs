@@ -1,0 +1,48 @@
+//! The server that the Autobahn TestSuite tests: `autobahn_server ADDR`, until it is killed. `cargo xtask autobahn` runs
+//! it. Every message is sent back: by a handler, or under `/socket` by a loop around a `WebSocket`.
+
+use parley_tokio::{Action, BoxError, Frame, Handler, Incoming, Limits, Origins, Server};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), BoxError> {
+    let Some(addr) = std::env::args().nth(1) else {
+        return Err("usage: autobahn_server ADDR".into());
+    };
+    let limits = Limits::server().with_message(16 * 1024 * 1024)?;
+    let server = Server::builder(Origins::any()).limits(limits).bind(&addr)?;
+    println!("listening on {addr}");
+    while let Some(incoming) = server.next().await {
+        // Many cases end in an error on purpose: the suite judges, not we.
+        tokio::spawn(async move {
+            if incoming.request().path() == "/socket" {
+                let _ = echo(incoming).await;
+            } else {
+                let _ = incoming.accept(Echo).await;
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn echo(incoming: Incoming) -> Result<(), parley_tokio::Error> {
+    let mut socket = incoming.into_websocket().await?;
+    while let Some(frame) = socket.next().await {
+        match frame? {
+            frame @ (Frame::Text(_) | Frame::Binary(_)) => socket.feed(frame).await?, // leaves before the next wait
+            Frame::Ping(_) | Frame::Pong(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Sends every message back.
+struct Echo;
+
+impl Handler for Echo {
+    async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
+        Ok(match frame {
+            Frame::Text(_) | Frame::Binary(_) => Action::Push(frame),
+            _ => Action::Continue,
+        })
+    }
+}
