@@ -136,7 +136,8 @@ impl<P: Platform> ServerBuilder<P> {
     }
 
     /// Answers requests that ask for no upgrade: `GET` and `HEAD` without a body, such as a health check or a page. The
-    /// connection closes behind the response; what says so, and the response's length, are added to it.
+    /// connection closes behind the response, which has the close timeout to leave; what says so, and the response's
+    /// length, are added to it.
     ///
     /// The function runs in the server's task: it has to return soon. Default: none, and the answer is 426.
     pub fn on_http<F>(mut self, answer: F) -> Self
