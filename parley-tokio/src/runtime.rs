@@ -1,9 +1,9 @@
 //! [`Tokio`]: what the driver asks of a runtime, answered by tokio.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,7 @@ use rand::rngs::{ChaCha12Rng, SysRng};
 use rand::{Rng, SeedableRng, TryRng};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::Sleep;
 
 use crate::Transport;
@@ -148,7 +149,8 @@ impl Runtime for Tokio {
     fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static {
         let host = host.to_owned();
         async move {
-            let addrs: Vec<_> = tokio::net::lookup_host((host.as_str(), port)).await?.collect();
+            let look_up = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
+            let addrs = blocking(look_up).await.map_err(io::Error::other)??;
             if addrs.is_empty() {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
             }
@@ -254,6 +256,15 @@ impl Platform for Tokio {
     }
 }
 
+/// Work that may block, on a thread for it. It is cancelled only by a runtime that shuts down and has not begun it: then
+/// nothing comes of it, for that drops the client as well, whose attempt must not be seen to fail before.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    match spawn_blocking(work).await {
+        Err(error) if error.is_cancelled() => pending().await,
+        outcome => outcome,
+    }
+}
+
 async fn dial(addr: SocketAddr, options: &TcpOptions, hook: Option<&SocketHook>) -> io::Result<TcpStream> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     configure(SockRef::from(&socket), options)?;
@@ -289,7 +300,14 @@ fn configure(socket: SockRef<'_>, options: &TcpOptions) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::Waker;
+
     use super::*;
+
+    fn first_poll<T>(future: impl Future<Output = T>) -> Poll<T> {
+        pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
 
     #[test]
     fn seeds_differ_also_when_the_system_gives_none() {
@@ -298,6 +316,17 @@ mod tests {
         for (i, one) in seeds.iter().enumerate() {
             assert!(seeds[..i].iter().all(|other| other != one), "seed {i} came twice");
         }
+    }
+
+    #[test]
+    fn work_that_a_shutdown_cancels_does_not_fail() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let gone = runtime.handle().clone();
+        drop(runtime);
+        let _entered = gone.enter();
+        let cancelled = first_poll(spawn_blocking(|| ()));
+        assert!(matches!(cancelled, Poll::Ready(Err(error)) if error.is_cancelled()));
+        assert!(first_poll(blocking(|| ())).is_pending());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use rustls_platform_verifier::Verifier;
 use tokio::sync::OnceCell;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::runtime::blocking;
 use crate::{Transport, unavailable};
 
 /// The one application protocol that this client speaks (RFC 7301).
@@ -245,7 +246,7 @@ impl Connector {
     /// Off the async threads, since files may be read. Not kept when it fails: the next attempt tries again.
     async fn load(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let options = self.options.clone();
-        match tokio::task::spawn_blocking(move || options.client_config()).await {
+        match blocking(move || options.client_config()).await {
             Ok(result) => result,
             Err(error) => Err(unavailable(error)),
         }

@@ -205,7 +205,8 @@ async fn ends(stage: Stage, end: End, inner: Runtime) {
     }
 
     // They are answered.
-    assert!(matches!(wait_for.await.unwrap(), Err(StopReason::Aborted)), "{case}");
+    let outcome = wait_for.await.unwrap();
+    assert!(matches!(outcome, Err(StopReason::Aborted)), "{case}: {outcome:?}");
     for (n, task) in back.into_iter().enumerate() {
         let outcome = task.await.unwrap();
         let n = u8::try_from(n).unwrap();
