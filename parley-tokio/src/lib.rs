@@ -69,7 +69,7 @@ mod tls;
 mod transport;
 
 #[cfg(feature = "tls")]
-pub use rustls;
+pub use parley_proto::driver::rustls;
 
 pub use client::{Client, ClientBuilder};
 pub use parley_proto::codec::{CloseCode, CloseFrame, Frame, Utf8Bytes};
@@ -85,10 +85,3 @@ pub use runtime::Tokio;
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 pub use transport::Transport;
-
-use parley_proto::driver::TlsError;
-
-/// This side's TLS cannot work, for this reason.
-fn unavailable(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TlsError {
-    TlsError::Unavailable(reason.into().into())
-}

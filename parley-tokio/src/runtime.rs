@@ -171,7 +171,7 @@ impl Runtime for Tokio {
         #[cfg(not(feature = "tls"))]
         {
             let _ = (transport, target);
-            std::future::ready(Err(crate::unavailable("built without the feature `tls`")))
+            std::future::ready(Err(TlsError::unavailable("built without the feature `tls`")))
         }
     }
 }

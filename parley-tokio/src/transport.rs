@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+#[cfg(feature = "tls")]
+use parley_proto::driver::TlsFacts;
 use parley_proto::driver::{self, TransportFacts};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
@@ -111,7 +113,7 @@ impl driver::Transport for Transport {
         match &self.0 {
             Stream::Plain(_) => facts,
             #[cfg(feature = "tls")]
-            Stream::Tls(stream) => facts.with_tls(crate::tls::facts(stream.get_ref().1)),
+            Stream::Tls(stream) => facts.with_tls(TlsFacts::of_session(stream.get_ref().1)),
         }
     }
 }

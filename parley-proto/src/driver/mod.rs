@@ -9,6 +9,8 @@ mod io;
 mod names;
 mod runtime;
 mod stats;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,11 +18,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+#[cfg(feature = "tls")]
+pub use rustls;
+
 pub use client::{Client, JoinError, Setup, StartError};
 pub use handle::{Handle, InfoError};
 pub use names::{LookupError, lookup};
 pub use runtime::{Runtime, Transport};
 pub use stats::Stats;
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsClient};
 
 use crate::codec::Frame;
 pub use crate::transport::{TcpOptions, TlsError, TlsFacts, TlsTarget, TransportFacts};
