@@ -1,7 +1,7 @@
 //! WebSocket (RFC 6455) as a sans-IO core, and one async driver that runs it on any runtime.
 //!
-//! Most users want an adapter, `parley-tokio` say: there a [`Handler`] and a URL are a client. This crate is what all
-//! adapters share, for those who write another, who test, or who bring their own loop:
+//! Most users want an adapter, `parley-tokio` or `parley-async-std`: there a [`Handler`] and a URL are a client. This
+//! crate is what all adapters share, for those who write another, who test, or who bring their own loop:
 //!
 //! | module | what it is | what is absent from it |
 //! |---|---|---|
@@ -64,6 +64,8 @@
 //!     }
 //! }
 //! ```
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod codec;
 pub mod connection;

@@ -107,6 +107,14 @@ pub enum TlsError {
     Unavailable(Arc<dyn std::error::Error + Send + Sync>),
 }
 
+impl TlsError {
+    /// This side's TLS cannot work, for this reason.
+    #[must_use]
+    pub fn unavailable(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable(reason.into().into())
+    }
+}
+
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

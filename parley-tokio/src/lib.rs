@@ -69,7 +69,7 @@ mod tls;
 mod transport;
 
 #[cfg(feature = "tls")]
-pub use rustls;
+pub use parley_proto::driver::rustls;
 
 pub use parley_proto::Role;
 pub use parley_proto::codec::{CloseCode, CloseFrame, Frame, Utf8Bytes};
@@ -89,7 +89,7 @@ pub use socket::{client, connect, upgraded};
 pub use tls::Tls;
 pub use transport::Transport;
 
-use parley_proto::driver::{self, TlsError};
+use parley_proto::driver;
 use tokio::net::TcpStream;
 
 /// A client on tokio that was started; see [`driver::Client`].
@@ -108,8 +108,3 @@ pub type WebSocket<S = TcpStream> = driver::WebSocket<Transport<S>, Timer>;
 pub type WebSocketSender<S = TcpStream> = driver::WebSocketSender<Transport<S>, Timer>;
 /// A connection's half that receives.
 pub type WebSocketReceiver<S = TcpStream> = driver::WebSocketReceiver<Transport<S>, Timer>;
-
-/// This side's TLS cannot work, for this reason.
-fn unavailable(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TlsError {
-    TlsError::Unavailable(reason.into().into())
-}

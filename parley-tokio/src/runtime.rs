@@ -182,7 +182,7 @@ impl Runtime for Tokio {
         #[cfg(not(feature = "tls"))]
         {
             let _ = (transport, target);
-            std::future::ready(Err(crate::unavailable("built without the feature `tls`")))
+            std::future::ready(Err(TlsError::unavailable("built without the feature `tls`")))
         }
     }
 }
@@ -196,7 +196,7 @@ impl Platform for Tokio {
     type Clock = Timer;
     type Listener = TcpListener;
     #[cfg(feature = "tls")]
-    type ServerTls = Arc<rustls::ServerConfig>;
+    type ServerTls = Arc<crate::rustls::ServerConfig>;
     #[cfg(not(feature = "tls"))]
     type ServerTls = std::convert::Infallible;
 

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+#[cfg(feature = "tls")]
+use parley_proto::driver::TlsFacts;
 use parley_proto::driver::{self, TransportFacts};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -114,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> driver::Transport for T
             #[cfg(feature = "tls")]
             Stream::Tls(stream) => {
                 let (stream, session) = stream.get_ref();
-                (self.addresses)(stream).with_tls(crate::tls::facts(session))
+                (self.addresses)(stream).with_tls(TlsFacts::of_session(session))
             }
         }
     }

@@ -15,3 +15,8 @@ pub mod sim;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// And those of the adapter's README.
+#[cfg(doctest)]
+#[doc = include_str!("../../parley-async-std/README.md")]
+pub struct ReadmeOfAsyncStd;

@@ -1234,3 +1234,22 @@ pub(crate) async fn secrets_stay_out_of_debug(bed: Bed) {
         matches!(reason, DisconnectReason::Rejected(rejected) if rejected.body == Bytes::from_static(SECRET.as_bytes()))
     );
 }
+
+/// What users may count on when they spawn, share and keep what they hold, checked by the compiler.
+#[expect(dead_code, reason = "compiled, never called")]
+fn what_users_hold_crosses_threads(builder: ClientBuilder, client: Client<Recorder, u32>) {
+    fn shared<T: Clone + Send + Sync + 'static>(_: &T) {}
+    fn sent<T: Send + 'static>(_: &T) {}
+    shared(&builder);
+    shared(&client.handle());
+    sent(&client);
+    sent(&client.join());
+    sent(&builder.clone().start::<Recorder, u32>(recorder().0));
+    sent(&builder.clone().start_with::<Recorder, u32>(|_| recorder().0));
+    sent(&builder.clone().run::<Recorder, u32>(recorder().0));
+    sent(&builder.run_with::<Recorder, u32, _>(|_| recorder().0));
+    sent(&adapter::platform(Tls::new()));
+    fn transport<R: Runtime>(_: &R, transport: R::Transport) {
+        sent(&transport);
+    }
+}

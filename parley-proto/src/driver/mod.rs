@@ -16,6 +16,8 @@ mod server;
 mod socket;
 mod split;
 mod stats;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +26,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub use builder::{ClientBuilder, upgraded};
+#[cfg(feature = "tls")]
+pub use rustls;
+
 pub use client::{Client, JoinError, Setup, StartError};
 pub use handle::{Handle, InfoError};
 pub use names::{LookupError, lookup};
@@ -32,6 +37,8 @@ pub use server::{AcceptError, Incoming, Server, ServerBuilder, ServerStats};
 pub use socket::{Error, WebSocket};
 pub use split::{WebSocketReceiver, WebSocketSender};
 pub use stats::Stats;
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsClient};
 
 use crate::codec::Frame;
 pub use crate::transport::{TcpOptions, TlsError, TlsFacts, TlsTarget, TransportFacts};

@@ -1,0 +1,54 @@
+//! The client that the Autobahn TestSuite tests: `autobahn_client URL AGENT`. `cargo xtask autobahn` runs it.
+
+use parley_async_std::{Action, BoxError, Client, ClientBuilder, Frame, Handler, Limits};
+
+fn main() -> Result<(), BoxError> {
+    async_std::task::block_on(all_cases())
+}
+
+async fn all_cases() -> Result<(), BoxError> {
+    let mut args = std::env::args().skip(1);
+    let (Some(url), Some(agent)) = (args.next(), args.next()) else {
+        return Err("usage: autobahn_client URL AGENT".into());
+    };
+    // The suite closes without a code, which is no clean end: the handler comes back inside the error.
+    let Count(count) = match builder(&format!("{url}/getCaseCount"))?.run(Count(0)).await {
+        Ok(count) => count,
+        Err(error) => error.into_handler().ok_or("the number of cases was lost")?,
+    };
+    println!("running {count} cases against {url}");
+    for case in 1..=count {
+        // Many cases end in an error on purpose: the suite judges, not we.
+        let _ = builder(&format!("{url}/runCase?case={case}&agent={agent}"))?.run(Echo).await;
+    }
+    let _ = builder(&format!("{url}/updateReports?agent={agent}"))?.run(()).await;
+    Ok(())
+}
+
+fn builder(url: &str) -> Result<ClientBuilder, BoxError> {
+    Ok(Client::builder(url)?.limits(Limits::client().with_message(16 * 1024 * 1024)?))
+}
+
+/// Reads the number of cases.
+struct Count(u32);
+
+impl Handler for Count {
+    async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
+        if let Frame::Text(text) = frame {
+            self.0 = text.parse()?;
+        }
+        Ok(Action::Continue)
+    }
+}
+
+/// Sends every message back.
+struct Echo;
+
+impl Handler for Echo {
+    async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
+        Ok(match frame {
+            Frame::Text(_) | Frame::Binary(_) => Action::Push(frame),
+            _ => Action::Continue,
+        })
+    }
+}

@@ -1,0 +1,252 @@
+//! [`Transport`]: a byte stream of futures-io, plain or under TLS.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::mem;
+use std::net::{Shutdown, TcpStream};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use async_io::Async;
+use bytes::BytesMut;
+use futures_io::{AsyncRead, AsyncWrite};
+#[cfg(feature = "tls")]
+use futures_rustls::TlsStream;
+#[cfg(feature = "tls")]
+use parley_proto::driver::TlsFacts;
+use parley_proto::driver::{self, TransportFacts};
+
+/// Bytes of one read at most.
+const SCRATCH: usize = 64 * 1024;
+
+thread_local! {
+    /// What reads go into: futures-io asks for initialised bytes, and these are zeroed once.
+    static READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A byte stream, plain or under TLS: over TCP by default, over any stream of futures-io by [`new`](Self::new).
+///
+/// Bytes are read into a buffer of the thread's, which is zeroed once, and copied from there into the driver's window.
+/// A batch of slices leaves in one system call (plain) or in shared records (TLS).
+///
+/// Under TLS a write is complete only once [`poll_flush`](driver::Transport::poll_flush) is: rustls keeps up to 64 KiB of
+/// ciphertext that the socket has not taken. The end of the stream below without the peer's `close_notify` (RFC 8446,
+/// section 6.1) is an error of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof): the stream may have been cut.
+#[derive(Debug)]
+pub struct Transport<S = Async<TcpStream>>(Layers<S>);
+
+#[derive(Debug)]
+enum Layers<S> {
+    Plain(Socket<S>),
+    /// Boxed: over 1 KiB of session state, against some words of a socket.
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream<Socket<S>>>),
+}
+
+/// Runs an expression on whichever stream there is, pinned.
+macro_rules! on_stream {
+    ($transport:expr, $stream:ident => $body:expr) => {
+        match &mut $transport.0 {
+            Layers::Plain(stream) => {
+                let $stream = Pin::new(stream);
+                $body
+            }
+            #[cfg(feature = "tls")]
+            Layers::Tls(stream) => {
+                let $stream = Pin::new(&mut **stream);
+                $body
+            }
+        }
+    };
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport<S> {
+    /// A transport over a stream of the user's own, of smol's or async-net's say.
+    ///
+    /// Its `poll_close` has to end the outgoing direction and leave the other one open: the closing handshake reads on
+    /// (RFC 6455, section 7.1.1). That of [`Async`] and that of async-std's `TcpStream` end nothing; these two have a
+    /// `From`, which does it for them.
+    ///
+    /// The handler sees no addresses of it, unless [`with_facts`](Self::with_facts) tells them.
+    pub fn new(stream: S) -> Self {
+        let kind = Kind { facts: |_| TransportFacts::default(), poll_readable: None, shutdown: None };
+        Self(Layers::Plain(Socket { stream, kind, drained: false }))
+    }
+
+    /// The same with a function that tells the stream's addresses. What TLS agreed on over it is added to that.
+    #[must_use]
+    pub fn with_facts(mut self, facts: fn(&S) -> TransportFacts) -> Self {
+        match &mut self.0 {
+            Layers::Plain(socket) => socket.kind.facts = facts,
+            #[cfg(feature = "tls")]
+            Layers::Tls(stream) => stream.get_mut().0.kind.facts = facts,
+        }
+        self
+    }
+
+    /// A stream whose TLS handshake is done, by either side.
+    #[cfg(feature = "tls")]
+    pub(crate) fn secured(stream: TlsStream<Socket<S>>) -> Self {
+        Self(Layers::Tls(Box::new(stream)))
+    }
+
+    /// The stream, unless TLS runs over it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn into_plain(self) -> Option<Socket<S>> {
+        match self.0 {
+            Layers::Plain(socket) => Some(socket),
+            Layers::Tls(_) => None,
+        }
+    }
+}
+
+impl From<Async<TcpStream>> for Transport {
+    fn from(stream: Async<TcpStream>) -> Self {
+        let kind = Kind {
+            facts: |stream: &Async<TcpStream>| {
+                let tcp = stream.get_ref();
+                TransportFacts::new(tcp.local_addr().ok(), tcp.peer_addr().ok())
+            },
+            poll_readable: Some(Async::poll_readable),
+            shutdown: Some(|stream| stream.get_ref().shutdown(Shutdown::Write)),
+        };
+        Self(Layers::Plain(Socket { stream, kind, drained: false }))
+    }
+}
+
+impl From<async_std::net::TcpStream> for Transport<async_std::net::TcpStream> {
+    fn from(stream: async_std::net::TcpStream) -> Self {
+        let kind = Kind {
+            facts: |tcp: &async_std::net::TcpStream| TransportFacts::new(tcp.local_addr().ok(), tcp.peer_addr().ok()),
+            poll_readable: None,
+            shutdown: Some(|tcp| tcp.shutdown(Shutdown::Write)),
+        };
+        Self(Layers::Plain(Socket { stream, kind, drained: false }))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> driver::Transport for Transport<S> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, window: &mut BytesMut) -> Poll<io::Result<usize>> {
+        // Taken, not borrowed: a stream of the user's may read from another transport inside its own read.
+        let mut scratch = READ.try_with(Cell::take).unwrap_or_default();
+        scratch.resize(SCRATCH, 0);
+        let room = (window.capacity() - window.len()).min(SCRATCH);
+        let read = on_stream!(self, stream => stream.poll_read(cx, &mut scratch[..room]));
+        if let Poll::Ready(Ok(n)) = read {
+            window.extend_from_slice(&scratch[..n]);
+        }
+        let _ = READ.try_with(|read| read.set(scratch)); // a thread that ends keeps none
+        read
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        on_stream!(self, stream => match bytes {
+            [only] => stream.poll_write(cx, only),
+            _ => stream.poll_write_vectored(cx, bytes),
+        })
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => stream.poll_flush(cx))
+    }
+
+    /// A connection that is gone already counts as shut down.
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(on_stream!(self, stream => stream.poll_close(cx))) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            result => Poll::Ready(result),
+        }
+    }
+
+    fn facts(&self) -> TransportFacts {
+        match &self.0 {
+            Layers::Plain(socket) => socket.facts(),
+            #[cfg(feature = "tls")]
+            Layers::Tls(stream) => {
+                let (socket, session) = stream.get_ref();
+                socket.facts().with_tls(TlsFacts::of_session(session))
+            }
+        }
+    }
+}
+
+/// What futures-io has no words for, and how a kind of stream does it.
+struct Kind<S> {
+    facts: fn(&S) -> TransportFacts,
+    /// Waits for input, without a read that fails first.
+    poll_readable: Option<PollReadable<S>>,
+    /// Ends the outgoing direction, where `poll_close` does not.
+    shutdown: Option<fn(&S) -> io::Result<()>>,
+}
+
+type PollReadable<S> = fn(&S, &mut Context<'_>) -> Poll<io::Result<()>>;
+
+/// The stream below TLS.
+pub(crate) struct Socket<S> {
+    stream: S,
+    kind: Kind<S>,
+    /// The last read took less than it could have: there is nothing to have now, so that the next poll waits.
+    drained: bool,
+}
+
+impl<S> Socket<S> {
+    fn facts(&self) -> TransportFacts {
+        (self.kind.facts)(&self.stream)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Socket<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stream.fmt(f)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
+    /// The wait in place of a read is safe since the reactor reports what there is, not what is new: bytes that came
+    /// between the short read and the wait end the wait at once. Only one poll waits so; the next one reads, for the
+    /// reactor is not sure of an event that came in the round in which it was asked, and would go another one.
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let socket = self.get_mut();
+        if let (true, Some(poll_readable)) = (mem::take(&mut socket.drained), socket.kind.poll_readable) {
+            ready!(poll_readable(&socket.stream, cx))?;
+        }
+        let read = ready!(Pin::new(&mut socket.stream).poll_read(cx, buffer));
+        socket.drained = matches!(read, Ok(n) if 0 < n && n < buffer.len());
+        Poll::Ready(read)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes).map(|written| some(written, bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = bytes.iter().map(|slice| slice.len()).sum();
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes).map(|written| some(written, len))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.kind.shutdown {
+            Some(shutdown) => Poll::Ready(shutdown(&self.stream)),
+            None => Pin::new(&mut self.stream).poll_close(cx),
+        }
+    }
+}
+
+/// A stream that takes nothing of something is an error: futures-rustls would offer it again for ever.
+fn some(written: io::Result<usize>, len: usize) -> io::Result<usize> {
+    match written {
+        Ok(0) if len > 0 => Err(io::ErrorKind::WriteZero.into()),
+        written => written,
+    }
+}
