@@ -29,7 +29,8 @@ const STEPS: &[Step] = &[
     ("purity", || purity::run(words(""))),
     ("rules", || rules::run(words(""))),
     ("simulator", || sim::run(words("--seeds 2000"))),
-    ("autobahn", || autobahn::run(words("--client tokio --quick"))),
+    ("autobahn on tokio", || autobahn::run(words("--client tokio --quick"))),
+    ("autobahn on async-std", || autobahn::run(words("--client async-std --quick"))),
     ("instruction budgets", || bench::run(words("--instructions"))),
     ("fuzz", || fuzz::run(words("--seconds 20"))),
 ];

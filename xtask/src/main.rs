@@ -38,7 +38,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "autobahn",
-        usage: "[--client tokio] [--quick] [--cases 1.*,7.9.1]",
+        usage: "[--client tokio|async-std] [--quick] [--cases 1.*,7.9.1]",
         about: "the Autobahn TestSuite against our endpoints",
         run: autobahn::run,
     },
