@@ -25,7 +25,7 @@ use tokio_util::io::poll_read_buf;
 /// section 6.1) is an error of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof): the stream may have been cut.
 pub struct Transport<S = TcpStream> {
     stream: Stream<S>,
-    addresses: fn(&S) -> TransportFacts,
+    facts: fn(&S) -> TransportFacts,
 }
 
 enum Stream<S> {
@@ -52,10 +52,20 @@ macro_rules! on_stream {
     };
 }
 
-impl<S> Transport<S> {
-    /// Over a stream that is up. Its addresses are not known; a [`TcpStream`] is better turned `into` a transport.
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport<S> {
+    /// A transport over a stream of the user's own: a Unix socket, a tunnel, TLS of another make.
+    ///
+    /// The handler sees no addresses of it, unless [`with_facts`](Self::with_facts) tells them; a [`TcpStream`]'s are known
+    /// by `From`.
     pub fn new(stream: S) -> Self {
-        Self { stream: Stream::Plain(stream), addresses: |_| TransportFacts::default() }
+        Self { stream: Stream::Plain(stream), facts: |_| TransportFacts::default() }
+    }
+
+    /// The same with a function that tells the stream's addresses. What TLS agreed on over it is added to that.
+    #[must_use]
+    pub fn with_facts(mut self, facts: fn(&S) -> TransportFacts) -> Self {
+        self.facts = facts;
+        self
     }
 
     /// The stream, unless TLS runs over it.
@@ -74,7 +84,7 @@ fn tcp_addresses(tcp: &TcpStream) -> TransportFacts {
 
 impl From<TcpStream> for Transport {
     fn from(stream: TcpStream) -> Self {
-        Self { stream: Stream::Plain(stream), addresses: tcp_addresses }
+        Self { stream: Stream::Plain(stream), facts: tcp_addresses }
     }
 }
 
@@ -82,7 +92,7 @@ impl From<TcpStream> for Transport {
 #[cfg(feature = "tls")]
 impl From<TlsStream<TcpStream>> for Transport {
     fn from(stream: TlsStream<TcpStream>) -> Self {
-        Self { stream: Stream::Tls(Box::new(stream)), addresses: tcp_addresses }
+        Self { stream: Stream::Tls(Box::new(stream)), facts: tcp_addresses }
     }
 }
 
@@ -112,11 +122,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> driver::Transport for T
 
     fn facts(&self) -> TransportFacts {
         match &self.stream {
-            Stream::Plain(stream) => (self.addresses)(stream),
+            Stream::Plain(stream) => (self.facts)(stream),
             #[cfg(feature = "tls")]
             Stream::Tls(stream) => {
                 let (stream, session) = stream.get_ref();
-                (self.addresses)(stream).with_tls(TlsFacts::of_session(session))
+                (self.facts)(stream).with_tls(TlsFacts::of_session(session))
             }
         }
     }

@@ -22,6 +22,10 @@ const SLOW_SECTION: &str = "9.*";
 const CASES: usize = 301;
 const QUICK_CASES: usize = 247;
 
+/// What `--client` can be, with the package and the example that is the client.
+const CLIENTS: [(&str, &str, &str); 2] =
+    [("tokio", "parley-tokio", "autobahn_client"), ("async-std", "parley-async-std", "autobahn_client_async_std")];
+
 /// How long the suite may take to listen, and the client to run all cases.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const RUN_LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -33,12 +37,12 @@ pub(crate) fn run(mut args: Args) -> Outcome {
     let cases = args.option("--cases")?;
     args.finish()?;
     if let Some(server) = server {
-        return Err(format!("--server {server}: no server can be tested yet, only `--client tokio`"));
+        return Err(format!("--server {server}: no server can be tested yet, only {}", clients()));
     }
     let client = client.unwrap_or_else(|| "tokio".to_owned());
-    if client != "tokio" {
-        return Err(format!("--client {client}: no such client, only `--client tokio`"));
-    }
+    let Some((_, package, example)) = CLIENTS.iter().find(|(name, ..)| *name == client) else {
+        return Err(format!("--client {client}: no such client, only {}", clients()));
+    };
     if quick && cases.is_some() {
         return Err("--quick and --cases exclude each other".to_owned());
     }
@@ -53,10 +57,7 @@ pub(crate) fn run(mut args: Args) -> Outcome {
     };
 
     let wstest = set_up()?;
-    let program = process::build(
-        &["build", "--release", "--package", "parley-tokio", "--example", "autobahn_client"],
-        "autobahn_client",
-    )?;
+    let program = process::build(&["build", "--release", "--package", package, "--example", example], example)?;
 
     let work = target_dir().join("autobahn");
     let reports = work.join("clients");
@@ -83,6 +84,10 @@ pub(crate) fn run(mut args: Args) -> Outcome {
             .arg(&reports),
     );
     ended.and(judged)
+}
+
+fn clients() -> String {
+    CLIENTS.map(|(name, ..)| format!("`--client {name}`")).join(" and ")
 }
 
 /// The patterns of a list such as `1.*,7.9.1`; they go into a JSON file, so only what a case's number has is let in.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{self, cargo, root};
-use crate::{Outcome, autobahn, bench, fuzz, purity, rules, sim};
+use crate::{Outcome, autobahn, bench, fuzz, parity, purity, rules, sim};
 
 type Step = (&'static str, fn() -> Outcome);
 
@@ -27,9 +27,11 @@ const STEPS: &[Step] = &[
         process::run(cargo().args(args).env("RUSTDOCFLAGS", "-D warnings"))
     }),
     ("purity", || purity::run(words(""))),
+    ("parity of the adapters", || parity::run(words(""))),
     ("rules", || rules::run(words(""))),
     ("simulator", || sim::run(words("--seeds 2000"))),
-    ("autobahn", || autobahn::run(words("--client tokio --quick"))),
+    ("autobahn on tokio", || autobahn::run(words("--client tokio --quick"))),
+    ("autobahn on async-std", || autobahn::run(words("--client async-std --quick"))),
     ("instruction budgets", || bench::run(words("--instructions"))),
     ("fuzz", || fuzz::run(words("--seconds 20"))),
 ];

@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod fuzz;
 mod lexer;
+mod parity;
 mod process;
 mod purity;
 mod rules;
@@ -30,6 +31,7 @@ struct Task {
 const TASKS: &[Task] = &[
     Task { name: "ci", usage: "", about: "everything that CI checks, in its order", run: ci::run },
     Task { name: "purity", usage: "", about: "what must be absent from each layer's sources", run: purity::run },
+    Task { name: "parity", usage: "", about: "the adapters have the same public names", run: parity::run },
     Task {
         name: "rules",
         usage: "",
@@ -38,7 +40,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "autobahn",
-        usage: "[--client tokio] [--quick] [--cases 1.*,7.9.1]",
+        usage: "[--client tokio|async-std] [--quick] [--cases 1.*,7.9.1]",
         about: "the Autobahn TestSuite against our endpoints",
         run: autobahn::run,
     },

@@ -96,7 +96,7 @@ impl Finding {
 }
 
 /// The sources below `folder`, each without its tests.
-fn sources(folder: &Path) -> Result<Vec<(PathBuf, Vec<Token>)>, String> {
+pub(crate) fn sources(folder: &Path) -> Result<Vec<(PathBuf, Vec<Token>)>, String> {
     let read = |error: std::io::Error| format!("{}: {error}", folder.display());
     let mut found = Vec::new();
     let mut tests = BTreeSet::new();
@@ -203,11 +203,11 @@ fn value(text: &str) -> Option<u64> {
 
 /// One path of the code. In a `use` tree every leaf is a path of its own, from the root.
 #[derive(Debug, Default)]
-struct CodePath {
-    parts: Vec<String>,
-    alias: Option<String>,
+pub(crate) struct CodePath {
+    pub(crate) parts: Vec<String>,
+    pub(crate) alias: Option<String>,
     /// Comes from a `pub use`.
-    exported: bool,
+    pub(crate) exported: bool,
     line: usize,
 }
 
@@ -221,7 +221,7 @@ impl CodePath {
     }
 }
 
-fn paths(tokens: &[Token]) -> Vec<CodePath> {
+pub(crate) fn paths(tokens: &[Token]) -> Vec<CodePath> {
     let mut paths = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
