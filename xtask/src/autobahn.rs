@@ -1,7 +1,7 @@
 //! The Autobahn TestSuite against our endpoints: sections 1 to 10, which are RFC 6455.
 //!
-//! Installs the suite below the target folder, runs it on a free port of 127.0.0.1 against the client's example
-//! program, and lets `summarize` judge: every case OK, none NON-STRICT, INFORMATIONAL only where nothing else exists.
+//! Installs the suite below the target folder, runs it on 127.0.0.1 against the example programs of the adapters, clients
+//! and servers, and lets `summarize` judge: every case OK, none NON-STRICT, INFORMATIONAL only where nothing else exists.
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
@@ -22,72 +22,169 @@ const SLOW_SECTION: &str = "9.*";
 const CASES: usize = 301;
 const QUICK_CASES: usize = 247;
 
-/// What `--client` can be, with the package and the example that is the client.
-const CLIENTS: [(&str, &str, &str); 2] =
-    [("tokio", "parley-tokio", "autobahn_client"), ("async-std", "parley-async-std", "autobahn_client_async_std")];
+/// The runtimes, each with its package and what its example programs' names end in.
+const RUNTIMES: [(&str, &str, &str); 2] =
+    [("tokio", "parley-tokio", ""), ("async-std", "parley-async-std", "_async_std")];
+
+/// What a server is asked for: by a handler, and by a loop around a `WebSocket`.
+const PATHS: [(&str, &str); 2] = [("handler", "/"), ("socket", "/socket")];
 
 /// How long the suite may take to listen, and the client to run all cases.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const RUN_LIMIT: Duration = Duration::from_secs(20 * 60);
 
+/// What is to be run: which cases, and how many they have to be.
+struct Plan {
+    patterns: Vec<String>,
+    expected: Option<usize>,
+}
+
 pub(crate) fn run(mut args: Args) -> Outcome {
-    let client = args.option("--client")?;
-    let server = args.option("--server")?;
+    let (client, server) = (args.option("--client")?, args.option("--server")?);
     let quick = args.flag("--quick");
     let cases = args.option("--cases")?;
     args.finish()?;
-    if let Some(server) = server {
-        return Err(format!("--server {server}: no server can be tested yet, only {}", clients()));
-    }
-    let client = client.unwrap_or_else(|| "tokio".to_owned());
-    let Some((_, package, example)) = CLIENTS.iter().find(|(name, ..)| *name == client) else {
-        return Err(format!("--client {client}: no such client, only {}", clients()));
-    };
     if quick && cases.is_some() {
         return Err("--quick and --cases exclude each other".to_owned());
     }
-
-    let (patterns, expected) = match cases {
-        Some(list) => (patterns_of(&list)?, None),
+    let all = client.is_none() && server.is_none();
+    let (clients, servers) = (chosen("--client", client, all)?, chosen("--server", server, all)?);
+    let plan = match cases {
+        Some(list) => Plan { patterns: patterns_of(&list)?, expected: None },
         None if quick => {
             let quick = SECTIONS.iter().filter(|section| **section != SLOW_SECTION);
-            (quick.map(|section| (*section).to_owned()).collect(), Some(QUICK_CASES))
+            Plan { patterns: quick.map(|section| (*section).to_owned()).collect(), expected: Some(QUICK_CASES) }
         }
-        None => (SECTIONS.iter().map(|section| (*section).to_owned()).collect(), Some(CASES)),
+        None => Plan { patterns: SECTIONS.map(str::to_owned).to_vec(), expected: Some(CASES) },
     };
 
     let wstest = set_up()?;
-    let program = process::build(&["build", "--release", "--package", package, "--example", example], example)?;
-
     let work = target_dir().join("autobahn");
-    let reports = work.join("clients");
-    // The suite leaves old reports in place, and they would be judged again.
-    if reports.exists() {
-        fs::remove_dir_all(&reports).map_err(|error| format!("{}: {error}", reports.display()))?;
+    let mut expected = plan.expected;
+    let mut ended = Ok(());
+    let mut reports = Vec::new();
+    for runtime in clients {
+        let folder = fresh(&work.join(format!("clients-{}", runtime.0)))?;
+        let (planned, outcome) = test_client(&wstest, &work, &folder, runtime, &plan)?;
+        expected.get_or_insert(planned);
+        ended = ended.and(outcome);
+        reports.push(folder);
     }
-    fs::create_dir_all(&reports).map_err(|error| format!("{}: {error}", reports.display()))?;
+    for runtime in servers {
+        let folder = fresh(&work.join(format!("servers-{}", runtime.0)))?;
+        test_server(&wstest, &work, &folder, runtime, &plan)?;
+        reports.push(folder);
+    }
 
-    let (suite, port, planned) = start_suite(&wstest, &work, &reports, &patterns)?;
-    let expected = expected.unwrap_or(planned);
-    let agent = format!("parley-{client}");
-    println!("running {planned} cases against {agent} on port {port}");
+    // Judged in any case: the reports say which case a client failed in.
+    let mut summarize = Command::new("python3");
+    summarize.arg(scripts().join("summarize")).args(["--forbid", "NON-STRICT"]);
+    if let Some(expected) = expected {
+        summarize.args(["--expect", &expected.to_string()]);
+    }
+    let judged = process::run(summarize.args(&reports));
+    ended.and(judged)
+}
+
+type Runtime = &'static (&'static str, &'static str, &'static str);
+
+/// The runtimes that an option names; without any option all of them, with another none.
+fn chosen(option: &str, name: Option<String>, all: bool) -> Result<Vec<Runtime>, String> {
+    let Some(name) = name else { return Ok(if all { RUNTIMES.iter().collect() } else { Vec::new() }) };
+    match RUNTIMES.iter().find(|(known, ..)| *known == name) {
+        Some(runtime) => Ok(vec![runtime]),
+        None => Err(format!("{option} {name}: only {}", RUNTIMES.map(|(name, ..)| name).join(" and "))),
+    }
+}
+
+/// An empty folder. The suite leaves old reports in place, and they would be judged again.
+fn fresh(folder: &Path) -> Result<PathBuf, String> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    Ok(folder.to_owned())
+}
+
+fn build((_, package, suffix): Runtime, program: &str) -> Result<PathBuf, String> {
+    let example = format!("{program}{suffix}");
+    process::build(&["build", "--release", "--package", package, "--example", &example], &example)
+}
+
+/// Runs the suite's server against our client; returns how many cases there were.
+fn test_client(
+    wstest: &Path,
+    work: &Path,
+    reports: &Path,
+    runtime: Runtime,
+    plan: &Plan,
+) -> Result<(usize, Outcome), String> {
+    let program = build(runtime, "autobahn_client")?;
+    let (suite, port, planned) = start_suite(wstest, work, reports, &plan.patterns)?;
+    let agent = format!("parley-{}", runtime.0);
+    println!("running {planned} cases against the client {agent}");
     let started = Instant::now();
     let ended = run_client(&program, port, &agent);
     println!("the client took {:.1} s", started.elapsed().as_secs_f32());
     drop(suite);
-
-    // Judged in any case: the reports say which case a client failed in.
-    let judged = process::run(
-        Command::new("python3")
-            .arg(scripts().join("summarize"))
-            .args(["--expect", &expected.to_string(), "--forbid", "NON-STRICT"])
-            .arg(&reports),
-    );
-    ended.and(judged)
+    Ok((planned, ended))
 }
 
-fn clients() -> String {
-    CLIENTS.map(|(name, ..)| format!("`--client {name}`")).join(" and ")
+/// Runs the suite's client against our server.
+fn test_server(wstest: &Path, work: &Path, reports: &Path, runtime: Runtime, plan: &Plan) -> Outcome {
+    let program = build(runtime, "autobahn_server")?;
+    let (mut server, addr) = start_server(&program, work)?;
+    let spec = fs::read_to_string(scripts().join("fuzzingclient.json"))
+        .map_err(|error| format!("fuzzingclient.json: {error}"))?;
+    let servers = PATHS
+        .map(|(name, path)| format!("{{\"agent\": \"parley-{}-{name}\", \"url\": \"ws://{addr}{path}\"}}", runtime.0));
+    let spec_path = work.join("fuzzingclient.json");
+    let from = "[{\"agent\": \"parley\", \"url\": \"ws://127.0.0.1:9002\"}]";
+    let spec = filled(
+        spec,
+        "fuzzingclient.json",
+        "servers",
+        reports,
+        &plan.patterns,
+        (from, format!("[{}]", servers.join(", "))),
+    )?;
+    fs::write(&spec_path, spec).map_err(|error| format!("{}: {error}", spec_path.display()))?;
+
+    println!("running the cases against the server parley-{}, by {} ways", runtime.0, PATHS.len());
+    let log_path = work.join("wstest.log");
+    let log = File::create(&log_path).map_err(|error| format!("{}: {error}", log_path.display()))?;
+    let errors = log.try_clone().map_err(|error| format!("{}: {error}", log_path.display()))?;
+    let mut command = die_with_us(wstest);
+    command.args(["-m", "fuzzingclient", "-s"]).arg(&spec_path).current_dir(work).stdout(log).stderr(errors);
+    let started = Instant::now();
+    let status = Running::start(&mut command)?.wait(RUN_LIMIT)?;
+    println!("the suite took {:.1} s", started.elapsed().as_secs_f32());
+    match server.ended()? {
+        Some(status) => Err(format!("the server ended ({status})")),
+        None if status.success() => Ok(()),
+        None => Err(format!("the suite failed ({status}): see {}", log_path.display())),
+    }
+}
+
+/// Starts a server, which says on which address it listens.
+fn start_server(program: &Path, work: &Path) -> Result<(Running, String), String> {
+    let said_path = work.join("server.log");
+    let said = File::create(&said_path).map_err(|error| format!("{}: {error}", said_path.display()))?;
+    let mut server = Running::start(die_with_us(program).arg("127.0.0.1:0").stdout(said))?;
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        let said = fs::read_to_string(&said_path).unwrap_or_default();
+        if let Some(addr) = said.strip_prefix("listening on ").and_then(|rest| rest.strip_suffix('\n')) {
+            return Ok((server, addr.to_owned()));
+        }
+        if let Some(status) = server.ended()? {
+            return Err(format!("the server ended before it listened ({status})"));
+        }
+        if Instant::now() >= deadline {
+            return Err(format!("the server did not listen within {} s", START_LIMIT.as_secs()));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The patterns of a list such as `1.*,7.9.1`; they go into a JSON file, so only what a case's number has is let in.
@@ -154,17 +251,29 @@ fn free_port() -> Result<u16, String> {
 
 /// The committed spec with our port, folder and cases.
 fn spec_for(spec: &str, port: u16, reports: &Path, patterns: &[String]) -> Result<String, String> {
+    let url = ("\"ws://127.0.0.1:9001\"", format!("\"ws://127.0.0.1:{port}\""));
+    filled(spec.to_owned(), "fuzzingserver.json", "clients", reports, patterns, url)
+}
+
+/// A committed spec with our folder, cases and addresses.
+fn filled(
+    mut spec: String,
+    name: &str,
+    role: &str,
+    reports: &Path,
+    patterns: &[String],
+    addresses: (&str, String),
+) -> Result<String, String> {
     let reports =
         reports.to_str().filter(|path| !path.contains(['"', '\\'])).ok_or("the target folder's name is odd")?;
     let cases: Vec<_> = patterns.iter().map(|pattern| format!("\"{pattern}\"")).collect();
-    let mut spec = spec.to_owned();
     for (from, to) in [
-        ("\"ws://127.0.0.1:9001\"", format!("\"ws://127.0.0.1:{port}\"")),
-        ("\"./reports/clients\"", format!("\"{reports}\"")),
+        (addresses.0, addresses.1),
+        (&*format!("\"./reports/{role}\""), format!("\"{reports}\"")),
         ("\"cases\": [\"*\"]", format!("\"cases\": [{}]", cases.join(", "))),
     ] {
         if !spec.contains(from) {
-            return Err(format!("fuzzingserver.json has no {from} to replace"));
+            return Err(format!("{name} has no {from} to replace"));
         }
         spec = spec.replace(from, &to);
     }

@@ -30,8 +30,7 @@ const STEPS: &[Step] = &[
     ("parity of the adapters", || parity::run(words(""))),
     ("rules", || rules::run(words(""))),
     ("simulator", || sim::run(words("--seeds 2000"))),
-    ("autobahn on tokio", || autobahn::run(words("--client tokio --quick"))),
-    ("autobahn on async-std", || autobahn::run(words("--client async-std --quick"))),
+    ("autobahn", || autobahn::run(words(""))),
     ("instruction budgets", || bench::run(words("--instructions"))),
     ("fuzz", || fuzz::run(words("--seconds 20"))),
 ];
