@@ -40,8 +40,8 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "autobahn",
-        usage: "[--client tokio|async-std] [--quick] [--cases 1.*,7.9.1]",
-        about: "the Autobahn TestSuite against our endpoints",
+        usage: "[--client tokio|async-std] [--server tokio|async-std] [--quick] [--cases 1.*,7.9.1]",
+        about: "the Autobahn TestSuite against our endpoints: without --client and --server all four",
         run: autobahn::run,
     },
     Task {
