@@ -154,7 +154,7 @@ fn test_server(wstest: &Path, work: &Path, reports: &Path, runtime: Runtime, pla
     let log_path = work.join("wstest.log");
     let log = File::create(&log_path).map_err(|error| format!("{}: {error}", log_path.display()))?;
     let errors = log.try_clone().map_err(|error| format!("{}: {error}", log_path.display()))?;
-    let mut command = die_with_us(wstest);
+    let mut command = process::die_with_us(wstest);
     command.args(["-m", "fuzzingclient", "-s"]).arg(&spec_path).current_dir(work).stdout(log).stderr(errors);
     let started = Instant::now();
     let status = Running::start(&mut command)?.wait(RUN_LIMIT)?;
@@ -170,7 +170,7 @@ fn test_server(wstest: &Path, work: &Path, reports: &Path, runtime: Runtime, pla
 fn start_server(program: &Path, work: &Path) -> Result<(Running, String), String> {
     let said_path = work.join("server.log");
     let said = File::create(&said_path).map_err(|error| format!("{}: {error}", said_path.display()))?;
-    let mut server = Running::start(die_with_us(program).arg("127.0.0.1:0").stdout(said))?;
+    let mut server = Running::start(process::die_with_us(program).arg("127.0.0.1:0").stdout(said))?;
     let deadline = Instant::now() + START_LIMIT;
     loop {
         let said = fs::read_to_string(&said_path).unwrap_or_default();
@@ -230,7 +230,7 @@ fn start_suite(
         let log = File::create(&log_path).map_err(|error| format!("{}: {error}", log_path.display()))?;
         let errors = log.try_clone().map_err(|error| format!("{}: {error}", log_path.display()))?;
 
-        let mut command = die_with_us(wstest);
+        let mut command = process::die_with_us(wstest);
         command.args(["-m", "fuzzingserver", "-u", "0", "-s"]).arg(&spec_path);
         command.env("PYTHONUNBUFFERED", "1").current_dir(work).stdout(log).stderr(errors);
         let mut suite = Running::start(&mut command)?;
@@ -280,16 +280,6 @@ fn filled(
     Ok(spec)
 }
 
-/// `program`, where possible in such a way that the kernel ends it if this task is killed.
-fn die_with_us(program: &Path) -> Command {
-    if !process::on_path("setpriv") {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).arg(program);
-    command
-}
-
 /// Waits until the suite listens; returns how many cases it says it will run.
 fn wait_for(suite: &mut Running, port: u16, log: &Path) -> Result<usize, String> {
     let deadline = Instant::now() + START_LIMIT;
@@ -317,7 +307,7 @@ fn planned(said: &str) -> Option<usize> {
 }
 
 fn run_client(program: &Path, port: u16, agent: &str) -> Outcome {
-    let mut command = die_with_us(program);
+    let mut command = process::die_with_us(program);
     command.arg(format!("ws://127.0.0.1:{port}")).arg(agent);
     let status = Running::start(&mut command)?.wait(RUN_LIMIT)?;
     if status.success() { Ok(()) } else { Err(format!("the client failed ({status})")) }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{self, cargo, root};
-use crate::{Outcome, autobahn, bench, fuzz, parity, purity, rules, sim};
+use crate::{Outcome, autobahn, bench, fuzz, interop, parity, purity, rules, sim};
 
 type Step = (&'static str, fn() -> Outcome);
 
@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     ("rules", || rules::run(words(""))),
     ("simulator", || sim::run(words("--seeds 2000"))),
     ("autobahn", || autobahn::run(words(""))),
+    ("other libraries", || interop::run(words(""))),
     ("instruction budgets", || bench::run(words("--instructions"))),
     ("fuzz", || fuzz::run(words("--seconds 20"))),
 ];

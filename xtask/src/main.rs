@@ -7,6 +7,7 @@ mod autobahn;
 mod bench;
 mod ci;
 mod fuzz;
+mod interop;
 mod lexer;
 mod parity;
 mod process;
@@ -43,6 +44,12 @@ const TASKS: &[Task] = &[
         usage: "[--client tokio|async-std] [--server tokio|async-std] [--quick] [--cases 1.*,7.9.1]",
         about: "the Autobahn TestSuite against our endpoints: without --client and --server all four",
         run: autobahn::run,
+    },
+    Task {
+        name: "interop",
+        usage: "",
+        about: "our clients and servers against Python's websockets and Node's ws",
+        run: interop::run,
     },
     Task {
         name: "fuzz",

@@ -48,6 +48,16 @@ pub(crate) fn on_path(program: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
+/// `program`, where possible in such a way that the kernel ends it if this task is killed.
+pub(crate) fn die_with_us(program: &Path) -> Command {
+    if !on_path("setpriv") {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
+}
+
 /// The first line of what a compiler says of itself: "rustc 1.95.0 (...)".
 pub(crate) fn rustc_version(rustc: &mut Command) -> Result<String, String> {
     Ok(output(rustc.arg("--version"))?.trim().to_owned())
