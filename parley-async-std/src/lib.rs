@@ -79,16 +79,17 @@ mod transport;
 pub use parley_proto::driver::rustls;
 
 pub use parley_proto::Role;
-pub use parley_proto::codec::{CloseCode, CloseFrame, Frame, Utf8Bytes};
+pub use parley_proto::codec::{Chunk, CloseCode, CloseFrame, Frame, Utf8Bytes};
 pub use parley_proto::connection::{Closed, Config, Keepalive, Rtt};
 pub use parley_proto::driver::{
-    AcceptError, Error, Handle, InfoError, JoinError, LookupError, ServerStats, StartError, Stats, TcpOptions, lookup,
+    AcceptError, Error, Handle, InfoError, JoinError, LookupError, Part, ServerStats, StartError, Stats, TcpOptions,
+    lookup,
 };
 pub use parley_proto::handshake::{Acceptance, ClientRequest, Negotiated, Origins, Rejection, Request};
 pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, TimerId};
 pub use parley_proto::{
-    Action, Attempt, BoxError, ConnectPhase, Connected, DisconnectReason, Handler, LimitError, Limits, Retry,
-    SendError, StopReason,
+    Action, Attempt, BoxError, ChunkError, ConnectPhase, Connected, DisconnectReason, Handler, LimitError, Limits,
+    Retry, SendError, StopReason,
 };
 pub use runtime::{AsyncStd, Timer};
 pub use socket::{client, connect, upgraded};

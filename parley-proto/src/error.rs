@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use crate::codec::{CloseFrame, Frame, FrameError};
+use crate::codec::{Chunk, CloseFrame, Frame, FrameError};
 use crate::handshake::{HandshakeError, Rejected};
 use crate::transport::TlsError;
 
@@ -274,6 +274,8 @@ pub enum SendError {
     Stopped(Frame),
     /// A ping or pong with more than 125 bytes of payload (section 5.5).
     ControlTooLong(Frame),
+    /// A message while another is being sent in parts (section 5.4).
+    OutOfTurn(Frame),
     /// The connection ended for this reason after the frame's encoding had begun: what has reached the peer of it is
     /// unknown.
     Lost(DisconnectReason),
@@ -288,7 +290,8 @@ impl SendError {
             | Self::Disconnected(frame)
             | Self::Closing(frame)
             | Self::Stopped(frame)
-            | Self::ControlTooLong(frame) => Some(frame),
+            | Self::ControlTooLong(frame)
+            | Self::OutOfTurn(frame) => Some(frame),
             Self::Lost(_) => None,
         }
     }
@@ -301,7 +304,8 @@ impl SendError {
             | Self::Disconnected(frame)
             | Self::Closing(frame)
             | Self::Stopped(frame)
-            | Self::ControlTooLong(frame) => Some(frame),
+            | Self::ControlTooLong(frame)
+            | Self::OutOfTurn(frame) => Some(frame),
             Self::Lost(_) => None,
         }
     }
@@ -317,9 +321,58 @@ impl fmt::Display for SendError {
             Self::ControlTooLong(frame) => {
                 write!(f, "a control frame carries at most 125 bytes, not {}", frame.len())
             }
+            Self::OutOfTurn(_) => f.write_str("another message is being sent in parts"),
             Self::Lost(reason) => write!(f, "the connection ended while the frame was being sent: {reason}"),
         }
     }
 }
 
 impl Error for SendError {}
+
+/// Why a part of a message was not sent. It gives the part back.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ChunkError {
+    /// There is no room; try again once there is.
+    Full(Chunk),
+    /// There is no connection, or it is another one than that on which the message began.
+    Disconnected(Chunk),
+    /// The connection is closing: nothing may follow a Close (section 5.5.1).
+    Closing(Chunk),
+    /// The client has ended.
+    Stopped(Chunk),
+    /// The parts are not in order: no message has begun, or another one (section 5.4).
+    OutOfTurn(Chunk),
+    /// With this part the text is not UTF-8 (section 8.1).
+    NotUtf8(Chunk),
+}
+
+impl ChunkError {
+    /// Gives the part back.
+    #[must_use]
+    pub fn into_chunk(self) -> Chunk {
+        match self {
+            Self::Full(chunk)
+            | Self::Disconnected(chunk)
+            | Self::Closing(chunk)
+            | Self::Stopped(chunk)
+            | Self::OutOfTurn(chunk)
+            | Self::NotUtf8(chunk) => chunk,
+        }
+    }
+}
+
+impl fmt::Display for ChunkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "there is no room for a part of a message",
+            Self::Disconnected(_) => "not connected",
+            Self::Closing(_) => "the connection is closing",
+            Self::Stopped(_) => "the client has ended",
+            Self::OutOfTurn(_) => "a part of a message out of order",
+            Self::NotUtf8(_) => "a part of a text that is not UTF-8",
+        })
+    }
+}
+
+impl Error for ChunkError {}

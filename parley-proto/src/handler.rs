@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec::{CloseFrame, Frame};
+use crate::codec::{Chunk, CloseFrame, Frame};
 use crate::error::{BoxError, DisconnectReason, StopReason};
 use crate::handshake::{ClientRequest, Negotiated};
 use crate::transport::TransportFacts;
@@ -78,6 +78,18 @@ pub trait Handler<Info: Send + 'static = ()>: Send + 'static {
     /// Stops the client: Close 1011, then [`StopReason::Handler`].
     fn handle_frame(&mut self, frame: Frame) -> impl Future<Output = Result<Action, BoxError>> + Send {
         let _ = frame;
+        async { Ok(Action::Continue) }
+    }
+
+    /// A part of a big message, where messages come in parts: where
+    /// [`chunks_above`](crate::connection::Config::chunks_above) is set. Its parts come in order, with nothing but pings,
+    /// pongs and infos between them.
+    ///
+    /// # Errors
+    ///
+    /// Stops the client: Close 1011, then [`StopReason::Handler`].
+    fn handle_chunk(&mut self, chunk: Chunk) -> impl Future<Output = Result<Action, BoxError>> + Send {
+        let _ = chunk;
         async { Ok(Action::Continue) }
     }
 

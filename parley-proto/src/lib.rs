@@ -80,7 +80,8 @@ pub mod session;
 pub mod transport;
 
 pub use error::{
-    BoxError, ConnectPhase, DisconnectReason, NetworkError, ProtocolError, SendError, SharedError, StopReason,
+    BoxError, ChunkError, ConnectPhase, DisconnectReason, NetworkError, ProtocolError, SendError, SharedError,
+    StopReason,
 };
 pub use handler::{Action, Attempt, Connected, Handler, Retry};
 pub use limits::{LimitError, Limits};

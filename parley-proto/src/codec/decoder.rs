@@ -9,6 +9,9 @@
 //! chunk    [-----------------------]          cut off, shared by the frames
 //! ```
 //!
+//! A message that is wanted in parts ([`Decoder::set_chunks_above`]) is never put together: what arrives of it is queued
+//! as it is.
+//!
 //! The fragments of a message are joined as they arrive, so that memory follows from the payload and never from their
 //! number: inside the window by moving them up to one another, beyond it in a buffer of the message's own.
 
@@ -19,7 +22,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::header::{FIN, LENGTH_16, MASK, MAX_CONTROL, Prefix};
 use super::queue::{Kind, Queue};
-use super::{CloseFrame, Frame, FrameError, OpCode, Utf8Validator, mask, utf8};
+use super::{Chunk, CloseFrame, Frame, FrameError, OpCode, Utf8Validator, mask, utf8};
 use crate::{Limits, Role, pool};
 
 /// What is cut off below this size in bytes is copied, so that a frame that someone keeps does not keep a window.
@@ -51,6 +54,17 @@ struct Message {
     fragments: usize,
     /// Fragments without payload since the last that had some.
     empty: usize,
+    parts: Parts,
+}
+
+/// How much of a message has been queued in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parts {
+    /// It is put together.
+    No,
+    /// It is wanted in parts, and none has come.
+    First,
+    Next,
 }
 
 /// A fragment whose header is consumed and whose payload is consumed as it arrives.
@@ -99,6 +113,10 @@ pub struct Decoder {
     mask_bit: u8,
     copy_small: bool,
     discard: bool,
+    /// Whole messages up to this size; bigger ones come in parts. `max_message` where none does.
+    max_whole: usize,
+    /// Whether messages are put together whose size is not announced.
+    joins: bool,
 }
 
 impl fmt::Debug for Decoder {
@@ -159,7 +177,16 @@ impl Decoder {
             },
             copy_small: false,
             discard: false,
+            max_whole: limits.message(),
+            joins: true,
         }
+    }
+
+    /// Messages that are bigger than this, and all that come in fragments (their size is not known before their end),
+    /// are queued in parts, see [`poll_chunk`](Self::poll_chunk); `None`: none is. For a decoder that has seen no input.
+    pub fn set_chunks_above(&mut self, bytes: Option<usize>) {
+        self.max_whole = bytes.map_or(self.max_message, |bytes| bytes.min(self.max_message));
+        self.joins = bytes.is_none();
     }
 
     /// Takes every whole frame off the front of `input`.
@@ -225,7 +252,17 @@ impl Decoder {
         }
     }
 
-    /// The next message, ping or pong.
+    /// The next part of a message, where [`poll`](Self::poll) has nothing because of it.
+    pub fn poll_chunk(&mut self) -> Option<Chunk> {
+        let queue = self.queue.as_deref_mut()?;
+        let chunk = queue.pop_part();
+        if queue.is_empty() {
+            self.release();
+        }
+        chunk
+    }
+
+    /// The next message, ping or pong; `None` as well when the next is a [part](Self::poll_chunk) of a message.
     #[inline]
     pub fn poll(&mut self) -> Option<Frame> {
         let queue = self.queue.as_deref_mut()?;
@@ -251,7 +288,7 @@ impl Decoder {
         self.queue.as_ref().map_or(0, |queue| queue.backlog())
     }
 
-    /// Whether [`poll`](Self::poll) has something.
+    /// Whether [`poll`](Self::poll) or [`poll_chunk`](Self::poll_chunk) has something.
     #[inline]
     #[must_use]
     pub fn has_frames(&self) -> bool {
@@ -329,7 +366,7 @@ impl Decoder {
         let queue = &mut *walk.queue;
         let mut rest = &mut walk.window[walk.at..];
         while let Some((kind, start, len)) = whole_message::<MASKED>(rest) {
-            if len > self.max_message {
+            if len > self.max_whole {
                 break;
             }
             let (frame, after) = rest.split_at_mut(start + len);
@@ -398,7 +435,7 @@ impl Decoder {
 
         match prefix.opcode {
             OpCode::Close | OpCode::Ping | OpCode::Pong => self.step_control(walk, prefix.opcode, key, start, len),
-            opcode @ (OpCode::Text | OpCode::Binary) if prefix.fin && !self.discard => {
+            opcode @ (OpCode::Text | OpCode::Binary) if prefix.fin && !self.discard && len <= self.max_whole => {
                 let kind = if opcode == OpCode::Text { Kind::Text } else { Kind::Binary };
                 self.step_whole(walk, kind, key, start, len)
             }
@@ -409,6 +446,7 @@ impl Decoder {
                     len: 0,
                     fragments: 0,
                     empty: 0,
+                    parts: if self.joins { Parts::No } else { Parts::First },
                 });
                 // `payload_within` and `vet` have held the sums against the limits.
                 message.len += len;
@@ -521,6 +559,16 @@ impl Decoder {
         walk.at = arrived.end;
         if self.discard {
             // Checked, and that is all.
+        } else if message.parts != Parts::No {
+            let last = fragment.fin && fragment.lacks == present;
+            if last {
+                self.utf8.finish()?; // a text that ends inside a character has no last part
+            }
+            if last || present > 0 {
+                let (text, first) = (message.kind == Kind::Text, message.parts == Parts::First);
+                walk.queue.push_part([text, first, last], arrived.start, present, present < walk.copy_below);
+                message.parts = Parts::Next;
+            }
         } else if !message.buffer.is_empty() {
             message.buffer.extend_from_slice(&walk.window[arrived]);
         } else if walk.run.is_empty() {
@@ -543,7 +591,7 @@ impl Decoder {
             return Ok(None);
         }
         self.utf8.finish()?;
-        if self.discard {
+        if self.discard || message.parts != Parts::No {
             return Ok(None);
         }
         if !message.buffer.is_empty() {
@@ -709,6 +757,153 @@ mod tests {
 
     fn unmasked(fin: bool, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
         frame(fin, opcode, None, payload)
+    }
+
+    /// What comes out of a decoder that is asked for parts.
+    #[derive(Debug, PartialEq)]
+    enum Out {
+        Frame(Frame),
+        Chunk(Chunk),
+    }
+
+    /// Feeds `pieces` to a decoder of parts, and polls after each.
+    fn parts<'a>(mut decoder: Decoder, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Out>, Option<End>) {
+        let (mut out, mut input) = (Vec::new(), BytesMut::new());
+        for piece in pieces {
+            input.extend_from_slice(piece);
+            decoder.decode(&mut input, &mut |_| {});
+            while decoder.has_frames() {
+                let frame = decoder.poll().map(Out::Frame);
+                out.push(frame.or_else(|| decoder.poll_chunk().map(Out::Chunk)).unwrap());
+            }
+        }
+        (out, decoder.end().cloned())
+    }
+
+    fn in_parts(role: Role, message: usize, above: usize) -> Decoder {
+        let mut decoder = Decoder::new(role, &Limits::client().with_message(message).unwrap());
+        decoder.set_chunks_above(Some(above));
+        decoder
+    }
+
+    /// Puts parts together, and checks their order.
+    fn joined(out: Vec<Out>) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        let mut under_way: Option<(bool, Vec<u8>)> = None;
+        for one in out {
+            let Chunk { payload, text, first, last } = match one {
+                Out::Chunk(chunk) => chunk,
+                Out::Frame(frame) => {
+                    assert!(under_way.is_none() || frame.is_control(), "{frame:?} inside a message");
+                    frames.push(frame);
+                    continue;
+                }
+            };
+            assert_eq!(first, under_way.is_none());
+            assert!(last || !payload.is_empty());
+            let (is_text, mut message) = under_way.take().unwrap_or((text, Vec::new()));
+            assert_eq!(is_text, text);
+            message.extend_from_slice(&payload);
+            match (last, text) {
+                (false, _) => under_way = Some((text, message)),
+                (true, true) => frames.push(Frame::text(String::from_utf8(message).unwrap())),
+                (true, false) => frames.push(Frame::binary(message)),
+            }
+        }
+        assert!(under_way.is_none());
+        frames
+    }
+
+    #[test]
+    fn a_big_message_comes_in_parts_as_it_arrives() {
+        let bytes = [unmasked(true, OpCode::Text, b"small"), unmasked(true, OpCode::Text, b"bigger")].concat();
+        let part = |payload: &'static [u8]| Chunk::text(payload);
+        let small = || Out::Frame(Frame::text("small"));
+        let pieces = [&bytes[..12], &bytes[12..14], &bytes[14..]];
+        let expected =
+            [small(), Out::Chunk(part(b"big").first()), Out::Chunk(part(b"ge")), Out::Chunk(part(b"r").last())];
+        assert_eq!(parts(in_parts(Role::Client, 1000, 5), pieces).0, expected);
+        let expected = [small(), Out::Chunk(part(b"bigger").first().last())];
+        assert_eq!(parts(in_parts(Role::Client, 1000, 5), [&bytes[..]]).0, expected);
+    }
+
+    #[test]
+    fn fragments_come_in_parts_whatever_their_size_and_pings_between_them() {
+        let bytes = [
+            unmasked(false, OpCode::Binary, b"a"),
+            unmasked(false, OpCode::Continuation, b""),
+            unmasked(true, OpCode::Ping, b"?"),
+            unmasked(true, OpCode::Continuation, b""),
+        ]
+        .concat();
+        for size in [1, 2, 100] {
+            let expected = [
+                Out::Chunk(Chunk::binary("a").first()),
+                Out::Frame(Frame::ping("?")),
+                Out::Chunk(Chunk::binary("").last()),
+            ];
+            assert_eq!(parts(in_parts(Role::Client, 1000, 100), bytes.chunks(size)).0, expected);
+        }
+    }
+
+    #[test]
+    fn limits_and_utf8_hold_over_all_parts() {
+        let small = || in_parts(Role::Client, 4, 0);
+        let bytes = [unmasked(false, OpCode::Binary, b"abc"), unmasked(true, OpCode::Continuation, b"de")].concat();
+        let (out, end) = parts(small(), [&bytes[..]]);
+        assert_eq!(out, [Out::Chunk(Chunk::binary("abc").first())]);
+        assert_eq!(end, Some(End::Error(FrameError::MessageTooBig { limit: 4 })));
+
+        let cut = [unmasked(false, OpCode::Text, b"\xe2\x82"), unmasked(true, OpCode::Continuation, b"\xac")].concat();
+        assert_eq!(joined(parts(small(), [&cut[..]]).0), [Frame::text("\u{20ac}")]);
+        for bad in [&b"\xe2\x82"[..], b"a\xff"] {
+            let (out, end) = parts(small(), [&unmasked(true, OpCode::Text, bad)[..]]);
+            assert_eq!((out, end), (Vec::new(), Some(End::Error(FrameError::InvalidUtf8))));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_put_together_are_the_messages(
+            messages in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..300), 1..100_usize), 0..6),
+            masked: bool,
+            above in 0..200_usize,
+            cuts in prop::collection::vec(1..400_usize, 1..20),
+        ) {
+            let role = if masked { Role::Server } else { Role::Client };
+            let key = masked.then_some([1, 2, 3, 4]);
+            let mut bytes = Vec::new();
+            for (text, payload, fragment) in &messages {
+                let payload: Vec<u8> = if *text {
+                    payload.iter().map(|&byte| char::from(byte)).collect::<String>().into_bytes()
+                } else {
+                    payload.clone()
+                };
+                let mut opcode = if *text { OpCode::Text } else { OpCode::Binary };
+                let mut rest = &payload[..];
+                loop {
+                    let (part, after) = rest.split_at(rest.len().min(*fragment));
+                    bytes.extend(frame(after.is_empty(), opcode, key, part));
+                    bytes.extend(frame(true, OpCode::Ping, key, b"between"));
+                    (opcode, rest) = (OpCode::Continuation, after);
+                    if rest.is_empty() {
+                        break;
+                    }
+                }
+            }
+            let whole = decoded(Decoder::new(role, &Limits::client()), [&bytes[..]], || true);
+            let mut pieces = Vec::new();
+            let (mut rest, mut cut) = (&bytes[..], cuts.iter().cycle());
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(rest.len().min(*cut.next().unwrap()));
+                pieces.push(piece);
+                rest = after;
+            }
+            let (out, end) = parts(in_parts(role, 1 << 20, above), pieces);
+            let data = |frames: Vec<Frame>| frames.into_iter().filter(|frame| !frame.is_control()).collect::<Vec<_>>();
+            prop_assert_eq!(data(joined(out)), data(whole.frames));
+            prop_assert_eq!(end, whole.end);
+        }
     }
 
     /// Section 5.7.

@@ -3,6 +3,7 @@
 //! [`Decoder`] and [`Encoder`] are the two halves of a connection's data path. [`FrameHeader`] and [`apply_mask`]
 //! serve who wants frames and nothing else.
 
+mod chunk;
 mod close;
 mod decoder;
 mod encoder;
@@ -14,6 +15,7 @@ mod opcode;
 mod queue;
 mod utf8;
 
+pub use chunk::Chunk;
 pub use close::{CloseCode, CloseFrame, CloseFrameError};
 pub use decoder::{Decoder, End};
 pub use encoder::{Encoder, Transmit};

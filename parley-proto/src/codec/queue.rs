@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{Frame, Utf8Bytes};
+use super::{Chunk, Frame, Utf8Bytes};
 
 /// What a span holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(super) enum Kind {
     Binary,
     Ping,
     Pong,
+    /// A part of a message; what more is to be said of it is in [`Queue::parts`].
+    Part,
 }
 
 /// The payload of one frame, as a part of a chunk.
@@ -44,6 +46,8 @@ pub(crate) struct Queue {
     uncut: usize,
     chunk: Bytes,
     chunks: VecDeque<Bytes>,
+    /// Of each span that is a part of a message: whether that is a text, begins with it, ends with it.
+    parts: VecDeque<[bool; 3]>,
     /// See [`Queue::backlog`].
     backlog: usize,
 }
@@ -90,23 +94,48 @@ impl Queue {
         self.uncut = self.spans.len();
     }
 
-    /// Takes the first frame. There has to be one, and no span without a chunk.
+    /// Appends a part of a message.
+    pub(super) fn push_part(&mut self, [text, first, last]: [bool; 3], start: usize, len: usize, copied: bool) {
+        self.parts.push_back([text, first, last]);
+        self.push(Kind::Part, start, len, copied);
+    }
+
+    /// Takes the first frame; `None` where a part of a message is first. No span is without a chunk.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Frame> {
         let span = *self.spans.get(self.next)?;
+        if span.kind == Kind::Part {
+            return None;
+        }
+        let payload = self.take(span);
+        Some(match span.kind {
+            Kind::Text => Frame::Text(Utf8Bytes::from_validated(payload)),
+            Kind::Ping => Frame::Ping(payload),
+            Kind::Pong => Frame::Pong(payload),
+            Kind::Binary | Kind::Part => Frame::Binary(payload),
+        })
+    }
+
+    /// Takes the first part of a message, if that is first.
+    pub(super) fn pop_part(&mut self) -> Option<Chunk> {
+        let span = *self.spans.get(self.next)?;
+        if span.kind != Kind::Part {
+            return None;
+        }
+        let [text, first, last] = self.parts.pop_front()?;
+        Some(Chunk { payload: self.take(span), text, first, last })
+    }
+
+    /// The payload of the first span.
+    #[inline]
+    fn take(&mut self, span: Span) -> Bytes {
         self.next += 1;
         self.backlog -= span.len + Self::BOOKKEEPING;
-        let payload = if span.last || span.copied {
+        if span.last || span.copied {
             self.take_unusual(span)
         } else {
             self.chunk.slice(span.start..span.start + span.len)
-        };
-        Some(match span.kind {
-            Kind::Text => Frame::Text(Utf8Bytes::from_validated(payload)),
-            Kind::Binary => Frame::Binary(payload),
-            Kind::Ping => Frame::Ping(payload),
-            Kind::Pong => Frame::Pong(payload),
-        })
+        }
     }
 
     /// The payload of a span that takes its chunk with it, or is copied out of it.
@@ -134,6 +163,7 @@ impl Queue {
         self.spans.clear();
         self.chunk = Bytes::new();
         self.chunks.clear();
+        self.parts = VecDeque::new();
         (self.next, self.uncut, self.backlog) = (0, 0, 0);
         self.spans.capacity() <= Self::MAX_KEPT && self.chunks.capacity() <= Self::MAX_KEPT
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::codec::{CloseFrame, Frame, FrameError};
+use crate::codec::{Chunk, CloseFrame, Frame, FrameError};
 use crate::error::{ConnectPhase, DisconnectReason, NetworkError, ProtocolError};
 use crate::handshake::{HandshakeError, Negotiated, Rejected, Request};
 
@@ -21,6 +21,8 @@ pub enum Event {
     Open(Box<Negotiated>),
     /// A whole message, a ping (its pong is queued already) or a pong.
     Frame(Frame),
+    /// A part of a message, where messages come in parts: see [`chunks_above`](super::Config::chunks_above).
+    Chunk(Chunk),
     /// The connection has ended; the transport is to be closed.
     Closed(Box<Closed>),
 }

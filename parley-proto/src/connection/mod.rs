@@ -32,8 +32,8 @@ pub use keepalive::{Keepalive, Rtt};
 pub use timer::Timer;
 pub(crate) use timer::{deadline, earliest};
 
-use crate::codec::{CloseFrame, Decoder, Encoder, End, Frame, OpCode, Transmit};
-use crate::error::{NetworkError, SendError};
+use crate::codec::{Chunk, CloseFrame, Decoder, Encoder, End, Frame, OpCode, Transmit, Utf8Validator};
+use crate::error::{ChunkError, NetworkError, SendError};
 use crate::handshake::{
     Acceptance, ApiMisuse, ClientFailure, ClientHandshake, ClientRequest, HandshakeError, Negotiated, Rejection,
     ServerHandshake,
@@ -64,6 +64,10 @@ pub struct Config {
     /// connection is lost. Any progress starts the time afresh. Zero ends it at the first write that is not taken
     /// whole. Default 30 s.
     pub write_timeout: Duration,
+    /// Messages bigger than this many bytes, and all that come in fragments (their size is not known before their end),
+    /// are received in parts, as [`Event::Chunk`], and never held whole: [`Limits::message`] may then be larger than what one
+    /// would hold. Default `None`: every message is whole.
+    pub chunks_above: Option<usize>,
     /// Server: from the request until the application accepts or rejects it; then the answer is 503. Default 10 s.
     pub decision_timeout: Duration,
     /// Server: requests that ask for no upgrade are events, instead of being refused with 426. Default `false`.
@@ -83,6 +87,7 @@ impl Config {
             close_timeout: Duration::from_secs(5),
             keepalive: Some(Keepalive::DEFAULT),
             write_timeout: Duration::from_secs(30),
+            chunks_above: None,
             decision_timeout: Duration::from_secs(10),
             plain_http: false,
         }
@@ -146,6 +151,8 @@ pub struct Connection {
     shutdown: Option<Shutdown>,
     /// The peer ended its direction while a Close or an error had yet to take effect.
     peer_ended: bool,
+    /// A message that is being sent in parts.
+    sending: Option<Box<Sending>>,
     /// Reported once, before any frame.
     news: Option<Event>,
     config: Arc<Config>,
@@ -164,6 +171,13 @@ enum Phase {
     Closing(Box<Closing>),
     /// Holds the final event until it was polled.
     Closed(Option<Box<Closed>>),
+}
+
+/// What has been sent of a message in parts.
+#[derive(Clone, Copy)]
+struct Sending {
+    text: bool,
+    utf8: Utf8Validator,
 }
 
 /// A closing handshake under way. Our Close is in the output, or was.
@@ -224,7 +238,8 @@ impl Connection {
     }
 
     fn new(role: Role, phase: Phase, encoder: Encoder, life: Life, timers: Table, config: Arc<Config>) -> Self {
-        let decoder = Decoder::new(role, &config.limits);
+        let mut decoder = Decoder::new(role, &config.limits);
+        decoder.set_chunks_above(config.chunks_above);
         Self {
             role,
             phase,
@@ -236,6 +251,7 @@ impl Connection {
             timers,
             shutdown: None,
             peer_ended: false,
+            sending: None,
             news: None,
             config,
         }
@@ -551,7 +567,7 @@ impl Connection {
     /// # Errors
     ///
     /// Gives the frame back when there is no room ([`has_room`](Self::has_room)), when the connection is not open,
-    /// and when a control frame has more than 125 bytes.
+    /// when a control frame has more than 125 bytes, and when another message is being sent in parts.
     #[inline]
     pub fn send(&mut self, now: Instant, frame: Frame) -> Result<u64, SendError> {
         if !self.has_room() && matches!(self.phase, Phase::Open) {
@@ -572,10 +588,45 @@ impl Connection {
         if frame.is_control() && frame.len() > 125 {
             return Err(SendError::ControlTooLong(frame));
         }
+        if self.sending.is_some() && !frame.is_control() {
+            return Err(SendError::OutOfTurn(frame));
+        }
         if self.pong.is_some() {
             self.encode_pong();
         }
         Ok(self.encoder.frame(frame))
+    }
+
+    /// Encodes a part of a message, as a fragment (section 5.4), and returns the output offset at its end.
+    ///
+    /// # Errors
+    ///
+    /// Gives the part back when there is no room ([`has_room`](Self::has_room)), when the connection is not open, when it is
+    /// out of order, and when the text is no UTF-8 with it.
+    pub fn send_chunk(&mut self, _now: Instant, chunk: Chunk) -> Result<u64, ChunkError> {
+        if !matches!(self.phase, Phase::Open) {
+            return Err(match self.state() {
+                State::Connecting => ChunkError::Disconnected(chunk),
+                _ => ChunkError::Closing(chunk),
+            });
+        }
+        if !self.has_room() {
+            return Err(ChunkError::Full(chunk));
+        }
+        let mut sending = match self.sending.as_deref() {
+            None if chunk.first => Sending { text: chunk.text, utf8: Utf8Validator::new() },
+            Some(&sending) if !chunk.first && sending.text == chunk.text => sending,
+            _ => return Err(ChunkError::OutOfTurn(chunk)),
+        };
+        if chunk.text {
+            let fed = sending.utf8.feed(&chunk.payload);
+            if fed.is_err() || chunk.last && sending.utf8.finish().is_err() {
+                return Err(ChunkError::NotUtf8(chunk));
+            }
+        }
+        self.sending = if chunk.last { None } else { Some(Box::new(sending)) };
+        self.encode_pong();
+        Ok(self.encoder.fragment(chunk.opcode(), chunk.last, chunk.payload))
     }
 
     /// Whether [`send`](Self::send) takes a frame: less than 64 KiB wait to be written.
@@ -665,6 +716,9 @@ impl Connection {
         if let Some(news) = self.news.take() {
             return Some(news);
         }
+        if let Some(chunk) = self.decoder.poll_chunk() {
+            return Some(Event::Chunk(chunk));
+        }
         if matches!(self.phase, Phase::Open) && self.decoder.end().is_some() {
             self.take_effect();
         }
@@ -681,6 +735,11 @@ impl Connection {
             return None;
         }
         self.decoder.poll()
+    }
+
+    /// The next part of a message, if that is the next event.
+    pub(crate) fn poll_chunk(&mut self) -> Option<Chunk> {
+        if self.news.is_some() { None } else { self.decoder.poll_chunk() }
     }
 
     /// A Close or an error was parsed and has not taken effect yet.

@@ -119,6 +119,14 @@ impl<P: Platform> ClientBuilder<P> {
         self
     }
 
+    /// Messages bigger than this many bytes, and all that come in fragments, are received in parts and never held whole:
+    /// by [`handle_chunk`](crate::Handler::handle_chunk), or [`WebSocket::next_part`]. The limit on messages still holds, and may
+    /// then be larger than memory. Default: every message is whole.
+    pub fn chunks_above(mut self, bytes: usize) -> Self {
+        self.options.connection.chunks_above = Some(bytes);
+        self
+    }
+
     /// Bounds on memory. Default: [`Limits::client`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.options.connection.limits = limits;

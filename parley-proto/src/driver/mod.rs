@@ -34,7 +34,7 @@ pub use handle::{Handle, InfoError};
 pub use names::{LookupError, lookup};
 pub use runtime::{Clock, Platform, Runtime, Transport};
 pub use server::{AcceptError, Incoming, Server, ServerBuilder, ServerStats};
-pub use socket::{Error, WebSocket};
+pub use socket::{Error, Part, WebSocket};
 pub use split::{WebSocketReceiver, WebSocketSender};
 pub use stats::Stats;
 #[cfg(feature = "tls")]
@@ -151,6 +151,10 @@ where
                     action(io, returned);
                     next = io.poll_frame();
                 }
+            }
+            Next::Call(Call::Chunk(chunk)) => {
+                let returned = beside(io, handler.handle_chunk(*chunk)).await;
+                action(io, returned);
             }
             Next::Call(Call::Info(info)) => {
                 let returned = beside(io, handler.handle_info(info)).await;

@@ -117,6 +117,14 @@ impl<P: Platform> ServerBuilder<P> {
         self
     }
 
+    /// Messages bigger than this many bytes, and all that come in fragments, are received in parts and never held whole:
+    /// by [`handle_chunk`](crate::Handler::handle_chunk), or [`WebSocket::next_part`]. The limit on messages still holds, and may
+    /// then be larger than memory. Default: every message is whole.
+    pub fn chunks_above(mut self, bytes: usize) -> Self {
+        self.config.chunks_above = Some(bytes);
+        self
+    }
+
     /// Bounds on the memory of each connection. Default: [`Limits::server`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.config.limits = limits;
@@ -481,7 +489,7 @@ impl<P: Platform> Inner<P> {
                     Self::count(&self.counters.failed);
                     return Err(AcceptError::Handshake(closed.reason()));
                 }
-                Event::Open(_) | Event::Frame(_) => {} // neither comes before
+                Event::Open(_) | Event::Frame(_) | Event::Chunk(_) => {} // none comes before
             }
         }
     }

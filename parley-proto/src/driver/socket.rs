@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use futures_sink::Sink;
 
@@ -18,9 +18,9 @@ use super::link::Link;
 use super::runtime::{Clock, Runtime, Transport};
 use super::{Ending, TransportFacts};
 use crate::Role;
-use crate::codec::{CloseFrame, Frame};
+use crate::codec::{Chunk, CloseFrame, Frame, Utf8Bytes};
 use crate::connection::{Closed, Config, Connection, Event, Rtt, State, deadline};
-use crate::error::{DisconnectReason, NetworkError, SendError, StopReason};
+use crate::error::{ChunkError, DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::Connected;
 use crate::handshake::{ApiMisuse, ClientRequest, Negotiated};
 use crate::session::{BuildError, Call, ClientOptions, Returned};
@@ -37,6 +37,8 @@ pub enum Error {
     Disconnected(DisconnectReason),
     /// A frame was refused, and is given back.
     Send(SendError),
+    /// A part of a message was refused, and is given back.
+    Chunk(ChunkError),
     /// Server: the reply does not fit the request.
     Reply(ApiMisuse),
 }
@@ -68,6 +70,7 @@ impl fmt::Display for Error {
             Self::Runtime(error) => write!(f, "the runtime cannot run a connection: {error}"),
             Self::Disconnected(reason) => reason.fmt(f),
             Self::Send(error) => error.fmt(f),
+            Self::Chunk(error) => error.fmt(f),
             Self::Reply(error) => error.fmt(f),
         }
     }
@@ -80,6 +83,7 @@ impl std::error::Error for Error {
             Self::Runtime(error) => Some(error),
             Self::Disconnected(reason) => Some(reason),
             Self::Send(error) => Some(error),
+            Self::Chunk(error) => Some(error),
             Self::Reply(error) => Some(error),
         }
     }
@@ -135,6 +139,18 @@ pub struct WebSocket<T, C> {
     told: bool,
     closed: Option<Box<Closed>>,
     connected: Box<Connected>,
+    /// Parts of a message that are put together for [`next`](Self::next).
+    joining: Option<Box<BytesMut>>,
+}
+
+/// What [`WebSocket::next_part`] yields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Part {
+    /// A whole message, a ping or a pong.
+    Frame(Frame),
+    /// A part of a message.
+    Chunk(Chunk),
 }
 
 /// Who polls: the one that waits for frames, or the one that waits for output to leave.
@@ -224,6 +240,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
             told: false,
             closed: None,
             connected: Box::new(connected),
+            joining: None,
         }
     }
 
@@ -254,7 +271,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
                 Next::Call(Call::Prepare(call)) => Returned::Prepare(Ok(Box::new(call.1))),
                 Next::Call(Call::Disconnect(reason)) => return Err((*reason).into()),
                 Next::Call(Call::Terminate(_)) => Returned::Terminated,
-                Next::Call(Call::Frame(_) | Call::Info(())) => Returned::Dropped, // neither can come here
+                Next::Call(Call::Frame(_) | Call::Chunk(_) | Call::Info(())) => Returned::Dropped, // none can come here
                 Next::Stopped(StopReason::Disconnected(reason)) => return Err(reason.into()),
                 Next::Stopped(_) => return Err(DisconnectReason::Local.into()),
             };
@@ -291,7 +308,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
                     return Ok(Self::new(link, Connected { negotiated: *negotiated, transport: facts }));
                 }
                 Event::Closed(closed) => return Err(closed.reason().into()),
-                Event::Request(_) | Event::Http(_) | Event::Frame(_) => {} // none comes before
+                Event::Request(_) | Event::Http(_) | Event::Frame(_) | Event::Chunk(_) => {} // none comes before
             }
         }
     }
@@ -352,6 +369,18 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         poll_fn(|cx| self.poll_next_frame(cx)).await
     }
 
+    /// The next frame or part of a message, where messages come [in parts](Config::chunks_above); `next` and the stream put
+    /// the parts together.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    pub async fn next_part(&mut self) -> Option<Result<Part, Error>> {
+        poll_fn(|cx| self.poll_next_part(cx)).await
+    }
+
     /// Sends a frame, and waits until the operating system has it; see [`set_auto_cork`](Self::set_auto_cork).
     ///
     /// Cancel-safe: see [the type](Self#cancel-safety).
@@ -380,6 +409,20 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
             poll_fn(|cx| self.poll_room(cx)).await;
         }
         self.start(frame)
+    }
+
+    /// Accepts a part of a message, as [`feed`](Self::feed) a frame. Until the last part is fed, no other message can be sent.
+    ///
+    /// Cancel-safe: see [the type](Self#cancel-safety).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Chunk`] gives the part back.
+    pub async fn feed_chunk(&mut self, chunk: Chunk) -> Result<(), Error> {
+        if !self.has_room() {
+            poll_fn(|cx| self.poll_room(cx)).await;
+        }
+        self.link.connection.send_chunk(self.link.now, chunk).map(drop).map_err(Error::Chunk)
     }
 
     /// Waits until the operating system has all that was sent and fed.
@@ -431,10 +474,41 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
             }
             match self.poll_side(Side::Read, cx, Link::poll_event) {
                 Poll::Ready(Event::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Poll::Ready(Event::Chunk(chunk)) => {
+                    if let Some(frame) = self.join(chunk) {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                }
                 Poll::Ready(event) => self.take(event),
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    fn poll_next_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Error>>> {
+        loop {
+            if self.closed.is_some() {
+                return Poll::Ready(self.tell_end().err().map(Err));
+            }
+            match self.poll_side(Side::Read, cx, Link::poll_event) {
+                Poll::Ready(Event::Frame(frame)) => return Poll::Ready(Some(Ok(Part::Frame(frame)))),
+                Poll::Ready(Event::Chunk(chunk)) => return Poll::Ready(Some(Ok(Part::Chunk(chunk)))),
+                Poll::Ready(event) => self.take(event),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// A message that came in parts, with its last. The decoder has held it against the limit, and checked a text.
+    #[cold]
+    fn join(&mut self, chunk: Chunk) -> Option<Frame> {
+        let joining = self.joining.get_or_insert_default();
+        joining.extend_from_slice(&chunk.payload);
+        if !chunk.last {
+            return None;
+        }
+        let payload = self.joining.take().map_or_else(Bytes::new, |joining| joining.freeze());
+        Some(if chunk.text { Frame::Text(Utf8Bytes::from_validated(payload)) } else { Frame::Binary(payload) })
     }
 
     /// Polls for one side; what comes of it may be what the other waits for.

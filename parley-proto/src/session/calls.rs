@@ -5,7 +5,7 @@ use std::time::Duration;
 use core::net::SocketAddr;
 
 use super::DialId;
-use crate::codec::{CloseFrame, Frame};
+use crate::codec::{Chunk, CloseFrame, Frame};
 use crate::connection::Shutdown;
 use crate::error::{BoxError, DisconnectReason, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
@@ -144,6 +144,8 @@ pub enum Call<I> {
     /// [`Handler::handle_frame`](crate::Handler::handle_frame), or
     /// [`handle_ping`](crate::Handler::handle_ping) for a ping
     Frame(Frame),
+    /// [`Handler::handle_chunk`](crate::Handler::handle_chunk)
+    Chunk(Box<Chunk>),
     /// [`Handler::handle_info`](crate::Handler::handle_info)
     Info(I),
     /// [`Handler::handle_disconnect`](crate::Handler::handle_disconnect)

@@ -40,7 +40,7 @@ use outbox::{Outbox, Source};
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
-use crate::codec::{CloseFrame, Frame, Transmit};
+use crate::codec::{Chunk, CloseFrame, Frame, Transmit};
 use crate::connection::{Closed, Config, Connection, Event, Rtt, Shutdown, State, Timer, deadline, earliest};
 use crate::error::{ConnectPhase, DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
@@ -661,7 +661,7 @@ impl<I, T: PartialEq> Session<I, T> {
             match connection.poll_event() {
                 Some(Event::Open(negotiated)) => up.greet(now, *negotiated),
                 Some(Event::Closed(closed)) => self.connection_ended(now, *closed),
-                Some(Event::Frame(_) | Event::Request(_) | Event::Http(_)) => {} // none can come here
+                Some(Event::Frame(_) | Event::Chunk(_) | Event::Request(_) | Event::Http(_)) => {} // none can come here
                 None => return self.give_back_if_over(),
             }
         }
@@ -807,6 +807,19 @@ impl<I, T: PartialEq> Session<I, T> {
         self.outstanding = Some(Outstanding::Frame);
         self.info_turn = true;
         Some(frame)
+    }
+
+    /// As [`poll_frame`](Self::poll_frame), where a part of a message comes next.
+    fn poll_chunk(&mut self) -> Option<Chunk> {
+        if self.info_turn && !self.infos.is_empty() {
+            return None;
+        }
+        let Phase::Up(Up { connection, stage: Stage::Open, .. }) = &mut self.phase else { return None };
+        let chunk = connection.poll_chunk()?;
+        self.counters.frames_received += u64::from(chunk.last);
+        self.outstanding = Some(Outstanding::Frame);
+        self.info_turn = true;
+        Some(chunk)
     }
 
     /// The next callback waits while what callbacks sent is over its bound.
@@ -1070,6 +1083,9 @@ impl<I, T: PartialEq> Session<I, T> {
     fn next_delivery(&mut self, now: Instant) -> Option<Call<I>> {
         if let Some(frame) = self.poll_frame() {
             return Some(Call::Frame(frame));
+        }
+        if let Some(chunk) = self.poll_chunk() {
+            return Some(Call::Chunk(Box::new(chunk)));
         }
         if let Some(info) = self.infos.pop_front() {
             self.released_infos += 1;
