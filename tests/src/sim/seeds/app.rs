@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use parley_proto::codec::CloseFrame;
 use parley_proto::driver::Handle;
 use parley_proto::session::ClientState;
 
@@ -12,7 +13,8 @@ use super::Mutation;
 use super::dice::Dice;
 use super::handler::told;
 use super::peers::within;
-use super::scene::{Fate, Scene};
+use super::record::{Ask, Fate};
+use super::scene::Scene;
 use crate::sim::Sim;
 
 /// Waits for the future, or drops it midway.
@@ -84,14 +86,10 @@ pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mu
                 let state = dice.pick(&[ClientState::Connected, ClientState::Disconnected, ClientState::Stopped]);
                 drop(within(&sim, dice.millis(500), handle.wait_for(state)).await);
             }
-            _ if scene.plan.lively > 0 && dice.chance(30) => {
-                let stop = dice.chance(50);
-                ask(&scene, stop);
-                if stop {
-                    handle.stop().await;
-                } else {
-                    handle.disconnect().await;
-                }
+            97..99 if scene.plan.lively > 0 && dice.chance(60) => {
+                let what = dice.pick(&[Ask::Connect, Ask::Reconnect, Ask::Disconnect, Ask::Stop]);
+                let what = if scene.record().winding_down { Ask::Stop } else { what };
+                ask(&scene, &handle, what).await;
             }
             _ => sim.settle().await,
         }
@@ -101,11 +99,15 @@ pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mu
             scene.check(!late, || format!("3.12: what waited was answered {:?} after the end", now - ended));
         }
     }
+    scene.record().handles -= 1; // it goes with this function
 }
 
-pub(super) fn ask(scene: &Scene, stop: bool) {
-    scene.note(if stop { "app stops it" } else { "app disconnects it" });
-    let mut record = scene.record();
-    record.asked = true;
-    record.stopped |= stop;
+pub(super) async fn ask(scene: &Scene, handle: &Handle<u32>, what: Ask) {
+    scene.ask("app", what);
+    match what {
+        Ask::Connect => handle.connect().await,
+        Ask::Reconnect => handle.reconnect(CloseFrame::normal()).await,
+        Ask::Disconnect => handle.disconnect().await,
+        Ask::Stop => handle.stop().await,
+    }
 }

@@ -16,7 +16,9 @@ use parley_proto::driver::{Runtime, TcpOptions, TlsError, TlsTarget, Transport, 
 
 use super::Mutation;
 use super::dice::Dice;
-use super::scene::{Cut, Scene};
+use super::plan::Cut;
+use super::record::{Ask, Conn};
+use super::scene::Scene;
 use crate::sim::executor::Alarm;
 use crate::sim::{SimRuntime, SimTransport};
 
@@ -76,8 +78,13 @@ impl Runtime for WildRuntime {
         options: &TcpOptions,
     ) -> impl Future<Output = io::Result<WildTransport>> + Send + 'static {
         let dial = self.inner.dial(addr, options);
-        let (scene, dice) = (self.scene.clone(), self.dice.clone());
-        async move { Ok(WildTransport::new(dial.await?, scene, dice)) }
+        let (scene, mut dice) = (self.scene.clone(), self.dice.clone());
+        async move {
+            let inner = dial.await?;
+            let index = scene.record().open();
+            let dice = Dice::new(dice.roll() ^ index as u64); // another fate for each
+            Ok(WildTransport::new(inner, scene, index, dice))
+        }
     }
 
     fn start_tls(
@@ -99,6 +106,10 @@ pub(super) struct WildTransport {
 
 struct Wild {
     scene: Arc<Scene>,
+    /// Which connection of the client's it is.
+    index: usize,
+    /// Where and how the network is to fail it.
+    doom: Option<(usize, Cut)>,
     dice: Dice,
     reads: Lag,
     writes: Lag,
@@ -126,15 +137,16 @@ struct Mutant {
 }
 
 impl WildTransport {
-    fn new(inner: SimTransport, scene: Arc<Scene>, mut dice: Dice) -> Self {
-        let mut record = scene.record();
-        record.open += 1;
-        record.opened += 1;
-        drop(record);
+    fn new(inner: SimTransport, scene: Arc<Scene>, index: usize, mut dice: Dice) -> Self {
+        let doom = match index {
+            0 => scene.plan.cut,
+            _ => dice.chance(scene.plan.rough).then(|| Cut::draw(&mut dice)),
+        };
         let lag = || Lag { alarm: Alarm::new(scene.sim.clone()), until: None };
         let (reads, writes) = (lag(), lag());
         let mutant = Mutant { left: 1 + dice.below(4), ..Mutant::default() };
-        Self { inner, wild: Wild { scene, dice, reads, writes, read: 0, written: 0, cut: None, mutant } }
+        let wild = Wild { scene, index, doom, dice, reads, writes, read: 0, written: 0, cut: None, mutant };
+        Self { inner, wild }
     }
 }
 
@@ -144,9 +156,7 @@ impl Drop for Wild {
             return;
         }
         let now = self.scene.sim.now();
-        let mut record = self.scene.record();
-        record.open -= 1;
-        record.closed = Some(now);
+        self.seen(|conn| conn.closed = Some(now));
     }
 }
 
@@ -173,13 +183,17 @@ impl Lag {
 }
 
 impl Wild {
+    fn seen<T>(&self, note: impl FnOnce(&mut Conn) -> T) -> T {
+        note(&mut self.scene.record().conns[self.index])
+    }
+
     /// Whether the network fails here, and how.
     fn cut(&mut self, at: usize) -> Option<Cut> {
-        if let (None, Some((most, how))) = (self.cut, self.scene.plan.cut)
+        if let (None, Some((most, how))) = (self.cut, self.doom)
             && at >= most
         {
             self.cut = Some(how);
-            self.scene.record().cut = Some(how);
+            self.seen(|conn| conn.cut = Some(how));
             self.scene.note(&format!("net cut: {how:?}"));
         }
         self.cut
@@ -189,7 +203,7 @@ impl Wild {
     fn room(&mut self, at: usize) -> usize {
         let most = self.scene.plan.chunk;
         let most = if most > 1 && self.dice.chance(30) { 1 + self.dice.below(most.min(1000)) } else { most };
-        match self.scene.plan.cut {
+        match self.doom {
             Some((cut, _)) if at < cut => most.min(cut - at),
             _ => most,
         }
@@ -198,7 +212,7 @@ impl Wild {
     /// The stream has ended.
     fn end(&self) -> Poll<io::Result<usize>> {
         let now = self.scene.sim.now();
-        self.scene.record().eof.get_or_insert(now);
+        self.seen(|conn| *conn.eof.get_or_insert(now));
         if self.scene.is(Mutation::EofSwallowed) { Poll::Pending } else { Poll::Ready(Ok(0)) }
     }
 
@@ -237,17 +251,7 @@ impl Transport for WildTransport {
             Poll::Ready(Ok(0)) => return wild.end(),
             Poll::Ready(Ok(n)) => wild.read += n,
         }
-        {
-            let plan = &wild.scene.plan;
-            let mut record = wild.scene.record();
-            record.sleeps = 0;
-            record.down.feed(&chunk);
-            let held = record.down.bytes.saturating_sub(record.got_bytes);
-            let free = record.asked || record.panicked || record.erred || record.down.fault.is_some();
-            drop(record);
-            let bound = plan.read_ahead + 64 * 1024 + 80_000;
-            wild.scene.check(free || held <= bound, || format!("3.8: {held} bytes read and not delivered"));
-        }
+        read(wild, &chunk);
         let mut chunk = chunk.to_vec();
         if wild.read > chunk.len() + 100 {
             mutate_read(wild, &mut chunk, room);
@@ -306,12 +310,8 @@ impl Transport for WildTransport {
         }
         let n = if changed { chunk.len() } else { out.len() };
         wild.written += n;
-        let mut record = wild.scene.record();
-        record.sleeps = 0;
-        record.up.feed(&out);
-        if record.up.close.is_some() {
-            record.close_left.get_or_insert(wild.scene.sim.now());
-        }
+        let now = wild.scene.sim.now();
+        wild.scene.record().wrote(wild.index, now, &out);
         Poll::Ready(Ok(n))
     }
 
@@ -336,6 +336,25 @@ impl Transport for WildTransport {
     fn facts(&self) -> TransportFacts {
         self.inner.facts()
     }
+}
+
+/// The client has this now, and may not hold more than its bound.
+fn read(wild: &Wild, chunk: &[u8]) {
+    let (plan, now) = (&wild.scene.plan, wild.scene.sim.now());
+    let (held, free) = {
+        let mut record = wild.scene.record();
+        record.sleeps = 0;
+        let free = record.panicked || record.erred || record.is_asked(Ask::Stop);
+        let conn = &mut record.conns[wild.index];
+        conn.down.feed(now, chunk);
+        if conn.down.past_head {
+            conn.answered.get_or_insert(now);
+        }
+        let held = conn.down.bytes.saturating_sub(conn.got_bytes);
+        (held, free || conn.asked || conn.down.fault.is_some())
+    };
+    let bound = plan.read_ahead + 64 * 1024 + 80_000;
+    wild.scene.check(free || held <= bound, || format!("3.8: {held} bytes read and not delivered"));
 }
 
 fn mutate_read(wild: &mut Wild, chunk: &mut Vec<u8>, room: usize) {

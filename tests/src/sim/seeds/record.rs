@@ -1,0 +1,237 @@
+//! What was seen of one client: its callbacks, its connections, what was asked of it, what became of its sends.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parley_proto::{DisconnectReason, Retry};
+
+use super::plan::Cut;
+use super::wire::{self, Reader, Seen};
+
+/// What became of a frame that somebody wanted to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Its future was dropped, or is still there.
+    Open,
+    /// In the queue.
+    Accepted,
+    /// With the operating system, since then.
+    Sent(Instant),
+    GivenBack,
+    Lost,
+}
+
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) fate: Fate,
+    pub(super) cost: usize,
+    /// So many `handle_disconnect` had begun when it was asked for: it belongs to the connection, or attempt, behind
+    /// them.
+    pub(super) epoch: usize,
+    /// When it was asked for.
+    pub(super) begun: Instant,
+    /// When it was seen on the wire.
+    pub(super) left: Option<Instant>,
+}
+
+/// A callback that began.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) name: &'static str,
+    /// What it was given.
+    pub(super) detail: String,
+    pub(super) at: Instant,
+    pub(super) tick: u64,
+    /// When it returned. One that was dropped, or panicked, never does.
+    pub(super) done: Option<(Instant, u64)>,
+    /// Of `handle_disconnect`: what it was told, and what it answered.
+    pub(super) reason: Option<DisconnectReason>,
+    pub(super) retry: Option<Retry>,
+}
+
+/// What somebody on this side asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    Connect,
+    Reconnect,
+    Disconnect,
+    /// The end of the client, an error or a panic too.
+    Stop,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) what: Ask,
+    pub(super) at: Instant,
+    pub(super) tick: u64,
+}
+
+/// One connection, from the moment when TCP is there.
+#[derive(Debug)]
+pub(super) struct Conn {
+    /// So many `handle_disconnect` had begun when it was opened.
+    pub(super) epoch: usize,
+    pub(super) opened: u64,
+    /// When the response to the upgrade was read.
+    pub(super) answered: Option<Instant>,
+    /// `handle_connect` was called.
+    pub(super) greeted: bool,
+    pub(super) down: Reader,
+    pub(super) up: Reader,
+    /// What `handle_frame` and `handle_ping` were given.
+    pub(super) got: Vec<Seen>,
+    pub(super) got_bytes: usize,
+    /// Somebody on this side asked for its end, or the client's.
+    pub(super) asked: bool,
+    /// How long callbacks have waited, all together, that ended while this was the last connection.
+    pub(super) waited: Duration,
+    /// When the transport was closed, and whether it took what it had not sent with it.
+    pub(super) closed: Option<Instant>,
+    pub(super) cut: Option<Cut>,
+    /// What the real server got, and when.
+    pub(super) served: Vec<(Seen, Instant)>,
+    /// The server stopped reading for a while, or for good.
+    pub(super) idled: bool,
+    /// The peer did something that may lose bytes.
+    pub(super) unkind: bool,
+    /// Whether the real server saw both Closes.
+    pub(super) clean: Option<bool>,
+    /// When the client's Close was written.
+    pub(super) close_left: Option<Instant>,
+    /// When the stream to the client had ended.
+    pub(super) eof: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    pub(super) failures: Vec<String>,
+    ticks: u64,
+    /// Callbacks in the order in which they began.
+    pub(super) calls: Vec<Call>,
+    pub(super) running: Option<&'static str>,
+    /// `handle_disconnect` that have begun.
+    pub(super) epoch: usize,
+    pub(super) asks: Vec<Asked>,
+    pub(super) conns: Vec<Conn>,
+    pub(super) panicked: bool,
+    pub(super) erred: bool,
+    /// The end is near: nobody asks for a connection any more.
+    pub(super) winding_down: bool,
+    /// Handles that keep the client alive.
+    pub(super) handles: usize,
+    pub(super) sends: BTreeMap<(u32, u32), Sending>,
+    pub(super) sleeps: usize,
+    pub(super) ended: Option<Instant>,
+    /// Attempts by the client's own count, at its end.
+    pub(super) attempts: Option<u64>,
+    numbers: BTreeMap<u32, u32>,
+}
+
+impl Record {
+    /// The next of the numbers that say what came first, where the clock does not.
+    pub(super) fn tick(&mut self) -> u64 {
+        self.ticks += 1;
+        self.ticks
+    }
+
+    /// The next number of a lane.
+    pub(super) fn number(&mut self, lane: u32) -> u32 {
+        let next = self.numbers.entry(lane).or_default();
+        *next += 1;
+        *next - 1
+    }
+
+    /// The last connection.
+    pub(super) fn conn(&mut self) -> Option<&mut Conn> {
+        self.conns.last_mut()
+    }
+
+    pub(super) fn open(&mut self) -> usize {
+        let (epoch, opened) = (self.epoch, self.tick());
+        self.conns.push(Conn {
+            epoch,
+            opened,
+            answered: None,
+            greeted: false,
+            down: Reader::new(false),
+            up: Reader::new(true),
+            got: Vec::new(),
+            got_bytes: 0,
+            asked: false,
+            waited: Duration::ZERO,
+            closed: None,
+            cut: None,
+            served: Vec::new(),
+            idled: false,
+            unkind: false,
+            clean: None,
+            close_left: None,
+            eof: None,
+        });
+        self.conns.len() - 1
+    }
+
+    /// Transports that are not closed.
+    pub(super) fn open_conns(&self) -> usize {
+        self.conns.iter().filter(|conn| conn.closed.is_none()).count()
+    }
+
+    pub(super) fn ask(&mut self, what: Ask, at: Instant) {
+        let tick = self.tick();
+        self.asks.push(Asked { what, at, tick });
+        if what != Ask::Connect
+            && let Some(conn) = self.conn()
+        {
+            conn.asked = true;
+        }
+    }
+
+    pub(super) fn is_asked(&self, what: Ask) -> bool {
+        self.asks.iter().any(|asked| asked.what == what)
+    }
+
+    /// Whether nothing is accepted behind what was asked for.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_asked(Ask::Stop) || self.conns.last().is_some_and(|conn| conn.asked)
+    }
+
+    /// What was written: which sends were on the wire.
+    pub(super) fn wrote(&mut self, index: usize, now: Instant, bytes: &[u8]) {
+        self.sleeps = 0;
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        let before = conn.up.frames.len();
+        conn.up.feed(now, bytes);
+        for seen in &conn.up.frames[before..] {
+            if let Some(sending) = wire::parse(&seen.payload).and_then(|key| self.sends.get_mut(&key)) {
+                sending.left = Some(now);
+            }
+        }
+        if conn.up.close.is_some() {
+            conn.close_left.get_or_insert(now);
+        }
+    }
+
+    /// The cost of what handles put into the queue and the transport has not taken.
+    pub(super) fn backlog(&self) -> usize {
+        let waiting = self.sends.iter().filter(|((lane, _), sending)| {
+            *lane < 50
+                && sending.epoch == self.epoch
+                && sending.left.is_none()
+                && matches!(sending.fate, Fate::Accepted | Fate::Sent(_))
+        });
+        waiting.map(|(_, sending)| sending.cost).sum()
+    }
+
+    /// What the last callback of that name was given.
+    pub(super) fn detail(&self, name: &str) -> Option<&str> {
+        self.calls.iter().rfind(|call| call.name == name).map(|call| &*call.detail)
+    }
+
+    pub(super) fn receive(&mut self, opcode: u8, payload: Bytes) {
+        if let Some(conn) = self.conn() {
+            conn.got_bytes += payload.len();
+            conn.got.push(Seen { opcode, payload });
+        }
+    }
+}
