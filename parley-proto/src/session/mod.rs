@@ -858,7 +858,10 @@ impl<I, T> Session<I, T> {
             }
             _ if self.then == Then::Stay => {}
             (Retry::Policy, _) if self.then == Then::Dial => return self.begin_attempt(now),
-            (Retry::After(delay), _) => self.retry_at = Some(deadline(now, delay)),
+            (Retry::After(delay), _) => {
+                self.backoff.count();
+                self.retry_at = Some(deadline(now, delay));
+            }
             (Retry::Reconnect, _) => self.retry_later(now, &reason),
             (Retry::Policy, Some(reconnect)) if reason.is_transient() => {
                 if self.backoff.is_exhausted(reconnect) {

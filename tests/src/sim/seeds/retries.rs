@@ -166,8 +166,12 @@ impl Backoff {
         let policy = self.policy.unwrap_or(Policy::OFF);
         let bounds = self.retries.iter().map(|n| policy.bounds(*n));
         let (least, most) = bounds.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
-        self.retries.iter_mut().for_each(|n| *n += 1);
+        self.count();
         Next::Attempt(least.max(floor), most.max(floor))
+    }
+
+    fn count(&mut self) {
+        self.retries.iter_mut().for_each(|n| *n += 1);
     }
 
     fn next(&mut self, retry: Retry, reason: &DisconnectReason, asks: &[Asked], told: u64, known: bool) -> Next {
@@ -190,7 +194,10 @@ impl Backoff {
         match retry {
             Retry::Stop => Next::End,
             Retry::Stay => Next::Nothing,
-            Retry::After(delay) => Next::Attempt(delay, delay),
+            Retry::After(delay) => {
+                self.count();
+                Next::Attempt(delay, delay)
+            }
             Retry::Reconnect => self.retry(floor),
             Retry::Policy if dials => Next::Attempt(Duration::ZERO, Duration::ZERO),
             Retry::Policy => match self.policy {
