@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use parley_proto::codec::CloseFrame;
 use parley_proto::driver::Handle;
@@ -43,6 +44,7 @@ pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mu
     let sim = scene.sim.clone();
     let pace = dice.pick(&[1, 50, 500]);
     let mut info = lane * 1000;
+    let mut timers = Vec::new();
     for _ in 0..scene.plan.ops {
         info += 1;
         if dice.chance(60) {
@@ -80,9 +82,25 @@ pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mu
                 }
             }
             70..80 => drop(maybe(&sim, &mut dice, handle.flush()).await),
-            80..90 => drop(maybe(&sim, &mut dice, handle.send_info(info)).await),
-            90..95 => drop(handle.try_send_info(info)),
-            95..97 => {
+            80..88 => {
+                scene.record().infos_waiting += 1;
+                let outcome = maybe(&sim, &mut dice, handle.send_info(info)).await;
+                scene.record().infos_waiting -= 1;
+                outcome.iter().for_each(|outcome| scene.end_info(info, None, outcome));
+            }
+            88..91 => scene.end_info(info, None, &handle.try_send_info(info)),
+            91..94 => {
+                let delay = dice.pick(&[Duration::ZERO, dice.clone().millis(300), Duration::from_secs(3)]);
+                let outcome = handle.send_info_after(delay, info);
+                timers.extend(outcome.as_ref().ok().map(|id| (info, *id)));
+                scene.end_info(info, Some(delay), &outcome.map(drop));
+            }
+            94..96 if !timers.is_empty() => {
+                let (info, id) = timers.swap_remove(dice.below(timers.len()));
+                handle.cancel(id);
+                scene.cancel(info);
+            }
+            94..97 => {
                 let state = dice.pick(&[ClientState::Connected, ClientState::Disconnected, ClientState::Stopped]);
                 drop(within(&sim, dice.millis(500), handle.wait_for(state)).await);
             }

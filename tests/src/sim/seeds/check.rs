@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use parley_proto::StopReason;
+use parley_proto::{Retry, StopReason};
 
 use super::plan::Peer;
 use super::record::{Ask, Conn, Fate, Record};
@@ -17,7 +17,8 @@ pub(super) fn ended(scene: &Scene, reason: Option<&StopReason>) {
     {
         let record = scene.record();
         end(&record, reason, &mut broken);
-        infos(&record, &mut broken);
+        infos(scene, &record, &mut broken);
+        left_alone(scene, &record, &mut broken);
         retries::order(&record, reason, &mut broken);
         retries::delays(scene, &record, reason, &mut broken);
         let mut wire = BTreeMap::new();
@@ -77,13 +78,38 @@ fn end(record: &Record, reason: Option<&StopReason>, broken: &mut Vec<String>) {
     }
 }
 
-fn infos(record: &Record, broken: &mut Vec<String>) {
-    let mut last: BTreeMap<u32, u32> = BTreeMap::new();
-    for call in record.calls.iter().filter(|call| call.name == "handle_info") {
-        let info: u32 = call.detail.parse().unwrap_or_default();
-        if last.insert(info / 1000, info).is_some_and(|before| before >= info) {
-            broken.push("3.6: an info twice or out of order".to_owned());
+/// Every info that was accepted has come, unless the client ended before it could.
+fn infos(scene: &Scene, record: &Record, broken: &mut Vec<String>) {
+    let terminated = record.calls.iter().find(|call| call.name == "terminate").map(|call| call.at);
+    let stopped = record.asks.iter().filter(|asked| asked.what == Ask::Stop).map(|asked| asked.at).min();
+    let Some(end) = terminated.into_iter().chain(stopped).min() else { return };
+    let busy: Duration = record.calls.iter().map(|call| call.lasted(end)).sum();
+    // Callbacks wait also for what was pushed to leave.
+    let free = scene.plan.send_queue < 1024 * 1024 || scene.plan.jumps;
+    for info in record.infos.iter().filter(|info| info.waits()) {
+        let late = end.saturating_duration_since(info.due);
+        if late > busy + Duration::from_secs(1) && !free {
+            broken.push(format!("3.6: info {} was accepted, due {late:?} before the end, and never came", info.number));
         }
+    }
+}
+
+/// Rule 4.3: a client ends by itself once nothing is left that it could live for.
+fn left_alone(scene: &Scene, record: &Record, broken: &mut Vec<String>) {
+    let Some(end) = record.calls.iter().find(|call| call.name == "terminate") else { return };
+    let wanted = record.calls.iter().rev().find_map(|call| call.retry) == Some(Retry::Stop);
+    let alone = record.detail("handle_disconnect") == Some(&end.detail);
+    if !alone || wanted {
+        return;
+    }
+    if record.infos.iter().any(|info| info.waits() && info.tick < end.tick) {
+        broken.push("4.3: the client ended, and infos waited".to_owned());
+    }
+    if record.handles_left > 0 {
+        broken.push(format!("4.3: the client ended, and {} handles were left", record.handles_left));
+    }
+    if scene.plan.named {
+        broken.push("4.3: the client ended, and had a name".to_owned());
     }
 }
 

@@ -97,7 +97,14 @@ impl Wilful {
             }
             1 => {
                 self.infos += 1;
-                let _full = self.own.send_info(self.infos).await;
+                let outcome = self.own.send_info(self.infos).await;
+                self.scene.end_info(self.infos, None, &outcome);
+            }
+            6 => {
+                self.infos += 1;
+                let delay = self.dice.millis(1000);
+                let outcome = self.own.send_info_after(delay, self.infos).map(drop);
+                self.scene.end_info(self.infos, Some(delay), &outcome);
             }
             2 => {
                 self.ask(Ask::Disconnect);
@@ -271,8 +278,10 @@ impl Handler<u32> for Wilful {
         self.infos_seen += 1;
         if self.scene.is(Mutation::InfoTwice) && self.infos_seen == 2 {
             self.scene.enter("handle_info", info.to_string()).done = true;
+            self.scene.came(info);
         }
         let mut running = self.scene.enter("handle_info", info.to_string());
+        self.scene.came(info);
         self.live_or_fail(&mut running).await?;
         Ok(self.act())
     }

@@ -9,6 +9,7 @@
 //! peers   the library's server, or a script without manners, for each connection
 //!
 //! plan     what is drawn for a client before its world begins
+//! names    a client's name, as others see it
 //! record   what was seen of it, by connection and by callback
 //! check, retries   what has to hold when it has ended
 //! ```
@@ -20,6 +21,7 @@ mod app;
 mod check;
 mod dice;
 mod handler;
+mod names;
 mod peers;
 mod plan;
 mod record;
@@ -42,6 +44,7 @@ use parley_proto::session::ClientOptions;
 
 use self::dice::Dice;
 use self::handler::Wilful;
+use self::names::Name;
 use self::peers::within;
 use self::plan::{Peer, Plan, Policy};
 use self::record::Ask;
@@ -284,7 +287,10 @@ async fn play(scene: Arc<Scene>, index: u8, mut dice: Dice) {
     if scene.plan.outages {
         peer.push(sim.spawn(peers::outages(sim.clone(), addr, dice.fork())));
     }
-    let setup = Setup::new(options(&scene, &url));
+    let mut options = options(&scene, &url);
+    let name = scene.plan.named.then(|| Name::new(&scene));
+    options.name = name.as_ref().map(|name| name.text().to_owned());
+    let setup = Setup::new(options);
     let own = setup.own_handle();
     let handler = Wilful::new(&scene, dice.fork(), own.clone());
     let (client, life) = setup.client(WildRuntime::new(&scene, dice.fork()), handler);
@@ -293,6 +299,10 @@ async fn play(scene: Arc<Scene>, index: u8, mut dice: Dice) {
     let begun = sim.now();
     let started = within(&sim, scene.plan.horizon, client.started()).await;
     scene.note(&format!("started: {:?}", started.as_ref().map(Result::is_ok)));
+
+    if let (Some(name), Some(Ok(()))) = (&name, &started) {
+        name.taken(client.state()).await;
+    }
 
     let mut senders = Vec::new();
     scene.record().handles = scene.plan.senders + 1;
@@ -312,12 +322,16 @@ async fn play(scene: Arc<Scene>, index: u8, mut dice: Dice) {
     } else if scene.plan.wicked == 0 && dice.chance(50) {
         scene.record().winding_down = true;
         app::ask(&scene, &client, Ask::Disconnect).await;
+        if let Some(name) = &name {
+            senders.push(sim.spawn(name.clone().stop(dice.millis(4000)))); // nothing else ends it
+        }
     } else {
         app::ask(&scene, &client, Ask::Stop).await;
         bound = Some(Duration::from_secs(10));
     }
     scene.record().handles -= 1;
     let outcome = client.join().await;
+    name.iter().for_each(Name::free);
     let now = sim.now();
     {
         let mut record = scene.record();

@@ -124,6 +124,7 @@ pub(super) struct Plan {
     /// When it is stopped at the latest.
     pub(super) horizon: Duration,
     pub(super) abort: bool,
+    pub(super) named: bool,
     pub(super) jumps: bool,
     pub(super) connect_timeout: Duration,
 }
@@ -177,6 +178,7 @@ impl Plan {
             horizon: dice.pick(&[Duration::ZERO, Duration::from_secs(2)])
                 + dice.millis(if comes_back { 25_000 } else { 10_000 }),
             abort: !calm && dice.chance(4),
+            named: dice.chance(20),
             jumps: !calm && dice.chance(15),
             connect_timeout: dice.pick(&[Duration::from_secs(10), Duration::from_secs(1)]),
         }

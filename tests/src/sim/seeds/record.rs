@@ -50,6 +50,14 @@ pub(super) struct Call {
     pub(super) retry: Option<Retry>,
 }
 
+impl Call {
+    /// How long it ran, up to an end.
+    pub(super) fn lasted(&self, end: Instant) -> Duration {
+        let done = self.done.map_or(end, |(done, _)| done);
+        done.min(end).saturating_duration_since(self.at)
+    }
+}
+
 /// What somebody on this side asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
@@ -65,6 +73,32 @@ pub(super) struct Asked {
     pub(super) what: Ask,
     pub(super) at: Instant,
     pub(super) tick: u64,
+}
+
+/// An info that was accepted.
+#[derive(Debug)]
+pub(super) struct Info {
+    pub(super) number: u32,
+    pub(super) tick: u64,
+    /// When it may come at the earliest: at once, or for a delayed one later.
+    pub(super) due: Instant,
+    pub(super) delayed: bool,
+    /// When it was cancelled.
+    pub(super) cancelled: Option<Instant>,
+    /// When `handle_info` was called with it.
+    pub(super) came: Option<Instant>,
+}
+
+impl Info {
+    /// It counts to the queue.
+    pub(super) fn waits(&self) -> bool {
+        self.came.is_none() && self.cancelled.is_none()
+    }
+
+    /// It may do so: it was cancelled at the very moment when it was due.
+    pub(super) fn may_wait(&self) -> bool {
+        self.came.is_none() && self.cancelled.is_none_or(|at| at >= self.due)
+    }
 }
 
 /// One connection, from the moment when TCP is there.
@@ -120,7 +154,15 @@ pub(super) struct Record {
     pub(super) winding_down: bool,
     /// Handles that keep the client alive.
     pub(super) handles: usize,
+    /// So many there were when `terminate` was called.
+    pub(super) handles_left: usize,
     pub(super) sends: BTreeMap<(u32, u32), Sending>,
+    /// In the order in which they were accepted.
+    pub(super) infos: Vec<Info>,
+    /// The last thing that happened to infos: one came, or was cancelled.
+    pub(super) infos_moved: Option<Instant>,
+    /// Sends of infos that may wait for room.
+    pub(super) infos_waiting: usize,
     pub(super) sleeps: usize,
     pub(super) ended: Option<Instant>,
     /// Attempts by the client's own count, at its end.
@@ -187,6 +229,11 @@ impl Record {
         }
     }
 
+    /// The client has ended, or is about to without anybody's asking.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_some() || self.calls.iter().any(|call| call.name == "terminate")
+    }
+
     pub(super) fn is_asked(&self, what: Ask) -> bool {
         self.asks.iter().any(|asked| asked.what == what)
     }
@@ -221,6 +268,18 @@ impl Record {
                 && matches!(sending.fate, Fate::Accepted | Fate::Sent(_))
         });
         waiting.map(|(_, sending)| sending.cost).sum()
+    }
+
+    /// An info was accepted, to come after so long.
+    pub(super) fn accept_info(&mut self, number: u32, now: Instant, delay: Option<Duration>) {
+        let (due, tick) = (now + delay.unwrap_or_default(), self.tick());
+        self.infos.push(Info { number, tick, due, delayed: delay.is_some(), cancelled: None, came: None });
+    }
+
+    /// Infos that count to the queue, at least and at most.
+    pub(super) fn infos_queued(&self) -> (usize, usize) {
+        let count = |counts: fn(&Info) -> bool| self.infos.iter().filter(|info| counts(info)).count();
+        (count(Info::waits), count(Info::may_wait))
     }
 
     /// What the last callback of that name was given.

@@ -1,15 +1,16 @@
 //! One client of a world, as all that plays in it knows it.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parley_proto::codec::Frame;
+use parley_proto::driver::InfoError;
 use parley_proto::{DisconnectReason, Retry, SendError};
 
 use super::Mutation;
 use super::dice::Dice;
 use super::plan::Plan;
-use super::record::{Ask, Call, Fate, Record, Sending};
+use super::record::{Ask, Call, Fate, Info, Record, Sending};
 use super::wire;
 use crate::sim::{Sim, Task, lock};
 
@@ -110,6 +111,61 @@ impl Scene {
         self.check(over <= bound, || format!("{over} bytes wait to be sent, more than {bound}"));
     }
 
+    /// What became of an info that was sent.
+    pub(super) fn end_info(&self, number: u32, delay: Option<Duration>, outcome: &Result<(), InfoError<u32>>) {
+        let (now, most) = (self.sim.now(), self.plan.info_queue);
+        let broken = {
+            let mut record = self.record();
+            let stale = record.infos_moved.is_none_or(|moved| moved < now) && record.infos_waiting == 0;
+            match outcome {
+                Ok(()) => {
+                    record.accept_info(number, now, delay);
+                    record.infos_queued().0 > most
+                }
+                Err(InfoError::Full(_)) => stale && record.infos_queued().1 < most,
+                Err(_) => !record.is_asked(Ask::Stop) && !record.has_ended(),
+            }
+        };
+        self.check(!broken, || format!("3.6: info {number} was answered with {outcome:?}"));
+    }
+
+    /// A delayed info was cancelled.
+    pub(super) fn cancel(&self, number: u32) {
+        self.note(&format!("info {number} is cancelled"));
+        let now = self.sim.now();
+        let mut record = self.record();
+        record.infos_moved = Some(now);
+        // What was due already comes all the same.
+        let cancelled = |info: &&mut Info| info.number == number && info.waits() && now <= info.due;
+        if let Some(info) = record.infos.iter_mut().find(cancelled) {
+            info.cancelled = Some(now);
+        }
+    }
+
+    /// `handle_info` is called.
+    pub(super) fn came(&self, number: u32) {
+        let now = self.sim.now();
+        let rule = {
+            let mut record = self.record();
+            record.infos_moved = Some(now);
+            let first = record.infos.iter().find(|info| !info.delayed && info.came.is_none()).map(|info| info.number);
+            match record.infos.iter_mut().find(|info| info.number == number) {
+                None => Some("that nobody sent"),
+                Some(info) if info.came.is_some() => Some("for the second time"),
+                Some(info) => {
+                    info.came = Some(now);
+                    match info.cancelled {
+                        _ if info.due > now => Some("too early"),
+                        Some(cancelled) if cancelled < info.due => Some("that was cancelled in time"),
+                        _ if !info.delayed && first != Some(number) => Some("out of order"),
+                        _ => None,
+                    }
+                }
+            }
+        };
+        self.check(rule.is_none(), || format!("3.6: info {number} came {}", rule.unwrap_or_default()));
+    }
+
     /// A callback begins.
     pub(super) fn enter(self: &Arc<Self>, name: &'static str, detail: String) -> Running {
         self.note(&format!("{name} {detail}"));
@@ -120,6 +176,7 @@ impl Scene {
             record.calls.push(Call { name, detail, at, tick, done: None, reason: None, retry: None });
             match name {
                 "handle_disconnect" => record.epoch += 1,
+                "terminate" => record.handles_left = record.handles,
                 "handle_connect" => record.conn().into_iter().for_each(|conn| conn.greeted = true),
                 _ => {}
             }
