@@ -24,6 +24,7 @@ mod handler;
 mod names;
 mod peers;
 mod plan;
+mod reasons;
 mod record;
 mod retries;
 mod scene;
@@ -39,6 +40,7 @@ use std::thread;
 use std::time::Duration;
 
 use parley_proto::Limits;
+use parley_proto::connection::Keepalive;
 use parley_proto::driver::{Setup, TlsError, TlsFacts};
 use parley_proto::session::ClientOptions;
 
@@ -216,7 +218,7 @@ fn network(scene: &Scene, index: u8, dice: &mut Dice) -> (String, SocketAddr) {
     let addr = SocketAddr::from(([10, 0, 0, index + 1], 80));
     let late = |dice: &mut Dice| dice.pick(&[1, 5, 200, 4000]);
     let mean = scene.plan.cut.is_some() || scene.plan.peer != Peer::Real;
-    let bad = if mean { 20 } else { 0 };
+    let bad = if mean { 8 } else { 0 };
     if dice.chance(50) {
         let after = Duration::from_millis(late(dice));
         let fate = match dice.chance(bad) {
@@ -270,6 +272,9 @@ fn options(scene: &Scene, url: &str) -> ClientOptions {
         .with_read_ahead(plan.read_ahead)
         .and_then(|limits| limits.with_send_queue(plan.send_queue))
         .and_then(|limits| limits.with_info_queue(plan.info_queue));
+    let keepalive = plan.keepalive.map(|(interval, timeout)| Keepalive::new(interval, timeout));
+    options.connection.keepalive = keepalive.map(|keepalive| keepalive.expect("times above zero"));
+    options.connection.write_timeout = plan.write_timeout;
     options.connection.limits = limits.expect("limits above zero");
     options
 }

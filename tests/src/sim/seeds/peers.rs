@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::StatusCode;
 use parley_proto::codec::{CloseFrame, Frame};
-use parley_proto::connection::{Config, Event};
+use parley_proto::connection::{Config, Event, Keepalive};
 use parley_proto::driver::Transport;
 use parley_proto::handshake::{Acceptance, Rejection};
 use parley_proto::{Role, SendError};
@@ -26,6 +26,8 @@ use crate::sim::{Fate, Listener, Server, Sim, SimTransport, lock};
 
 /// Lanes of what a peer sends by itself.
 const SERVED: u32 = 90;
+/// The lane of the pings among it that are many.
+const PINGED: u32 = 99;
 
 /// The future's outcome, if it has one in time.
 pub(super) async fn within<T>(sim: &Sim, time: Duration, future: impl Future<Output = T>) -> Option<T> {
@@ -79,7 +81,8 @@ fn refusal(dice: &mut Dice) -> (u16, Option<u64>) {
 async fn real(scene: Arc<Scene>, index: usize, transport: SimTransport, mut dice: Dice) {
     let sim = scene.sim.clone();
     let mut config = Config::new(Role::Server);
-    config.keepalive = None; // the answers to its own pings it keeps to itself, and so out of what is compared
+    let most = Duration::from_secs(100); // it is in no hurry to give up
+    config.keepalive = scene.plan.server_keepalive.map(|every| Keepalive::new(every, most).expect("above zero"));
     let mut server = Server::over(&sim, transport, config);
     match server.next().await {
         Event::Request(_) => {}
@@ -91,6 +94,7 @@ async fn real(scene: Arc<Scene>, index: usize, transport: SimTransport, mut dice
     if dice.chance(scene.plan.refuses) {
         let (status, after) = refusal(&mut dice);
         scene.note(&format!("server refuses: {status} {after:?}"));
+        scene.record().conns[index].refused = Some(status);
         let status = StatusCode::from_u16(status).expect("a status");
         let mut reply = Rejection::new(status).expect("a status that refuses").body("no");
         if let Some(after) = after {
@@ -156,13 +160,22 @@ async fn real(scene: Arc<Scene>, index: usize, transport: SimTransport, mut dice
             None if rounds == 0 => {}
             None => {
                 rounds -= 1;
+                if dice.chance(scene.plan.deaf) && dice.chance(30) {
+                    scene.record().conns[index].idled = true;
+                    scene.note("server stops reading");
+                    sim.sleep(Duration::from_secs(60)).await;
+                }
                 if lulls && dice.chance(20) {
                     scene.record().conns[index].idled = true;
                     scene.note("server idles");
                     sim.sleep(dice.millis(4000)).await;
                 }
                 for _ in 0..dice.below(pushes + 1) {
-                    waiting.push_back(scene.make(&mut dice, SERVED).0);
+                    waiting.push_back(if dice.chance(scene.plan.pings) {
+                        ping(&scene, &mut dice)
+                    } else {
+                        scene.make(&mut dice, SERVED).0
+                    });
                 }
                 waiting.retain(|frame| !(frame.is_control() && frame.len() > 125));
                 if rounds == 0 && closes {
@@ -179,6 +192,11 @@ async fn real(scene: Arc<Scene>, index: usize, transport: SimTransport, mut dice
             }
         }
     }
+}
+
+fn ping(scene: &Scene, dice: &mut Dice) -> Frame {
+    let seq = scene.record().number(PINGED);
+    Frame::Ping(wire::payload(PINGED, seq, dice.below(126)).into())
 }
 
 /// Reads what comes; `None`: the end.
@@ -250,6 +268,11 @@ async fn rude(scene: Arc<Scene>, index: usize, mut transport: SimTransport, mut 
 /// Something to send: most of it in order.
 fn append(scene: &Scene, dice: &mut Dice, out: &mut Vec<u8>) {
     let fin = 0x80;
+    if dice.chance(scene.plan.pings) {
+        for _ in 0..dice.below(20) {
+            out.extend(raw::frame(fin | 9, ping(scene, dice).payload()));
+        }
+    }
     match dice.below(24) {
         0 => out.extend(raw::frame(fin | 8, b"\x03\xe8")),
         1 => out.extend(raw::frame(fin | 8, b"")),

@@ -16,13 +16,16 @@ pub(super) enum Cut {
     Silence,
     /// Writes fail; reads do not.
     Writes,
+    /// As TLS tells of an end without `close_notify`.
+    Unexpected,
 }
 
 impl Cut {
     /// Where, in bytes read or written, and how.
     pub(super) fn draw(dice: &mut Dice) -> (usize, Self) {
         let at = dice.pick(&[50, 200, 600, 3000, 20_000]);
-        (dice.below(at), dice.pick(&[Self::Eof, Self::Reset, Self::Silence, Self::Writes]))
+        let how = [Self::Eof, Self::Reset, Self::Silence, Self::Writes, Self::Unexpected];
+        (dice.below(at), dice.pick(&how))
     }
 }
 
@@ -127,6 +130,17 @@ pub(super) struct Plan {
     pub(super) named: bool,
     pub(super) jumps: bool,
     pub(super) connect_timeout: Duration,
+    /// The client's: the interval, and the wait for an answer.
+    pub(super) keepalive: Option<(Duration, Duration)>,
+    /// The real server sends pings of its own so often.
+    pub(super) server_keepalive: Option<Duration>,
+    pub(super) write_timeout: Duration,
+    /// The end of the client's direction fails.
+    pub(super) bad_shutdown: bool,
+    /// How often a peer pings instead of what it would send, in per cent.
+    pub(super) pings: usize,
+    /// How often the real server stops reading for very long, in per cent.
+    pub(super) deaf: usize,
 }
 
 impl Plan {
@@ -181,6 +195,16 @@ impl Plan {
             named: dice.chance(20),
             jumps: !calm && dice.chance(15),
             connect_timeout: dice.pick(&[Duration::from_secs(10), Duration::from_secs(1)]),
+            keepalive: {
+                let millis = Duration::from_millis;
+                let short = Some((millis(300), millis(2000)));
+                dice.pick(&[None, short, short, Some((millis(20_000), millis(20_000)))])
+            },
+            server_keepalive: dice.chance(30).then(|| dice.millis(1000)),
+            write_timeout: dice.pick(&[Duration::from_secs(30), Duration::from_secs(1)]),
+            bad_shutdown: dice.chance(10),
+            pings: dice.pick(&[0, 10, 90]),
+            deaf: if calm { 0 } else { dice.pick(&[0, 0, 50]) },
         }
     }
 

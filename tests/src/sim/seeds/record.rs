@@ -51,6 +51,11 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// Whether it ran then.
+    pub(super) fn is_running(&self, at: Instant) -> bool {
+        self.at <= at && self.done.is_none_or(|(done, _)| done > at)
+    }
+
     /// How long it ran, up to an end.
     pub(super) fn lasted(&self, end: Instant) -> Duration {
         let done = self.done.map_or(end, |(done, _)| done);
@@ -122,7 +127,15 @@ pub(super) struct Conn {
     pub(super) waited: Duration,
     /// When the transport was closed, and whether it took what it had not sent with it.
     pub(super) closed: Option<Instant>,
-    pub(super) cut: Option<Cut>,
+    pub(super) cut: Option<(Cut, Instant)>,
+    /// The status with which the real server refused the upgrade.
+    pub(super) refused: Option<u16>,
+    /// When the client last read a byte.
+    pub(super) last_read: Option<Instant>,
+    /// A write has been waiting since then.
+    pub(super) stuck: Option<Instant>,
+    /// Some write took less than it was offered.
+    pub(super) blocked: bool,
     /// What the real server got, and when.
     pub(super) served: Vec<(Seen, Instant)>,
     /// The server stopped reading for a while, or for good.
@@ -204,6 +217,10 @@ impl Record {
             waited: Duration::ZERO,
             closed: None,
             cut: None,
+            refused: None,
+            last_read: None,
+            stuck: None,
+            blocked: false,
             served: Vec::new(),
             idled: false,
             unkind: false,

@@ -279,9 +279,6 @@ impl Follow<'_> {
 
     /// Another callback was in the way then.
     fn is_busy(&self, at: Instant) -> bool {
-        self.record
-            .calls
-            .iter()
-            .any(|call| call.name == "handle_info" && call.at <= at && call.done.is_none_or(|(done, _)| done > at))
+        self.record.calls.iter().any(|call| call.name == "handle_info" && call.is_running(at))
     }
 }

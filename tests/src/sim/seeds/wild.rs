@@ -150,6 +150,59 @@ impl WildTransport {
     }
 }
 
+impl WildTransport {
+    fn write(&mut self, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let Self { inner, wild } = self;
+        let cut = wild.cut(wild.written);
+        if matches!(cut, Some(Cut::Eof | Cut::Reset | Cut::Writes | Cut::Unexpected)) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if wild.scene.is(Mutation::WriteNeverWakes) && wild.written > 300 {
+            // Ready when it is asked again later; but nobody is told to.
+            let now = wild.scene.sim.now();
+            match wild.mutant.since {
+                Some(since) if since < now => wild.mutant.since = None,
+                _ => {
+                    wild.mutant.since = Some(now);
+                    return Poll::Pending;
+                }
+            }
+        }
+        if wild.writes.poll(cx, &wild.scene, &mut wild.dice).is_pending() {
+            return Poll::Pending;
+        }
+        let most = wild.room(wild.written);
+        let chunk: Vec<u8> = bytes.iter().flat_map(|slice| slice.iter().copied()).take(most.min(64 * 1024)).collect();
+        let mut out = chunk.clone();
+        if wild.written > 300 {
+            if wild.strikes(Mutation::WriteDropsByte) {
+                out.pop();
+            } else if wild.strikes(Mutation::WriteTwice) {
+                out.extend_from_slice(&chunk);
+            }
+        }
+        let changed = out.len() != chunk.len();
+        if cut == Some(Cut::Silence) {
+            if wild.written > wild.scene.plan.link.capacity {
+                return Poll::Pending;
+            }
+        } else if changed {
+            // What the mutation made is written whole, whatever the link has room for.
+            let _ = inner.poll_write(cx, &[IoSlice::new(&out)]);
+        } else {
+            match inner.poll_write(cx, &[IoSlice::new(&out)]) {
+                Poll::Ready(Ok(n)) => out.truncate(n),
+                other => return other,
+            }
+        }
+        let n = if changed { chunk.len() } else { out.len() };
+        wild.written += n;
+        let now = wild.scene.sim.now();
+        wild.scene.record().wrote(wild.index, now, &out);
+        Poll::Ready(Ok(n))
+    }
+}
+
 impl Drop for Wild {
     fn drop(&mut self) {
         if self.scene.is(Mutation::NeverClosed) {
@@ -193,7 +246,8 @@ impl Wild {
             && at >= most
         {
             self.cut = Some(how);
-            self.seen(|conn| conn.cut = Some(how));
+            let now = self.scene.sim.now();
+            self.seen(|conn| conn.cut = Some((how, now)));
             self.scene.note(&format!("net cut: {how:?}"));
         }
         self.cut
@@ -233,6 +287,7 @@ impl Transport for WildTransport {
         match wild.cut(wild.read) {
             Some(Cut::Eof) => return wild.end(),
             Some(Cut::Reset) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Some(Cut::Unexpected) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             Some(Cut::Silence) => return Poll::Pending,
             Some(Cut::Writes) | None => {}
         }
@@ -265,54 +320,21 @@ impl Transport for WildTransport {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let Self { inner, wild } = self;
-        let cut = wild.cut(wild.written);
-        if matches!(cut, Some(Cut::Eof | Cut::Reset | Cut::Writes)) {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        if wild.scene.is(Mutation::WriteNeverWakes) && wild.written > 300 {
-            // Ready when it is asked again later; but nobody is told to.
-            let now = wild.scene.sim.now();
-            match wild.mutant.since {
-                Some(since) if since < now => wild.mutant.since = None,
-                _ => {
-                    wild.mutant.since = Some(now);
-                    return Poll::Pending;
-                }
+        let outcome = self.write(cx, bytes);
+        let offered: usize = bytes.iter().map(|slice| slice.len()).sum();
+        let now = self.wild.scene.sim.now();
+        self.wild.seen(|conn| match &outcome {
+            Poll::Ready(Ok(n)) => {
+                conn.stuck = None;
+                conn.blocked |= *n < offered;
             }
-        }
-        if wild.writes.poll(cx, &wild.scene, &mut wild.dice).is_pending() {
-            return Poll::Pending;
-        }
-        let most = wild.room(wild.written);
-        let chunk: Vec<u8> = bytes.iter().flat_map(|slice| slice.iter().copied()).take(most.min(64 * 1024)).collect();
-        let mut out = chunk.clone();
-        if wild.written > 300 {
-            if wild.strikes(Mutation::WriteDropsByte) {
-                out.pop();
-            } else if wild.strikes(Mutation::WriteTwice) {
-                out.extend_from_slice(&chunk);
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                conn.stuck.get_or_insert(now);
+                conn.blocked = true;
             }
-        }
-        let changed = out.len() != chunk.len();
-        if cut == Some(Cut::Silence) {
-            if wild.written > 200_000 {
-                return Poll::Pending;
-            }
-        } else if changed {
-            // What the mutation made is written whole, whatever the link has room for.
-            let _ = inner.poll_write(cx, &[IoSlice::new(&out)]);
-        } else {
-            match inner.poll_write(cx, &[IoSlice::new(&out)]) {
-                Poll::Ready(Ok(n)) => out.truncate(n),
-                other => return other,
-            }
-        }
-        let n = if changed { chunk.len() } else { out.len() };
-        wild.written += n;
-        let now = wild.scene.sim.now();
-        wild.scene.record().wrote(wild.index, now, &out);
-        Poll::Ready(Ok(n))
+        });
+        outcome
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -330,6 +352,9 @@ impl Transport for WildTransport {
         if self.wild.cut.is_some() {
             return Poll::Ready(Ok(()));
         }
+        if self.wild.scene.plan.bad_shutdown {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        }
         self.inner.poll_shutdown(cx)
     }
 
@@ -346,6 +371,7 @@ fn read(wild: &Wild, chunk: &[u8]) {
         record.sleeps = 0;
         let free = record.panicked || record.erred || record.is_asked(Ask::Stop);
         let conn = &mut record.conns[wild.index];
+        conn.last_read = Some(now);
         conn.down.feed(now, chunk);
         if conn.down.past_head {
             conn.answered.get_or_insert(now);
