@@ -42,7 +42,7 @@ async fn maybe<T>(sim: &Sim, dice: &mut Dice, future: impl Future<Output = T>) -
 /// One task: a handle, and a number of things done with it. Ends in how long the last of them took after the end.
 pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mut dice: Dice) {
     let sim = scene.sim.clone();
-    let pace = dice.pick(&[1, 50, 500]);
+    let pace = if scene.plan.pressed { 1 } else { dice.pick(&[1, 50, 500]) };
     let mut info = lane * 1000;
     let mut timers = Vec::new();
     for _ in 0..scene.plan.ops {
@@ -78,7 +78,10 @@ pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mu
                         scene.end_send(key, fate, &outcome);
                         scene.note(&format!("send {key:?}: {}", told(&outcome)));
                     }
-                    None => scene.note(&format!("send {key:?}: dropped")),
+                    None => {
+                        scene.drop_send(key);
+                        scene.note(&format!("send {key:?}: dropped"));
+                    }
                 }
             }
             70..80 => drop(maybe(&sim, &mut dice, handle.flush()).await),
@@ -104,7 +107,7 @@ pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mu
                 let state = dice.pick(&[ClientState::Connected, ClientState::Disconnected, ClientState::Stopped]);
                 drop(within(&sim, dice.millis(500), handle.wait_for(state)).await);
             }
-            97..99 if scene.plan.lively > 0 && dice.chance(60) => {
+            97..99 if scene.plan.lively > 0 && dice.chance(if scene.plan.pressed { 4 } else { 60 }) => {
                 let what = dice.pick(&[Ask::Connect, Ask::Reconnect, Ask::Disconnect, Ask::Stop]);
                 let what = if scene.record().winding_down { Ask::Stop } else { what };
                 ask(&scene, &handle, what).await;

@@ -19,7 +19,7 @@ pub(super) fn ended(scene: &Scene, reason: Option<&StopReason>) {
         end(&record, reason, &mut broken);
         infos(scene, &record, &mut broken);
         left_alone(scene, &record, &mut broken);
-        retries::order(&record, reason, &mut broken);
+        retries::order(scene, &record, reason, &mut broken);
         retries::delays(scene, &record, reason, &mut broken);
         reasons::told(scene, &record, &mut broken);
         let mut wire = BTreeMap::new();
@@ -28,10 +28,11 @@ pub(super) fn ended(scene: &Scene, reason: Option<&StopReason>) {
             written(scene, &record, conn, &mut wire, &mut broken);
             closed(scene, conn, &mut broken);
             reasons::deadlines(scene, conn, &mut broken);
-            reasons::pongs(&record, conn, &mut broken);
+            reasons::pongs(scene, &record, conn, &mut broken);
             reasons::codes(&record, conn, &mut broken);
         }
         sent(&record, &wire, &mut broken);
+        answered(&record, &mut broken);
         if record.open_conns() != 0 {
             broken.push("3.12: a transport is open at the end".to_owned());
         }
@@ -185,6 +186,7 @@ fn written(
         last.insert((epoch, lane), seq);
         keys.insert((lane, seq));
     }
+    leaves_in_order(record, conn, broken);
     let closed_by_us = up.close.is_some() && conn.down.close.is_none() && conn.down.fault.is_none();
     // What waits for a `handle_connect` that will not run is given back.
     let all = closed_by_us && conn.greeted && !record.panicked && !record.erred && conn.cut.is_none();
@@ -205,16 +207,54 @@ fn written(
     }
     let served: BTreeSet<_> = conn.served.iter().filter_map(|(seen, _)| wire::parse(&seen.payload)).collect();
     for (key, sending) in record.sends.iter().filter(|(key, _)| keys.contains(key)) {
-        let ready = conn.answered.map_or(sending.begun, |answered| answered.max(sending.begun));
+        let ready = conn.open.map_or(sending.begun, |open| open.max(sending.begun));
         let waited = sending.left.map_or(Duration::ZERO, |left| left.saturating_duration_since(ready));
         let light = is_calm(scene, conn) && scene.plan.is_quick() && scene.plan.big <= 300 && scene.plan.wicked == 0;
-        if light && waited > Duration::from_millis(1500) {
+        let most = if scene.plan.delay == 0 { 0 } else { 500 };
+        if light && waited > Duration::from_millis(most) {
             broken.push(format!("{key:?} waited for {waited:?}, and nothing was in its way"));
         }
         let Fate::Sent(at) = sending.fate else { continue };
         let long_ago = conn.closed.is_some_and(|closed| closed > at + Duration::from_secs(3));
         if is_calm(scene, conn) && long_ago && !served.contains(key) {
             broken.push(format!("{key:?} was sent, and never arrived"));
+        }
+    }
+}
+
+/// What leaves ahead of what: 3.3, 4.9.
+fn leaves_in_order(record: &Record, conn: &Conn, broken: &mut Vec<String>) {
+    let keys: Vec<_> = conn.up.frames.iter().filter_map(|seen| wire::parse(&seen.payload)).collect();
+    if let Some(at) = keys.iter().rposition(|key| conn.greeting.contains(key))
+        && let Some(ahead) = keys[..at].iter().find(|(lane, _)| *lane < 50)
+    {
+        broken.push(format!("3.3: {ahead:?} left ahead of what handle_connect pushed"));
+    }
+    // A ping or pong has before it what was begun, which is encoded, and others of its kind.
+    let controls = keys.iter().filter(|(lane, _)| lane % 2 == 1).count();
+    let largest = conn.up.frames.iter().map(|seen| seen.payload.len()).max().unwrap_or(0);
+    let most = 64 * 1024 + 2 * (largest + 14) + 140 * (controls + conn.down.frames.len());
+    for key in keys.iter().filter(|(lane, _)| lane % 2 == 1) {
+        let Some(sending) = record.sends.get(key).filter(|sending| sending.offset > 0) else { continue };
+        let passed = sending.end.saturating_sub(sending.offset);
+        if passed > most {
+            broken.push(format!("4.9: {passed} bytes left between {key:?} and the call, at most {most} were begun"));
+        }
+    }
+}
+
+/// Each send is answered once its connection, or attempt, is over.
+fn answered(record: &Record, broken: &mut Vec<String>) {
+    let ends: Vec<_> = record.calls.iter().filter(|call| call.name == "handle_disconnect").collect();
+    for (key, sending) in &record.sends {
+        let Some((end, _)) = ends.get(sending.epoch).and_then(|call| call.done) else { continue };
+        let late = match sending.fate {
+            Fate::Dropped => false,
+            Fate::Open => true,
+            _ => sending.answered.is_some_and(|answered| answered > end.max(sending.begun)),
+        };
+        if late {
+            broken.push(format!("4.5: {key:?} was answered at {:?}, behind handle_disconnect", sending.answered));
         }
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parley_proto::codec::{CloseFrame, Frame};
 use parley_proto::driver::Handle;
 use parley_proto::handshake::ClientRequest;
+use parley_proto::session::ClientState;
 use parley_proto::{Action, Attempt, BoxError, Connected, DisconnectReason, Handler, Retry, StopReason};
 
 use super::Mutation;
@@ -28,6 +29,8 @@ pub(super) struct Wilful {
     infos_seen: u32,
     kept: Option<Frame>,
     frames: usize,
+    /// `handle_connect` is about to return.
+    greets: bool,
     /// So many more attempts are forced.
     forces: usize,
 }
@@ -35,7 +38,7 @@ pub(super) struct Wilful {
 impl Wilful {
     pub(super) fn new(scene: &Arc<Scene>, dice: Dice, own: Handle<u32>) -> Self {
         let (scene, forces) = (scene.clone(), scene.plan.forces);
-        Self { scene, dice, own, is_up: false, infos: 0, infos_seen: 0, kept: None, frames: 0, forces }
+        Self { scene, dice, own, is_up: false, infos: 0, infos_seen: 0, kept: None, frames: 0, greets: false, forces }
     }
 
     /// Waits, fails, panics or hangs, or none of it.
@@ -73,19 +76,29 @@ impl Wilful {
         Ok(())
     }
 
+    /// What handles are told agrees with the callback that runs.
+    fn in_state(&self, state: ClientState) {
+        let told = self.own.state();
+        self.scene.check(told == state, || format!("4: handles are told {told:?}, and it is {state:?}"));
+    }
+
     /// By its own handle nothing waits for a connection or for room.
     async fn use_own(&mut self) {
         for _ in 0..=self.dice.below(3) {
             let (frame, key) = self.scene.make(&mut self.dice, OWN);
             self.scene.begin_send(key, &frame);
+            let (since, mut may_wait) = (self.scene.sim.now(), false);
             let (fate, outcome) = match self.dice.below(3) {
                 0 => (Fate::Accepted, self.own.try_send_frame(frame)),
                 1 => (Fate::Accepted, self.own.feed_frame(frame).await),
                 _ => {
+                    may_wait = self.is_up; // for the transport
                     let outcome = self.own.send_frame(frame).await;
                     (Fate::Sent(self.scene.sim.now()), outcome)
                 }
             };
+            let at_once = may_wait || self.scene.sim.now() == since;
+            self.scene.check(at_once, || format!("3.10: {key:?} waited for a connection or for room"));
             self.scene.end_send(key, fate, &outcome);
             self.scene.note(&format!("own send {key:?}: {}", told(&outcome)));
         }
@@ -160,6 +173,9 @@ impl Wilful {
         if self.is_up && !asked && !(frame.is_control() && frame.len() > 125) {
             self.scene.begin_send(key, &frame);
             self.scene.end_send(key, Fate::Accepted, &Ok(()));
+            if self.greets {
+                self.scene.record().conn().into_iter().for_each(|conn| conn.greeting.push(key));
+            }
         }
         self.scene.note(&format!("pushes {key:?}"));
         frame
@@ -169,7 +185,9 @@ impl Wilful {
         if !self.dice.chance(self.scene.plan.lively) {
             return Action::Continue;
         }
-        let action = match self.dice.below(40) {
+        // Under pressure it is the pushes that matter.
+        let least = if self.scene.plan.pressed && self.dice.chance(90) { 2 } else { 0 };
+        let action = match self.dice.below(40).max(least) {
             0 if self.may_come_back() && self.dice.chance(60) => {
                 self.ask(Ask::Reconnect);
                 return Action::Reconnect(CloseFrame::normal());
@@ -233,15 +251,20 @@ impl Handler<u32> for Wilful {
         let known = self.scene.record().detail("handle_disconnect").map(ToOwned::to_owned);
         self.scene.check(last == known, || format!("3.2: the last reason was {known:?}, and not {last:?}"));
         let mut running = self.scene.enter("prepare", attempt.number.to_string());
+        self.in_state(ClientState::Connecting);
         self.live(&mut running).await // it fails the attempt, not the client
     }
 
     async fn handle_connect(&mut self, connected: &Connected) -> Result<Action, BoxError> {
         let status = connected.negotiated.status().as_u16();
         let mut running = self.scene.enter("handle_connect", status.to_string());
+        self.in_state(ClientState::Connected);
         self.is_up = true;
         self.live_or_fail(&mut running).await?;
-        Ok(self.act())
+        self.greets = true;
+        let action = self.act();
+        self.greets = false;
+        Ok(action)
     }
 
     async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
@@ -292,6 +315,7 @@ impl Handler<u32> for Wilful {
         }
         let mut running = self.scene.enter("handle_disconnect", reason.to_string());
         running.told(reason);
+        self.in_state(ClientState::Disconnected);
         self.is_up = false;
         let _no_error_to_return = self.live(&mut running).await;
         let retry = self.retry();

@@ -25,7 +25,7 @@ use crate::raw;
 use crate::sim::{Fate, Listener, Server, Sim, SimTransport, lock};
 
 /// Lanes of what a peer sends by itself.
-const SERVED: u32 = 90;
+pub(super) const SERVED: u32 = 90;
 /// The lane of the pings among it that are many.
 const PINGED: u32 = 99;
 
@@ -112,7 +112,7 @@ async fn real(scene: Arc<Scene>, index: usize, transport: SimTransport, mut dice
     let pushes = dice.pick(&[0, 2, 20, 60]);
     let closes = dice.chance(20);
     let rude = (scene.plan.cut.is_some() || scene.plan.rough > 0) && dice.chance(30);
-    let lulls = dice.chance(15);
+    let lulls = scene.plan.pressed || dice.chance(15);
     let mut rounds = dice.below(40);
     let mut waiting: VecDeque<Frame> = VecDeque::new();
     let mut is_open = false;

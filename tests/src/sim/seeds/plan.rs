@@ -124,6 +124,8 @@ pub(super) struct Plan {
     pub(super) senders: usize,
     pub(super) ops: usize,
     pub(super) big: usize,
+    /// Everybody sends as much as he can, and the peer is slow.
+    pub(super) pressed: bool,
     /// When it is stopped at the latest.
     pub(super) horizon: Duration,
     pub(super) abort: bool,
@@ -163,7 +165,7 @@ impl Plan {
         };
         let cut = Cut::draw(dice);
         let comes_back = dice.chance(50);
-        Self {
+        let plan = Self {
             link,
             chunk,
             pending: dice.pick(&[0, 10, 50]),
@@ -205,6 +207,27 @@ impl Plan {
             bad_shutdown: dice.chance(10),
             pings: dice.pick(&[0, 10, 90]),
             deaf: if calm { 0 } else { dice.pick(&[0, 0, 50]) },
+            pressed: false,
+        };
+        if dice.chance(12) { plan.press(dice) } else { plan }
+    }
+
+    /// The same under pressure: queues are full, on a network that does move.
+    fn press(self, dice: &mut Dice) -> Self {
+        Self {
+            pressed: true,
+            link: Link { capacity: 16 * 1024, chunk: usize::MAX, staged: self.link.staged },
+            chunk: usize::MAX,
+            delay: 20,
+            lively: dice.pick(&[10, 40]),
+            wicked: 0,
+            senders: 3,
+            ops: 80,
+            big: dice.pick(&[300, 20_000]),
+            send_queue: dice.pick(&[4096, 100_000, 1024 * 1024]),
+            read_ahead: dice.pick(&[4096, 256 * 1024]),
+            info_queue: dice.pick(&[1, 5, 20]),
+            ..self
         }
     }
 

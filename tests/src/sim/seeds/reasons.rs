@@ -75,9 +75,10 @@ fn fits(
         }
         DisconnectReason::Dns(_) | DisconnectReason::Tls(_) => conn.is_none_or(|conn| conn.answered.is_none()),
         // A server that saw no whole request for too long closes too.
-        DisconnectReason::Tcp(_) => {
-            conn.is_none_or(|conn| conn.cut.is_some() || conn.unkind || conn.idled || conn.answered.is_none())
-        }
+        DisconnectReason::Tcp(_) => conn.is_none_or(|conn| {
+            let cut = conn.cut.is_some_and(|(how, _)| how != Cut::Unexpected);
+            cut || conn.unkind || conn.idled || conn.answered.is_none()
+        }),
         _ => true,
     }
 }
@@ -112,7 +113,7 @@ pub(super) fn deadlines(scene: &Scene, conn: &Conn, broken: &mut Vec<String>) {
 }
 
 /// Rule 4.10: a ping is answered at once while output is not blocked, and the newest when it is so no more.
-pub(super) fn pongs(record: &Record, conn: &Conn, broken: &mut Vec<String>) {
+pub(super) fn pongs(scene: &Scene, record: &Record, conn: &Conn, broken: &mut Vec<String>) {
     let Some(closed) = conn.closed.filter(|_| conn.answered.is_some() && conn.cut.is_none()) else { return };
     let lived = |at: Instant| closed > at && conn.close_left.is_none_or(|left| left > at);
     let seen = conn.down.frames.iter().zip(&conn.down.times);
@@ -128,6 +129,18 @@ pub(super) fn pongs(record: &Record, conn: &Conn, broken: &mut Vec<String>) {
                 broken.push("4.10: a ping was not answered at once, and output was not blocked".to_owned());
                 return;
             }
+        }
+    }
+    // While output is blocked the newest takes the place of those before it.
+    for (ping, at) in pings.iter().filter(|(ping, _)| scene.plan.big <= 300 && answered(&ping.payload).is_none()) {
+        let Some(drained) = conn.drained.iter().find(|drained| **drained > **at) else { continue };
+        let later = pings.iter().skip_while(|(other, _)| other != ping).skip(1).take_while(|(_, at)| **at <= *drained);
+        let newer = later.into_iter().any(|(newer, _)| answered(&newer.payload).is_some());
+        // Its pong may still have been on its way out.
+        let went = conn.stuck.is_none() || conn.drained.iter().any(|later| later > drained);
+        if !newer && went && lived(*drained) && !reset {
+            broken.push("4.10: a ping was not answered, nor a newer one in its place".to_owned());
+            return;
         }
     }
     let free = conn.asked || record.panicked || record.erred || conn.down.close.is_some() || conn.down.fault.is_some();

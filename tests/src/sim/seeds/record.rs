@@ -1,6 +1,7 @@
 //! What was seen of one client: its callbacks, its connections, what was asked of it, what became of its sends.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,8 +13,10 @@ use super::wire::{self, Reader, Seen};
 /// What became of a frame that somebody wanted to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// Its future was dropped, or is still there.
+    /// Its future is still there.
     Open,
+    /// Its future was dropped.
+    Dropped,
     /// In the queue.
     Accepted,
     /// With the operating system, since then.
@@ -31,8 +34,13 @@ pub(super) struct Sending {
     pub(super) epoch: usize,
     /// When it was asked for.
     pub(super) begun: Instant,
-    /// When it was seen on the wire.
+    /// Bytes that its connection had written then.
+    pub(super) offset: usize,
+    /// When it was answered.
+    pub(super) answered: Option<Instant>,
+    /// When it was seen on the wire, and what had been written of its connection by then.
     pub(super) left: Option<Instant>,
+    pub(super) end: usize,
 }
 
 /// A callback that began.
@@ -116,6 +124,8 @@ pub(super) struct Conn {
     pub(super) answered: Option<Instant>,
     /// `handle_connect` was called.
     pub(super) greeted: bool,
+    /// It has returned.
+    pub(super) open: Option<Instant>,
     pub(super) down: Reader,
     pub(super) up: Reader,
     /// What `handle_frame` and `handle_ping` were given.
@@ -136,6 +146,10 @@ pub(super) struct Conn {
     pub(super) stuck: Option<Instant>,
     /// Some write took less than it was offered.
     pub(super) blocked: bool,
+    /// When one took all of it that came after such a one.
+    pub(super) drained: Vec<Instant>,
+    /// What `handle_connect` pushed.
+    pub(super) greeting: Vec<(u32, u32)>,
     /// What the real server got, and when.
     pub(super) served: Vec<(Seen, Instant)>,
     /// The server stopped reading for a while, or for good.
@@ -150,6 +164,14 @@ pub(super) struct Conn {
     pub(super) eof: Option<Instant>,
 }
 
+/// Frames and infos take turns: what waited when one was done.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    pub(super) was_info: bool,
+    pub(super) infos: bool,
+    pub(super) frames: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub(super) failures: Vec<String>,
@@ -161,6 +183,10 @@ pub(super) struct Record {
     pub(super) epoch: usize,
     pub(super) asks: Vec<Asked>,
     pub(super) conns: Vec<Conn>,
+    /// What the last of `handle_frame`, `handle_ping` and `handle_info` left behind.
+    pub(super) turn: Option<Turn>,
+    /// When sends last left the queue, or may have.
+    pub(super) sends_moved: Option<Instant>,
     pub(super) panicked: bool,
     pub(super) erred: bool,
     /// The end is near: nobody asks for a connection any more.
@@ -209,6 +235,7 @@ impl Record {
             opened,
             answered: None,
             greeted: false,
+            open: None,
             down: Reader::new(false),
             up: Reader::new(true),
             got: Vec::new(),
@@ -221,6 +248,8 @@ impl Record {
             last_read: None,
             stuck: None,
             blocked: false,
+            drained: Vec::new(),
+            greeting: Vec::new(),
             served: Vec::new(),
             idled: false,
             unkind: false,
@@ -263,12 +292,13 @@ impl Record {
     /// What was written: which sends were on the wire.
     pub(super) fn wrote(&mut self, index: usize, now: Instant, bytes: &[u8]) {
         self.sleeps = 0;
+        self.sends_moved = Some(now);
         let Some(conn) = self.conns.get_mut(index) else { return };
         let before = conn.up.frames.len();
         conn.up.feed(now, bytes);
         for seen in &conn.up.frames[before..] {
             if let Some(sending) = wire::parse(&seen.payload).and_then(|key| self.sends.get_mut(&key)) {
-                sending.left = Some(now);
+                (sending.left, sending.end) = (Some(now), conn.up.total);
             }
         }
         if conn.up.close.is_some() {
@@ -276,15 +306,36 @@ impl Record {
         }
     }
 
-    /// The cost of what handles put into the queue and the transport has not taken.
-    pub(super) fn backlog(&self) -> usize {
+    /// The cost of what was accepted for these lanes and the transport has not taken.
+    pub(super) fn backlog(&self, lanes: Range<u32>) -> usize {
         let waiting = self.sends.iter().filter(|((lane, _), sending)| {
-            *lane < 50
+            lanes.contains(lane)
                 && sending.epoch == self.epoch
                 && sending.left.is_none()
                 && matches!(sending.fate, Fate::Accepted | Fate::Sent(_))
         });
         waiting.map(|(_, sending)| sending.cost).sum()
+    }
+
+    /// Whether a send may be in the queue, or wait for room in it.
+    pub(super) fn has_open_sends(&self) -> bool {
+        self.sends.values().any(|sending| {
+            sending.epoch == self.epoch && sending.left.is_none() && matches!(sending.fate, Fate::Open | Fate::Dropped)
+        })
+    }
+
+    /// What waits for `handle_frame` and `handle_ping`, but for pongs: those may be keepalive's.
+    pub(super) fn has_frames(&self) -> bool {
+        let Some(conn) = self.conns.last() else { return false };
+        let count = |frames: &[Seen]| frames.iter().filter(|seen| seen.opcode != 10).count();
+        let ending = conn.asked || conn.down.close.is_some() || conn.down.fault.is_some();
+        conn.greeted && !ending && count(&conn.down.frames) > count(&conn.got)
+    }
+
+    /// One of them is done.
+    pub(super) fn end_turn(&mut self, was_info: bool) {
+        let infos = self.infos.iter().any(|info| !info.delayed && info.came.is_none());
+        self.turn = Some(Turn { was_info, infos, frames: self.has_frames() });
     }
 
     /// An info was accepted, to come after so long.

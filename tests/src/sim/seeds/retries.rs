@@ -25,7 +25,7 @@ enum Place {
 }
 
 /// The order of callbacks: 3.1 to 3.4, 3.11, 4.1, 4.2.
-pub(super) fn order(record: &Record, reason: Option<&StopReason>, broken: &mut Vec<String>) {
+pub(super) fn order(scene: &Scene, record: &Record, reason: Option<&StopReason>, broken: &mut Vec<String>) {
     let mut place = Place::New;
     // Attempts that have begun, and those that `handle_disconnect` was told of.
     let (mut number, mut told) = (0, 0);
@@ -61,6 +61,13 @@ pub(super) fn order(record: &Record, reason: Option<&StopReason>, broken: &mut V
             }
         };
     }
+    let mut first = record.calls.iter().filter_map(|call| Some((call.tick, call.reason.as_ref()?)));
+    if let Some((tick, early)) = first.next()
+        && scene.plan.policy.is_none()
+        && is_early(record, early, tick)
+    {
+        broken.push(format!("4.2: handle_disconnect ran, and nothing was ever reached: {early}"));
+    }
     let aborted = matches!(reason, Some(StopReason::Aborted));
     let Some(attempts) = record.attempts.filter(|_| !aborted) else { return };
     // The last attempt may have ended with the client.
@@ -68,23 +75,26 @@ pub(super) fn order(record: &Record, reason: Option<&StopReason>, broken: &mut V
         broken.push(format!("4.1: handle_disconnect ran {told} times in {attempts} attempts"));
     }
     let asked = record.is_asked(Ask::Stop);
-    if attempts != told && !asked && !is_hopeless(record, reason, attempts) {
+    if attempts != told && !asked && !is_hopeless(scene, record, reason, attempts) {
         broken.push("4.1: a lost connection without handle_disconnect".to_owned());
     }
 }
 
 /// Rule 4.2: the very first attempt, which reached nothing.
-fn is_hopeless(record: &Record, reason: Option<&StopReason>, attempts: u64) -> bool {
-    use ConnectPhase::{Dns, Tcp, Tls};
+fn is_hopeless(scene: &Scene, record: &Record, reason: Option<&StopReason>, attempts: u64) -> bool {
     let Some(StopReason::Disconnected(reason)) = reason else { return false };
-    let early = matches!(
-        reason,
-        DisconnectReason::Dns(_)
-            | DisconnectReason::Tcp(_)
-            | DisconnectReason::Tls(_)
-            | DisconnectReason::ConnectTimeout(Dns | Tcp | Tls)
-    );
-    early && attempts == 1 && record.conns.iter().all(|conn| conn.up.bytes == 0 && !conn.up.past_head)
+    let unsaid = record.conns.iter().all(|conn| !conn.up.past_head);
+    scene.plan.policy.is_none() && attempts == 1 && is_early(record, reason, u64::MAX) && unsaid
+}
+
+/// In DNS, TCP, or TLS, as far as was seen up to then.
+fn is_early(record: &Record, reason: &DisconnectReason, until: u64) -> bool {
+    use ConnectPhase::{Dns, Tcp, Tls};
+    match reason {
+        DisconnectReason::Dns(_) | DisconnectReason::Tls(_) | DisconnectReason::ConnectTimeout(Dns | Tcp | Tls) => true,
+        DisconnectReason::Tcp(_) => record.conns.iter().all(|conn| conn.opened > until),
+        _ => false,
+    }
 }
 
 /// What has to come behind a `handle_disconnect`.
@@ -238,7 +248,11 @@ struct Follow<'a> {
 impl Follow<'_> {
     fn check(&self, expected: Next, told: &DisconnectReason, broken: &mut Vec<String>) {
         let dialled = self.after.iter().any(|asked| matches!(asked.what, Ask::Connect | Ask::Reconnect));
-        let ended = self.after.iter().any(|asked| matches!(asked.what, Ask::Disconnect | Ask::Stop));
+        let ended = |until: Instant| {
+            let mut ends = self.after.iter().filter(|asked| matches!(asked.what, Ask::Disconnect | Ask::Stop));
+            ends.any(|asked| asked.at <= until)
+        };
+        let cancelled = self.after.iter().find(|asked| asked.what == Ask::Disconnect).map(|asked| asked.at);
         let end = self.record.ended.unwrap_or(self.at);
         let slack = Duration::from_millis(1);
         match (expected, self.next) {
@@ -246,15 +260,23 @@ impl Follow<'_> {
             (Next::Attempt(least, most), Some(next)) => {
                 let delay = next.at.saturating_duration_since(self.at);
                 let late = delay > most + slack && !self.scene.plan.jumps && !self.is_busy(self.at + most);
+                let before = |at: Instant| at < next.at && at < self.at + least && !self.is_busy(at);
+                if !dialled && cancelled.is_some_and(before) {
+                    broken.push(format!("4.4: an attempt though it was cancelled behind: {told}"));
+                }
                 if !dialled && (delay < least || late) {
                     broken.push(format!("4.16: an attempt after {delay:?}, not {least:?} to {most:?}, behind: {told}"));
                 }
             }
             (Next::Attempt(_, most), None) => {
-                if !ended && !self.is_busy(self.at + most) && end > self.at + most + slack {
+                if !self.scene.plan.jumps
+                    && !ended(self.at + most + slack)
+                    && !self.is_busy(self.at + most)
+                    && end > self.at + most + slack
+                {
                     broken.push(format!("4.16: no attempt within {most:?} behind: {told}"));
                 }
-                if !ended && end <= self.at + most && !self.record.is_asked(Ask::Stop) {
+                if !ended(end) && end <= self.at + most && !self.record.is_asked(Ask::Stop) {
                     broken.push(format!("4.3: an end with a retry pending behind: {told}"));
                 }
             }

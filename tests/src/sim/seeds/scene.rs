@@ -9,8 +9,10 @@ use parley_proto::{DisconnectReason, Retry, SendError};
 
 use super::Mutation;
 use super::dice::Dice;
+use super::handler::PUSHED;
+use super::peers::SERVED;
 use super::plan::Plan;
-use super::record::{Ask, Call, Fate, Info, Record, Sending};
+use super::record::{Ask, Call, Conn, Fate, Info, Record, Sending, Turn};
 use super::wire;
 use crate::sim::{Sim, Task, lock};
 
@@ -70,7 +72,11 @@ impl Scene {
         let is_control = dice.chance(15);
         let lane = lane + u32::from(is_control);
         let seq = self.record().number(lane);
-        let most = if is_control { 130 } else { dice.pick(&[1, 60, self.plan.big]) };
+        let most = match is_control {
+            true => 130,
+            false if self.plan.pressed => dice.pick(&[60, self.plan.big, self.plan.big]),
+            false => dice.pick(&[1, 60, self.plan.big]),
+        };
         let bytes = wire::payload(lane, seq, dice.below(most + 1));
         let text = || String::from_utf8_lossy(&bytes).into_owned();
         let frame = match (is_control, dice.chance(50)) {
@@ -86,7 +92,18 @@ impl Scene {
         let (cost, begun) = (frame.len() + 32, self.sim.now());
         let mut record = self.record();
         let epoch = record.epoch;
-        record.sends.insert(key, Sending { fate: Fate::Open, cost, epoch, begun, left: None });
+        // The offset counts only while nothing holds sends back.
+        let conn = record.conns.last().filter(|conn| conn.greeted && record.running != Some("handle_connect"));
+        let offset = conn.map_or(0, |conn| conn.up.total);
+        let sending = Sending { fate: Fate::Open, cost, epoch, begun, offset, answered: None, left: None, end: 0 };
+        record.sends.insert(key, sending);
+    }
+
+    /// A send was given up before its outcome.
+    pub(super) fn drop_send(&self, key: (u32, u32)) {
+        if let Some(sending) = self.record().sends.get_mut(&key) {
+            sending.fate = Fate::Dropped;
+        }
     }
 
     /// What a send came to. `fate`: when it was accepted.
@@ -100,13 +117,18 @@ impl Scene {
                 Fate::GivenBack
             }
         };
-        let over = {
+        let now = self.sim.now();
+        let (over, empty) = {
             let mut record = self.record();
             if let Some(sending) = record.sends.get_mut(&key) {
                 sending.fate = fate;
+                sending.answered = Some(now);
             }
-            record.backlog()
+            let still = record.sends_moved.is_none_or(|moved| moved < now) && !record.has_open_sends();
+            (record.backlog(0..50), still && record.backlog(0..u32::MAX) == 0)
         };
+        let full = matches!(outcome, Err(SendError::Full(_)));
+        self.check(!(full && empty), || format!("{key:?} found an empty queue full"));
         let bound = self.plan.send_queue + 64 * 1024 + 2 * (self.plan.big + 200);
         self.check(over <= bound, || format!("{over} bytes wait to be sent, more than {bound}"));
     }
@@ -170,8 +192,10 @@ impl Scene {
     pub(super) fn enter(self: &Arc<Self>, name: &'static str, detail: String) -> Running {
         self.note(&format!("{name} {detail}"));
         let at = self.sim.now();
+        let delivers = matches!(name, "handle_frame" | "handle_ping" | "handle_info");
         let (before, open, call) = {
             let mut record = self.record();
+            record.sends_moved = record.sends_moved.filter(|_| name != "handle_disconnect").or(Some(at));
             let tick = record.tick();
             record.calls.push(Call { name, detail, at, tick, done: None, reason: None, retry: None });
             match name {
@@ -183,10 +207,38 @@ impl Scene {
             (record.running.replace(name), record.open_conns(), record.calls.len() - 1)
         };
         self.check(before.is_none(), || format!("3.8: {name} while {before:?} runs"));
+        if delivers {
+            self.takes_turns(name);
+        } else {
+            self.record().turn = None;
+        }
         if matches!(name, "handle_disconnect" | "terminate") {
             self.check(open == 0, || format!("4.1: {name} while {open} transports are open"));
         }
         Running { scene: self.clone(), since: at, call, done: false }
+    }
+}
+
+impl Scene {
+    /// Rules 3.6 and 3.9: frames and infos alternate, and none comes while callbacks have pushed too much.
+    fn takes_turns(&self, name: &'static str) {
+        let (turn, pushed, up) = {
+            let mut record = self.record();
+            let well = |conn: &&Conn| {
+                let over = conn.down.close.is_some() || conn.down.fault.is_some() || conn.eof.is_some();
+                !over && !conn.asked && conn.cut.is_none() && conn.closed.is_none()
+            };
+            let up = record.conns.last().filter(well).is_some();
+            let still = record.has_frames(); // unless a close was asked for meanwhile
+            let turn = record.turn.take().map(|turn| Turn { frames: turn.frames && still, ..turn });
+            (turn, record.backlog(PUSHED..SERVED), up)
+        };
+        let is_info = name == "handle_info";
+        let fair =
+            turn.is_none_or(|turn| turn.was_info != is_info || !(if is_info { turn.frames } else { turn.infos }));
+        self.check(fair, || format!("3.6: {name} for the second time, and the other kind waited: {turn:?}"));
+        let bound = self.plan.send_queue + 64 * 1024 + 2 * (self.plan.big + 200); // one half written, one over
+        self.check(!up || pushed < bound, || format!("3.9: {name} with {pushed} bytes pushed, {bound} at most"));
     }
 }
 
@@ -223,6 +275,12 @@ impl Drop for Running {
         if self.done {
             let tick = record.tick();
             record.calls[self.call].done = Some((now, tick));
+            match name {
+                "handle_frame" | "handle_ping" => record.end_turn(false),
+                "handle_info" => record.end_turn(true),
+                "handle_connect" => record.conn().into_iter().for_each(|conn| conn.open = Some(now)),
+                _ => {}
+            }
         }
         drop(record);
         if !self.done {

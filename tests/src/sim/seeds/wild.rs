@@ -154,7 +154,7 @@ impl WildTransport {
     fn write(&mut self, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let Self { inner, wild } = self;
         let cut = wild.cut(wild.written);
-        if matches!(cut, Some(Cut::Eof | Cut::Reset | Cut::Writes | Cut::Unexpected)) {
+        if matches!(cut, Some(Cut::Eof | Cut::Reset | Cut::Writes)) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         if wild.scene.is(Mutation::WriteNeverWakes) && wild.written > 300 {
@@ -182,7 +182,7 @@ impl WildTransport {
             }
         }
         let changed = out.len() != chunk.len();
-        if cut == Some(Cut::Silence) {
+        if matches!(cut, Some(Cut::Silence | Cut::Unexpected)) {
             if wild.written > wild.scene.plan.link.capacity {
                 return Poll::Pending;
             }
@@ -325,8 +325,12 @@ impl Transport for WildTransport {
         let now = self.wild.scene.sim.now();
         self.wild.seen(|conn| match &outcome {
             Poll::Ready(Ok(n)) => {
-                conn.stuck = None;
-                conn.blocked |= *n < offered;
+                if *n == offered && conn.stuck.take().is_some() {
+                    conn.drained.push(now);
+                } else if *n < offered {
+                    conn.stuck = Some(now);
+                    conn.blocked = true;
+                }
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
@@ -340,7 +344,7 @@ impl Transport for WildTransport {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { inner, wild } = self;
         match wild.cut {
-            Some(Cut::Silence) => return Poll::Ready(Ok(())),
+            Some(Cut::Silence | Cut::Unexpected) => return Poll::Ready(Ok(())),
             Some(_) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             None if wild.scene.is(Mutation::FlushLies) && wild.written > 300 => return Poll::Ready(Ok(())),
             None => {}

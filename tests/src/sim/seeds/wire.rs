@@ -26,6 +26,8 @@ pub(super) struct Reader {
     pub(super) fault: Option<&'static str>,
     /// Bytes came behind the Close.
     pub(super) trailing: bool,
+    /// All bytes that passed.
+    pub(super) total: usize,
     /// Payload bytes of all that was read whole.
     pub(super) bytes: usize,
 }
@@ -36,6 +38,7 @@ impl Reader {
     }
 
     pub(super) fn feed(&mut self, now: Instant, bytes: &[u8]) {
+        self.total += bytes.len();
         if self.close.is_some() {
             self.trailing |= !bytes.is_empty();
             return;
