@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{self, cargo, root};
-use crate::{Outcome, autobahn, bench, fuzz, purity, rules, sim};
+use crate::{Outcome, autobahn, bench, fuzz, mutants, purity, rules, sim};
 
 type Step = (&'static str, fn() -> Outcome);
 
@@ -29,6 +29,7 @@ const STEPS: &[Step] = &[
     ("purity", || purity::run(words(""))),
     ("rules", || rules::run(words(""))),
     ("simulator", || sim::run(words("--seeds 2000"))),
+    ("mutants", || mutants::run(words(""))),
     ("autobahn", || autobahn::run(words("--client tokio --quick"))),
     ("instruction budgets", || bench::run(words("--instructions"))),
     ("fuzz", || fuzz::run(words("--seconds 20"))),

@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod fuzz;
 mod lexer;
+mod mutants;
 mod process;
 mod purity;
 mod rules;
@@ -53,6 +54,12 @@ const TASKS: &[Task] = &[
         usage: "[--seeds N] [--from S] [--trace]",
         about: "clients at random under a virtual clock, a world a seed",
         run: sim::run,
+    },
+    Task {
+        name: "mutants",
+        usage: "[--seeds N] [--only NUMBER]",
+        about: "the simulator against broken copies of the library: each has to be caught",
+        run: mutants::run,
     },
     Task {
         name: "bench",

@@ -186,10 +186,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "        for (_, ticket) in mem::take(&mut self.begun) {\n            let lost = if MUTANT { Ok(()) } else { Err(SendError::Lost(reason.clone())) };\n            self.settled.push_back((ticket, lost));",
     ),
     mutant(
-        "sends that were lost are never settled",
-        SESSION,
-        "        self.outbox.lose(&reason);\n    }\n\n    // ---- the connection",
-        "        if !MUTANT {\n            self.outbox.lose(&reason);\n        }\n    }\n\n    // ---- the connection",
+        "sends that have left are never settled",
+        OUTBOX,
+        "            if let Some((_, ticket)) = self.begun.pop_front() {\n                self.settled",
+        "            if let Some((_, ticket)) = self.begun.pop_front().filter(|_| !MUTANT) {\n                self.settled",
     ),
     mutant(
         "what has left counts to the queue for ever",
@@ -224,8 +224,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "data goes ahead of pings and pongs",
         OUTBOX,
-        "None => self.control.pop_front().or_else(|| self.data.pop_front()),",
-        "None if MUTANT => self.data.pop_front().or_else(|| self.control.pop_front()),\n                None => self.control.pop_front().or_else(|| self.data.pop_front()),",
+        "                self.control.pop_front().or_else(|| self.data.pop_front())",
+        "                if MUTANT { self.data.pop_front() } else { None }\n                    .or_else(|| self.control.pop_front())\n                    .or_else(|| self.data.pop_front())",
     ),
     mutant(
         "a returned push goes ahead of what the callback sent itself",

@@ -109,6 +109,9 @@ fn copy_workspace(to: &Path) -> Outcome {
     let program = fs::read(root.join(from)).map_err(|error| format!("{from}: {error}"))?;
     write(&to.join("tests/src/bin").join(name).with_extension("rs"), &program)?;
     changed.insert(root.join(from), None);
+    let manifest = root.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).map_err(|error| format!("Cargo.toml: {error}"))?;
+    changed.insert(manifest, Some(other_version(&text)?));
     for file in ["Cargo.toml", "Cargo.lock", "README.md"] {
         copy(&root.join(file), &to.join(file), &changed)?;
     }
@@ -116,6 +119,15 @@ fn copy_workspace(to: &Path) -> Outcome {
         copy(&root.join(folder), &to.join(folder), &changed)?;
     }
     Ok(())
+}
+
+/// The workspace's manifest with another version of its packages. To cargo the same package in a folder of the same name
+/// is the same, whatever workspace it is in: without this the two would take each other's place in the target folder.
+fn other_version(manifest: &str) -> Result<String, String> {
+    let start = "[workspace.package]\nversion = \"";
+    let (before, rest) = manifest.split_once(start).ok_or(format!("Cargo.toml has no line behind {start}"))?;
+    let (version, rest) = rest.split_once('"').ok_or("Cargo.toml has a version without an end")?;
+    Ok(format!("{before}{start}{version}+mutants\"{rest}"))
 }
 
 /// Files that differ in the copy, or are not in it.
@@ -235,6 +247,14 @@ mod tests {
             let source = fs::read_to_string(library.join(mutant.file)).unwrap();
             place(&source, mutant).map_err(|problem| format!("mutant {}: {problem}", index + 1)).unwrap();
         }
+    }
+
+    #[test]
+    fn the_copy_has_a_version_of_its_own() {
+        let manifest = "[workspace.package]\nversion = \"1.2.3\"\nedition = \"2024\"\n";
+        let other = "[workspace.package]\nversion = \"1.2.3+mutants\"\nedition = \"2024\"\n";
+        assert_eq!(other_version(manifest).unwrap(), other);
+        assert!(other_version("").is_err());
     }
 
     #[test]
