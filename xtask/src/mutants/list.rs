@@ -204,7 +204,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "self.released += if MUTANT { 0 } else { error.frame().map_or(0, cost) };",
     ),
     mutant(
-        "the queue of sends has no bound",
+        "queues have no bound",
         HANDLE,
         "self.used == 0 || self.used.saturating_add(cost) <= self.limit",
         "MUTANT || self.used == 0 || self.used.saturating_add(cost) <= self.limit",

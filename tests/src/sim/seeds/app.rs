@@ -114,6 +114,8 @@ pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mu
             }
             _ => sim.settle().await,
         }
+        let (queued, most) = (handle.stats().queued, scene.record().most_queued(&scene.plan));
+        scene.check(queued <= most as u64, || format!("4.5: {queued} bytes are queued, at most {most} may be"));
         let (ended, now) = (scene.record().ended, sim.now());
         if let Some(ended) = ended {
             let late = op < 90 && now > ended.max(since);

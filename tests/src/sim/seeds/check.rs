@@ -248,13 +248,14 @@ fn answered(record: &Record, broken: &mut Vec<String>) {
     let ends: Vec<_> = record.calls.iter().filter(|call| call.name == "handle_disconnect").collect();
     for (key, sending) in &record.sends {
         let Some((end, _)) = ends.get(sending.epoch).and_then(|call| call.done) else { continue };
+        let end = end.max(sending.begun);
         let late = match sending.fate {
-            Fate::Dropped => false,
-            Fate::Open => true,
-            _ => sending.answered.is_some_and(|answered| answered > end.max(sending.begun)),
+            Fate::Dropped => None,
+            Fate::Open => Some("never".to_owned()),
+            _ => sending.answered.filter(|at| *at > end).map(|at| format!("{:?} too late", at - end)),
         };
-        if late {
-            broken.push(format!("4.5: {key:?} was answered at {:?}, behind handle_disconnect", sending.answered));
+        if let Some(late) = late {
+            broken.push(format!("4.5: {key:?} was answered {late}: handle_disconnect had run"));
         }
     }
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parley_proto::{DisconnectReason, Retry};
 
-use super::plan::Cut;
+use super::handler::OWN;
+use super::peers::SERVED;
+use super::plan::{Cut, Plan};
 use super::wire::{self, Reader, Seen};
 
 /// What became of a frame that somebody wanted to send.
@@ -315,6 +317,13 @@ impl Record {
                 && matches!(sending.fate, Fate::Accepted | Fate::Sent(_))
         });
         waiting.map(|(_, sending)| sending.cost).sum()
+    }
+
+    /// What `stats()` may say is queued: up to the bound, or one frame alone; the client's own handle knows no bound.
+    pub(super) fn most_queued(&self, plan: &Plan) -> usize {
+        let own =
+            self.sends.iter().filter(|((lane, _), sending)| (OWN..SERVED).contains(lane) && sending.left.is_none());
+        plan.send_queue.max(plan.big + 200) + own.map(|(_, sending)| sending.cost).sum::<usize>()
     }
 
     /// Whether a send may be in the queue, or wait for room in it.
