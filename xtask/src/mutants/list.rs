@@ -105,7 +105,31 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "self.steps.retain(|(step, _)| *step != id);",
         "self.steps.retain(|(step, _)| MUTANT || *step != id);",
     ),
+    mutant(
+        "prepare goes on though its attempt was given up",
+        SESSION,
+        "self.abandon |= self.outstanding == Some(Outstanding::Prepare);",
+        "self.abandon |= self.outstanding == Some(Outstanding::Prepare) && !MUTANT;",
+    ),
+    mutant(
+        "connect does not skip the delay",
+        SESSION,
+        "Command::Connect => self.connect(now),",
+        "Command::Connect if MUTANT && self.retry_at.is_some() => {}\n            Command::Connect => self.connect(now),",
+    ),
     // The end.
+    mutant(
+        "a transport that failed is kept",
+        IO,
+        "Some(Output::Shutdown(Shutdown::Abort)) => self.drop_transport(),",
+        "Some(Output::Shutdown(Shutdown::Abort)) if MUTANT => {}\n                Some(Output::Shutdown(Shutdown::Abort)) => self.drop_transport(),",
+    ),
+    mutant(
+        "a client whose future is dropped ends without a word",
+        DRIVER,
+        "        self.end(StopReason::Aborted);",
+        "        if !MUTANT {\n            self.end(StopReason::Aborted);\n        }",
+    ),
     mutant(
         "terminate is skipped",
         SESSION,

@@ -93,6 +93,14 @@ fn in_time(scene: &Scene, record: &Record, prepare: &Call, call: &Call, conn: Op
     if call.at > deadline && !busy {
         broken.push(format!("an attempt took {:?}", call.at.saturating_duration_since(prepare.at)));
     }
+    let given_up = record.asks.iter().find(|asked| {
+        let during = asked.tick > prepare.tick && asked.tick < call.tick;
+        during && matches!(asked.what, Ask::Disconnect | Ask::Reconnect)
+    });
+    let busy = |at| record.calls.iter().any(|other| other.name == "handle_info" && other.is_running(at));
+    if given_up.is_some_and(|asked| call.at > asked.at + SLACK && !busy(asked.at)) {
+        broken.push("4.6: an attempt went on though it was given up".to_owned());
+    }
 }
 
 /// No connection outlives the peer that does not answer or does not take what is written.

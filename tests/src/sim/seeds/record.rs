@@ -36,7 +36,7 @@ pub(super) struct Sending {
     pub(super) epoch: usize,
     /// When it was asked for.
     pub(super) begun: Instant,
-    /// Bytes that its connection had written then.
+    /// Bytes that its connection had written when it was accepted, where that is known.
     pub(super) offset: usize,
     /// When it was answered.
     pub(super) answered: Option<Instant>,

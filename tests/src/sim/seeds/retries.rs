@@ -255,6 +255,7 @@ impl Follow<'_> {
         let cancelled = self.after.iter().find(|asked| asked.what == Ask::Disconnect).map(|asked| asked.at);
         let end = self.record.ended.unwrap_or(self.at);
         let slack = Duration::from_millis(1);
+        self.by_hand(&expected, broken);
         match (expected, self.next) {
             (Next::Anything, _) => {}
             (Next::Attempt(least, most), Some(next)) => {
@@ -296,6 +297,24 @@ impl Follow<'_> {
                     broken.push(format!("4.17: another end than the one behind: {told}"));
                 }
             }
+        }
+    }
+
+    /// Rule 4.4: `connect` skips the delay, and so does `reconnect` while disconnected.
+    fn by_hand(&self, expected: &Next, broken: &mut Vec<String>) {
+        let least = match expected {
+            Next::Attempt(least, _) => *least,
+            Next::Nothing => Duration::MAX,
+            Next::End | Next::Anything => return,
+        };
+        let Some(asked) = self.after.first().filter(|asked| matches!(asked.what, Ask::Connect | Ask::Reconnect)) else {
+            return;
+        };
+        let early = asked.at > self.at && asked.at.saturating_duration_since(self.at) < least;
+        let late = self.next.is_none_or(|next| next.at > asked.at + Duration::from_millis(1));
+        let alone = self.after.iter().filter(|other| other.at == asked.at).count() == 1;
+        if early && late && alone && !self.is_busy(asked.at) && !self.scene.plan.jumps {
+            broken.push("4.4: connect did not skip the delay".to_owned());
         }
     }
 

@@ -92,10 +92,7 @@ impl Scene {
         let (cost, begun) = (frame.len() + 32, self.sim.now());
         let mut record = self.record();
         let epoch = record.epoch;
-        // The offset counts only while nothing holds sends back.
-        let conn = record.conns.last().filter(|conn| conn.greeted && record.running != Some("handle_connect"));
-        let offset = conn.map_or(0, |conn| conn.up.total);
-        let sending = Sending { fate: Fate::Open, cost, epoch, begun, offset, answered: None, left: None, end: 0 };
+        let sending = Sending { fate: Fate::Open, cost, epoch, begun, offset: 0, answered: None, left: None, end: 0 };
         record.sends.insert(key, sending);
     }
 
@@ -120,8 +117,11 @@ impl Scene {
         let now = self.sim.now();
         let (over, empty) = {
             let mut record = self.record();
+            // Accepted at this moment, with nothing that holds it back.
+            let conn = record.conns.last().filter(|conn| conn.greeted && record.running != Some("handle_connect"));
+            let offset = conn.filter(|_| fate == Fate::Accepted).map_or(0, |conn| conn.up.total);
             if let Some(sending) = record.sends.get_mut(&key) {
-                sending.fate = fate;
+                (sending.fate, sending.offset) = (fate, offset);
                 sending.answered = Some(now);
             }
             let still = record.sends_moved.is_none_or(|moved| moved < now) && !record.has_open_sends();
