@@ -113,6 +113,8 @@ pub(super) fn deadlines(scene: &Scene, conn: &Conn, broken: &mut Vec<String>) {
         broken.push("4.15: the peer took nothing, and the connection lived on".to_owned());
     }
     if let (Some((Cut::Silence, since)), Some((interval, timeout))) = (conn.cut, plan.keepalive) {
+        // While output moves, keepalive stands still.
+        let since = conn.last_written.map_or(since, |written| written.max(since));
         let most = interval + timeout + plan.write_timeout + handshake + conn.waited;
         if late(since, most) {
             broken.push("keepalive: the peer was silent, and the connection lived on".to_owned());

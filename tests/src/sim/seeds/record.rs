@@ -144,6 +144,8 @@ pub(super) struct Conn {
     pub(super) refused: Option<u16>,
     /// When the client last read a byte.
     pub(super) last_read: Option<Instant>,
+    /// When it last wrote one, before anybody asked for its end.
+    pub(super) last_written: Option<Instant>,
     /// A write has been waiting since then.
     pub(super) stuck: Option<Instant>,
     /// Some write took less than it was offered.
@@ -248,6 +250,7 @@ impl Record {
             cut: None,
             refused: None,
             last_read: None,
+            last_written: None,
             stuck: None,
             blocked: false,
             drained: Vec::new(),
@@ -296,6 +299,9 @@ impl Record {
         self.sleeps = 0;
         self.sends_moved = Some(now);
         let Some(conn) = self.conns.get_mut(index) else { return };
+        if !conn.asked {
+            conn.last_written = Some(now);
+        }
         let before = conn.up.frames.len();
         conn.up.feed(now, bytes);
         for seen in &conn.up.frames[before..] {
