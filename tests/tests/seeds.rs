@@ -29,6 +29,35 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
+/// What has to happen in some of the worlds, lest a rule be kept because nothing ever tried it.
+#[test]
+fn the_worlds_are_wide() {
+    let wanted = [
+        "keepalive timeout",
+        "write timeout",
+        "stream ended without a Close",
+        "closed by the peer with 1008",
+        "upgrade refused with status 503",
+        "connect timeout during DNS",
+        "connect timeout during upgrade",
+        "given up after the last retry",
+        "disconnected by a callback",
+        "protocol error",
+        "answers After",
+        "is cancelled",
+        "server stops reading",
+        "net is back",
+        "panics",
+        "clock jumps",
+    ];
+    let mut missing = wanted.to_vec();
+    for seed in 0..400 {
+        let trace = seeds::run(seed).trace.join("\n");
+        missing.retain(|wanted| !trace.contains(wanted));
+    }
+    assert!(missing.is_empty(), "never seen: {missing:?}");
+}
+
 #[test]
 fn seeds_differ() {
     assert_ne!(seeds::run(1).trace, seeds::run(2).trace);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{self, cargo, root};
-use crate::{Outcome, autobahn, bench, fuzz, interop, parity, purity, rules, sim};
+use crate::{Outcome, autobahn, bench, fuzz, interop, mutants, parity, purity, rules, sim};
 
 type Step = (&'static str, fn() -> Outcome);
 
@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     ("parity of the adapters", || parity::run(words(""))),
     ("rules", || rules::run(words(""))),
     ("simulator", || sim::run(words("--seeds 2000"))),
+    ("mutants", || mutants::run(words(""))),
     ("autobahn", || autobahn::run(words(""))),
     ("other libraries", || interop::run(words(""))),
     ("instruction budgets", || bench::run(words("--instructions"))),

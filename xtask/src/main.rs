@@ -9,6 +9,7 @@ mod ci;
 mod fuzz;
 mod interop;
 mod lexer;
+mod mutants;
 mod parity;
 mod process;
 mod purity;
@@ -62,6 +63,12 @@ const TASKS: &[Task] = &[
         usage: "[--seeds N] [--from S] [--trace]",
         about: "clients at random under a virtual clock, a world a seed",
         run: sim::run,
+    },
+    Task {
+        name: "mutants",
+        usage: "[--seeds N] [--only NUMBER]",
+        about: "the simulator against broken copies of the library: each has to be caught",
+        run: mutants::run,
     },
     Task {
         name: "bench",

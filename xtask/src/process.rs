@@ -65,8 +65,13 @@ pub(crate) fn rustc_version(rustc: &mut Command) -> Result<String, String> {
 
 /// Builds one target with `cargo ARGS` and returns the path of the program.
 pub(crate) fn build(args: &[&str], name: &str) -> Result<PathBuf, String> {
-    let messages = output(cargo().args(args).arg("--message-format=json-render-diagnostics"))?;
-    executable(&messages, name).ok_or_else(|| format!("cargo {} built no program called {name}", args.join(" ")))
+    built(cargo().args(args), name)
+}
+
+/// The same with a command that has its arguments and whatever else it needs.
+pub(crate) fn built(command: &mut Command, name: &str) -> Result<PathBuf, String> {
+    let messages = output(command.arg("--message-format=json-render-diagnostics"))?;
+    executable(&messages, name).ok_or_else(|| format!("{} built no program called {name}", shown(command)))
 }
 
 /// The `executable` of the target `name` among cargo's messages, one JSON object a line.

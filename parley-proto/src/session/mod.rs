@@ -956,7 +956,10 @@ impl<I, T: PartialEq> Session<I, T> {
             _ if self.dial.is_none() => self.stop(now, CloseFrame::normal(), StopReason::Disconnected(reason)),
             _ if self.then == Then::Stay => {}
             (Retry::Policy, _) if self.then == Then::Dial => return self.begin_attempt(now),
-            (Retry::After(delay), _) => self.retry_at = Some(deadline(now, delay)),
+            (Retry::After(delay), _) => {
+                self.backoff.count();
+                self.retry_at = Some(deadline(now, delay));
+            }
             (Retry::Reconnect, _) => self.retry_later(now, &reason),
             (Retry::Policy, Some(reconnect)) if reason.is_transient() => {
                 if self.backoff.is_exhausted(reconnect) {

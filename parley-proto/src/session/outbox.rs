@@ -51,8 +51,10 @@ pub(super) struct Outbox<T> {
     /// Pings and pongs go ahead of data that is not begun (section 5.5).
     control: VecDeque<Item<T>>,
     data: VecDeque<Item<T>>,
-    /// Only so many items at the front of `data` may leave: what `handle_connect` sends goes ahead of what waited for it.
-    held: Option<usize>,
+    /// Only the first items of `data` may leave: what `handle_connect` sends goes ahead of what waited for it.
+    held: bool,
+    /// So many items at the front of `data` go ahead of all else: what `handle_connect` sent.
+    first: usize,
     /// Cost of what callbacks sent and that is not begun.
     pushed: usize,
     /// Cost of what handles sent and that has begun, or was given back, since the handles were last told.
@@ -75,7 +77,8 @@ impl<T> Outbox<T> {
         Self {
             control: VecDeque::new(),
             data: VecDeque::new(),
-            held: None,
+            held: false,
+            first: 0,
             pushed: 0,
             released: 0,
             begun: VecDeque::new(),
@@ -89,13 +92,13 @@ impl<T> Outbox<T> {
 
     /// A new connection: what waits goes on waiting until [`let_go`](Self::let_go).
     pub(super) fn hold(&mut self) {
-        self.held = Some(0);
+        (self.held, self.first) = (true, 0);
         self.flushed = 0;
     }
 
-    /// `handle_connect` has returned.
+    /// `handle_connect` has returned: what waited for it may leave behind what it sent.
     pub(super) fn let_go(&mut self) {
-        self.held = None;
+        self.held = false;
     }
 
     pub(super) fn pushed(&self) -> usize {
@@ -128,7 +131,7 @@ impl<T> Outbox<T> {
             return self.refuse(SendError::ControlTooLong(frame), ticket, source);
         }
         if let Some(connection) = connection {
-            if self.held.is_none() && self.is_empty() && connection.has_room() {
+            if !self.held && self.is_empty() && connection.has_room() {
                 return self.begin(connection, now, frame, ticket, source);
             }
         }
@@ -137,13 +140,13 @@ impl<T> Outbox<T> {
         }
         let is_control = frame.is_control();
         let item = Item::Frame { frame, ticket, source };
-        match &mut self.held {
-            Some(first) if source != Source::Handle => {
-                self.data.insert(*first, item);
-                *first += 1;
-            }
-            _ if is_control => self.control.push_back(item),
-            _ => self.data.push_back(item),
+        if self.held && source != Source::Handle {
+            self.data.insert(self.first, item);
+            self.first += 1;
+        } else if is_control {
+            self.control.push_back(item);
+        } else {
+            self.data.push_back(item);
         }
     }
 
@@ -159,16 +162,14 @@ impl<T> Outbox<T> {
             }
             return;
         };
-        match &mut self.held {
-            Some(first) if own => {
-                self.data.insert(*first, Item::Flush(ticket));
-                *first += 1;
-            }
-            _ if empty => {
-                self.begun.push_back((connection.encoded(), ticket));
-                self.settle_flushed();
-            }
-            _ => self.data.push_back(Item::Flush(ticket)),
+        if self.held && own {
+            self.data.insert(self.first, Item::Flush(ticket));
+            self.first += 1;
+        } else if empty {
+            self.begun.push_back((connection.encoded(), ticket));
+            self.settle_flushed();
+        } else {
+            self.data.push_back(Item::Flush(ticket));
         }
     }
 
@@ -181,9 +182,7 @@ impl<T> Outbox<T> {
         let is_it = |item: &Item<T>| matches!(item, Item::Flush(other) if *other == ticket);
         if let Some(at) = self.data.iter().rposition(is_it) {
             self.data.remove(at);
-            if let Some(first) = self.held.as_mut().filter(|first| at < **first) {
-                *first -= 1;
-            }
+            self.first -= usize::from(at < self.first);
         } else if let Some(at) = self.begun.iter().rposition(|(_, other)| *other == ticket) {
             self.begun.remove(at);
         } else {
@@ -199,7 +198,7 @@ impl<T> Outbox<T> {
 
     /// `handle_connect` will not run: what waits for it must not leave ahead of what it would have sent.
     pub(super) fn give_back_held(&mut self, reason: &DisconnectReason) {
-        if self.held.is_some() {
+        if self.held {
             self.give_back(SendError::Closing, reason);
         }
     }
@@ -207,13 +206,13 @@ impl<T> Outbox<T> {
     /// Encodes what waits, as far as there is room.
     pub(super) fn pump(&mut self, connection: &mut Connection, now: Instant) {
         while !self.is_empty() && connection.has_room() && connection.state() == State::Open {
-            let item = match &mut self.held {
-                None => self.control.pop_front().or_else(|| self.data.pop_front()),
-                Some(0) => None,
-                Some(first) => {
-                    *first -= 1;
-                    self.data.pop_front()
-                }
+            let item = if self.first > 0 {
+                self.first -= 1;
+                self.data.pop_front()
+            } else if self.held {
+                None
+            } else {
+                self.control.pop_front().or_else(|| self.data.pop_front())
             };
             match item {
                 None => return,
@@ -242,7 +241,7 @@ impl<T> Outbox<T> {
                 other => self.data.push_back(other),
             }
         }
-        self.held = None;
+        (self.held, self.first) = (false, 0);
     }
 
     fn uncount(&mut self, frame: &Frame, source: Source) {
@@ -297,7 +296,7 @@ impl<T> Outbox<T> {
     /// Gives back what has not begun. A flush that waited behind it is lost with it.
     pub(super) fn give_back(&mut self, error: fn(Frame) -> SendError, reason: &DisconnectReason) {
         self.pushed = 0;
-        self.held = None;
+        (self.held, self.first) = (false, 0);
         for item in mem::take(&mut self.control).into_iter().chain(mem::take(&mut self.data)) {
             match item {
                 Item::Frame { frame, ticket, source } => self.refuse(error(frame), ticket, source),
@@ -350,10 +349,10 @@ mod tests {
         outbox.send(None, now, Frame::text("waits"), Some(0), Source::Handle);
         outbox.send(None, now, Frame::text("ahead"), Some(1), Source::Own);
         outbox.data.insert(1, Item::Flush(2)); // as with a connection, while `handle_connect` runs
-        outbox.held = Some(2);
+        outbox.first = 2;
         outbox.send(None, now, Frame::text("ahead too"), Some(3), Source::Own);
         outbox.forget(2);
-        assert_eq!(outbox.held, Some(2));
+        assert_eq!(outbox.first, 2);
         let order: Vec<_> =
             outbox.data.iter().map(|item| matches!(item, Item::Frame { ticket: Some(1 | 3), .. })).collect();
         assert_eq!(order, [true, true, false]);

@@ -117,6 +117,11 @@ impl Backoff {
         reconnect.max_retries.is_some_and(|most| self.retries >= most)
     }
 
+    /// A retry after a delay that is none of the backoff's.
+    pub(super) fn count(&mut self) {
+        self.retries = self.retries.saturating_add(1);
+    }
+
     /// The delay before the next retry; it counts as one.
     pub(super) fn next(&mut self, reconnect: &Reconnect, rng: &mut impl Rng) -> Duration {
         let doubled = 2_u32.checked_pow(self.retries).and_then(|factor| reconnect.base.checked_mul(factor));
@@ -124,7 +129,7 @@ impl Backoff {
             (0, Some(first)) => first,
             _ => doubled.unwrap_or(reconnect.max).min(reconnect.max),
         };
-        self.retries = self.retries.saturating_add(1);
+        self.count();
         let nanos = u64::try_from(backoff.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(match reconnect.jitter {
             Jitter::Half if nanos > 0 => rng.random_range(nanos / 2 + 1..=nanos),

@@ -44,7 +44,11 @@ impl Server {
 
     /// The same with a configuration of its own.
     pub async fn accept_with(sim: &Sim, listener: &Listener, config: Config) -> Self {
-        let transport = listener.accept_transport().await;
+        Self::over(sim, listener.accept_transport().await, config)
+    }
+
+    /// The end of a connection that was accepted already.
+    pub(super) fn over(sim: &Sim, transport: SimTransport, config: Config) -> Self {
         let deadline = sim.now() + std::time::Duration::from_secs(5);
         Self {
             connection: Connection::server(Arc::new(config), [0; 32], deadline),
@@ -133,6 +137,15 @@ impl Server {
     /// None is waiting, or not any more; or the reply does not fit it.
     pub fn accept(&mut self, reply: Acceptance) -> Result<(), ApiMisuse> {
         self.connection.accept(self.sim.now(), reply)
+    }
+
+    /// Refuses the request that was taken.
+    ///
+    /// # Errors
+    ///
+    /// None is waiting, or not any more.
+    pub fn try_reject(&mut self, reply: Rejection) -> Result<(), ApiMisuse> {
+        self.connection.reject(self.sim.now(), reply)
     }
 
     /// Closes with a reset. Nothing comes after it.

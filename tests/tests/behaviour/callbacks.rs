@@ -191,6 +191,22 @@ fn rule_3_3_what_handle_connect_pushes_leaves_before_frames_queued_while_connect
 }
 
 #[test]
+fn rule_3_3_not_even_a_ping_leaves_ahead_of_a_greeting_that_is_long() {
+    Sim::new().run_until(async |sim| {
+        let listener = sim.listen(addr());
+        let pushes = vec![Frame::binary(vec![0; 70_000]), Frame::text("subscribe")];
+        let probe = Probe::new(&sim).on("handle_connect", Reply::Act(pushes.into()));
+        let client = sim.start(options(), probe).await.unwrap();
+        client.try_send_frame(Frame::ping("early")).unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        assert_eq!(peer.frame().await.payload.len(), 70_000); // as much as is begun at once
+        assert_eq!(peer.frame().await.payload, b"subscribe");
+        assert_eq!(peer.frame().await.payload, b"early");
+    });
+}
+
+#[test]
 fn rule_3_5_the_pong_leaves_when_handle_ping_first_waits() {
     Sim::new().run_until(async |sim| {
         let (_client, mut peer, _) =

@@ -102,6 +102,17 @@ fn rule_4_17_an_attempt_that_is_forced_is_not_limited() {
 }
 
 #[test]
+fn rule_4_17_an_attempt_after_a_delay_of_the_handlers_counts() {
+    Sim::new().run_until(async |sim| {
+        let probe = Probe::new(&sim).once("handle_disconnect", Reply::Retry(Retry::After(millis(70))));
+        let client = start(&sim, Reconnect::default().max_retries(1), probe).await;
+        let error = client.join().await.unwrap_err();
+        assert!(matches!(error.reason(), StopReason::MaxRetriesExceeded(_)));
+        assert_eq!(attempts(&sim).len(), 2, "{:?}", sim.calls());
+    });
+}
+
+#[test]
 fn rule_4_18_a_local_disconnect_does_not_reconnect_unless_the_handler_says_so() {
     Sim::new().run_until(async |sim| {
         let options = coming_back(Reconnect::default());

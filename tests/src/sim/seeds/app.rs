@@ -4,7 +4,9 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
+use parley_proto::codec::CloseFrame;
 use parley_proto::driver::Handle;
 use parley_proto::session::ClientState;
 
@@ -12,7 +14,8 @@ use super::Mutation;
 use super::dice::Dice;
 use super::handler::told;
 use super::peers::within;
-use super::scene::{Fate, Scene};
+use super::record::{Ask, Fate};
+use super::scene::Scene;
 use crate::sim::Sim;
 
 /// Waits for the future, or drops it midway.
@@ -39,8 +42,9 @@ async fn maybe<T>(sim: &Sim, dice: &mut Dice, future: impl Future<Output = T>) -
 /// One task: a handle, and a number of things done with it. Ends in how long the last of them took after the end.
 pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mut dice: Dice) {
     let sim = scene.sim.clone();
-    let pace = dice.pick(&[1, 50, 500]);
+    let pace = if scene.plan.pressed { 1 } else { dice.pick(&[1, 50, 500]) };
     let mut info = lane * 1000;
+    let mut timers = Vec::new();
     for _ in 0..scene.plan.ops {
         info += 1;
         if dice.chance(60) {
@@ -74,38 +78,59 @@ pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mu
                         scene.end_send(key, fate, &outcome);
                         scene.note(&format!("send {key:?}: {}", told(&outcome)));
                     }
-                    None => scene.note(&format!("send {key:?}: dropped")),
+                    None => {
+                        scene.drop_send(key);
+                        scene.note(&format!("send {key:?}: dropped"));
+                    }
                 }
             }
             70..80 => drop(maybe(&sim, &mut dice, handle.flush()).await),
-            80..90 => drop(maybe(&sim, &mut dice, handle.send_info(info)).await),
-            90..95 => drop(handle.try_send_info(info)),
-            95..97 => {
+            80..88 => {
+                scene.record().infos_waiting += 1;
+                let outcome = maybe(&sim, &mut dice, handle.send_info(info)).await;
+                scene.record().infos_waiting -= 1;
+                outcome.iter().for_each(|outcome| scene.end_info(info, None, outcome));
+            }
+            88..91 => scene.end_info(info, None, &handle.try_send_info(info)),
+            91..94 => {
+                let delay = dice.pick(&[Duration::ZERO, dice.clone().millis(300), Duration::from_secs(3)]);
+                let outcome = handle.send_info_after(delay, info);
+                timers.extend(outcome.as_ref().ok().map(|id| (info, *id)));
+                scene.end_info(info, Some(delay), &outcome.map(drop));
+            }
+            94..96 if !timers.is_empty() => {
+                let (info, id) = timers.swap_remove(dice.below(timers.len()));
+                handle.cancel(id);
+                scene.cancel(info);
+            }
+            94..97 => {
                 let state = dice.pick(&[ClientState::Connected, ClientState::Disconnected, ClientState::Stopped]);
                 drop(within(&sim, dice.millis(500), handle.wait_for(state)).await);
             }
-            _ if scene.plan.lively > 0 && dice.chance(30) => {
-                let stop = dice.chance(50);
-                ask(&scene, stop);
-                if stop {
-                    handle.stop().await;
-                } else {
-                    handle.disconnect().await;
-                }
+            97..99 if scene.plan.lively > 0 && dice.chance(if scene.plan.pressed { 4 } else { 60 }) => {
+                let what = dice.pick(&[Ask::Connect, Ask::Reconnect, Ask::Disconnect, Ask::Stop]);
+                let what = if scene.record().winding_down { Ask::Stop } else { what };
+                ask(&scene, &handle, what).await;
             }
             _ => sim.settle().await,
         }
+        let (queued, most) = (handle.stats().queued, scene.record().most_queued(&scene.plan));
+        scene.check(queued <= most as u64, || format!("4.5: {queued} bytes are queued, at most {most} may be"));
         let (ended, now) = (scene.record().ended, sim.now());
         if let Some(ended) = ended {
             let late = op < 90 && now > ended.max(since);
             scene.check(!late, || format!("3.12: what waited was answered {:?} after the end", now - ended));
         }
     }
+    scene.record().handles -= 1; // it goes with this function
 }
 
-pub(super) fn ask(scene: &Scene, stop: bool) {
-    scene.note(if stop { "app stops it" } else { "app disconnects it" });
-    let mut record = scene.record();
-    record.asked = true;
-    record.stopped |= stop;
+pub(super) async fn ask(scene: &Scene, handle: &Handle<u32>, what: Ask) {
+    scene.ask("app", what);
+    match what {
+        Ask::Connect => handle.connect().await,
+        Ask::Reconnect => handle.reconnect(CloseFrame::normal()).await,
+        Ask::Disconnect => handle.disconnect().await,
+        Ask::Stop => handle.stop().await,
+    }
 }

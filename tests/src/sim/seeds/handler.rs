@@ -7,11 +7,13 @@ use bytes::Bytes;
 use parley_proto::codec::{CloseFrame, Frame};
 use parley_proto::driver::Handle;
 use parley_proto::handshake::ClientRequest;
+use parley_proto::session::ClientState;
 use parley_proto::{Action, Attempt, BoxError, Connected, DisconnectReason, Handler, Retry, StopReason};
 
 use super::Mutation;
 use super::dice::Dice;
-use super::scene::{Fate, Running, Scene};
+use super::record::{Ask, Fate};
+use super::scene::{Running, Scene};
 use crate::sim::describe;
 
 /// Lanes of what a callback pushes, and of what it sends by its own handle.
@@ -27,11 +29,16 @@ pub(super) struct Wilful {
     infos_seen: u32,
     kept: Option<Frame>,
     frames: usize,
+    /// `handle_connect` is about to return.
+    greets: bool,
+    /// So many more attempts are forced.
+    forces: usize,
 }
 
 impl Wilful {
     pub(super) fn new(scene: &Arc<Scene>, dice: Dice, own: Handle<u32>) -> Self {
-        Self { scene: scene.clone(), dice, own, is_up: false, infos: 0, infos_seen: 0, kept: None, frames: 0 }
+        let (scene, forces) = (scene.clone(), scene.plan.forces);
+        Self { scene, dice, own, is_up: false, infos: 0, infos_seen: 0, kept: None, frames: 0, greets: false, forces }
     }
 
     /// Waits, fails, panics or hangs, or none of it.
@@ -49,7 +56,7 @@ impl Wilful {
             match self.dice.below(4) {
                 0 => {
                     self.scene.record().panicked = true;
-                    running.done = true;
+                    self.ask(Ask::Stop);
                     self.scene.note("panics");
                     // As a panic, without the words on standard error.
                     std::panic::resume_unwind(Box::new("as planned"));
@@ -59,7 +66,6 @@ impl Wilful {
                 }
                 2 => std::future::pending().await,
                 _ => {
-                    self.scene.record().erred = true;
                     running.done = true;
                     self.scene.note("fails");
                     return Err("as planned".into());
@@ -70,19 +76,29 @@ impl Wilful {
         Ok(())
     }
 
+    /// What handles are told agrees with the callback that runs.
+    fn in_state(&self, state: ClientState) {
+        let told = self.own.state();
+        self.scene.check(told == state, || format!("4: handles are told {told:?}, and it is {state:?}"));
+    }
+
     /// By its own handle nothing waits for a connection or for room.
     async fn use_own(&mut self) {
         for _ in 0..=self.dice.below(3) {
             let (frame, key) = self.scene.make(&mut self.dice, OWN);
             self.scene.begin_send(key, &frame);
+            let (since, mut may_wait) = (self.scene.sim.now(), false);
             let (fate, outcome) = match self.dice.below(3) {
                 0 => (Fate::Accepted, self.own.try_send_frame(frame)),
                 1 => (Fate::Accepted, self.own.feed_frame(frame).await),
                 _ => {
+                    may_wait = self.is_up; // for the transport
                     let outcome = self.own.send_frame(frame).await;
                     (Fate::Sent(self.scene.sim.now()), outcome)
                 }
             };
+            let at_once = may_wait || self.scene.sim.now() == since;
+            self.scene.check(at_once, || format!("3.10: {key:?} waited for a connection or for room"));
             self.scene.end_send(key, fate, &outcome);
             self.scene.note(&format!("own send {key:?}: {}", told(&outcome)));
         }
@@ -94,33 +110,72 @@ impl Wilful {
             }
             1 => {
                 self.infos += 1;
-                let _full = self.own.send_info(self.infos).await;
+                let outcome = self.own.send_info(self.infos).await;
+                self.scene.end_info(self.infos, None, &outcome);
+            }
+            6 => {
+                self.infos += 1;
+                let delay = self.dice.millis(1000);
+                let outcome = self.own.send_info_after(delay, self.infos).map(drop);
+                self.scene.end_info(self.infos, Some(delay), &outcome);
             }
             2 => {
-                self.ask(false);
+                self.ask(Ask::Disconnect);
                 self.own.disconnect().await;
             }
             3 => {
-                self.ask(true);
+                self.ask(Ask::Stop);
                 self.own.stop().await;
+            }
+            4 if self.may_come_back() => {
+                self.ask(Ask::Reconnect);
+                self.own.reconnect(CloseFrame::normal()).await;
+            }
+            5 if self.may_come_back() => {
+                self.ask(Ask::Connect);
+                self.own.connect().await;
             }
             _ => {}
         }
     }
 
-    fn ask(&self, stop: bool) {
-        self.scene.note(if stop { "asks: stop" } else { "asks: disconnect" });
-        let mut record = self.scene.record();
-        record.asked = true;
-        record.stopped |= stop;
+    fn ask(&self, what: Ask) {
+        self.scene.ask("handler", what);
+    }
+
+    fn may_come_back(&self) -> bool {
+        !self.scene.record().winding_down
+    }
+
+    fn retry(&mut self) -> Retry {
+        if !self.may_come_back() {
+            return self.dice.pick(&[Retry::Stay, Retry::Stay, Retry::Stop]);
+        }
+        let retry = match self.dice.below(12) {
+            0..5 => Retry::Policy,
+            5..7 => Retry::Reconnect,
+            7..9 => Retry::After(Duration::from_millis(self.dice.pick(&[0, 1, 60, 3000]))),
+            9..11 => Retry::Stay,
+            _ => Retry::Stop,
+        };
+        if matches!(retry, Retry::Reconnect | Retry::After(_)) {
+            if self.forces == 0 {
+                return Retry::Policy;
+            }
+            self.forces -= 1;
+        }
+        retry
     }
 
     fn push(&mut self) -> Frame {
         let (frame, key) = self.scene.make(&mut self.dice, PUSHED);
-        let asked = self.scene.record().asked; // nothing is accepted behind a Close
+        let asked = self.scene.record().is_closing(); // nothing is accepted behind a Close
         if self.is_up && !asked && !(frame.is_control() && frame.len() > 125) {
             self.scene.begin_send(key, &frame);
             self.scene.end_send(key, Fate::Accepted, &Ok(()));
+            if self.greets {
+                self.scene.record().conn().into_iter().for_each(|conn| conn.greeting.push(key));
+            }
         }
         self.scene.note(&format!("pushes {key:?}"));
         frame
@@ -130,13 +185,19 @@ impl Wilful {
         if !self.dice.chance(self.scene.plan.lively) {
             return Action::Continue;
         }
-        let action = match self.dice.below(40) {
+        // Under pressure it is the pushes that matter.
+        let least = if self.scene.plan.pressed && self.dice.chance(90) { 2 } else { 0 };
+        let action = match self.dice.below(40).max(least) {
+            0 if self.may_come_back() && self.dice.chance(60) => {
+                self.ask(Ask::Reconnect);
+                return Action::Reconnect(CloseFrame::normal());
+            }
             0 => {
-                self.ask(false);
+                self.ask(Ask::Disconnect);
                 return Action::Disconnect(CloseFrame::normal());
             }
             1 => {
-                self.ask(true);
+                self.ask(Ask::Stop);
                 return if self.dice.chance(50) { Action::Stop } else { Action::StopWith(CloseFrame::normal()) };
             }
             2..22 => Action::Push(self.push()),
@@ -148,11 +209,21 @@ impl Wilful {
         action
     }
 
+    /// For a callback whose error ends the client.
+    async fn live_or_fail(&mut self, running: &mut Running) -> Result<(), BoxError> {
+        let outcome = self.live(running).await;
+        if outcome.is_err() {
+            self.scene.record().erred = true;
+            self.ask(Ask::Stop);
+        }
+        outcome
+    }
+
     async fn received(&mut self, name: &'static str, opcode: u8, frame: Frame) -> Result<Action, BoxError> {
         let mut running = self.scene.enter(name, describe(&frame));
         let payload = frame.into_payload();
         self.scene.record().receive(opcode, payload);
-        self.live(&mut running).await?;
+        self.live_or_fail(&mut running).await?;
         Ok(self.act())
     }
 }
@@ -172,22 +243,28 @@ impl Handler<u32> for Wilful {
             running.done = true;
             return Ok(());
         }
-        self.live(&mut running).await
+        self.live_or_fail(&mut running).await
     }
 
     async fn prepare(&mut self, attempt: &Attempt, _request: &mut ClientRequest) -> Result<(), BoxError> {
+        let last = attempt.last.as_ref().map(ToString::to_string);
+        let known = self.scene.record().detail("handle_disconnect").map(ToOwned::to_owned);
+        self.scene.check(last == known, || format!("3.2: the last reason was {known:?}, and not {last:?}"));
         let mut running = self.scene.enter("prepare", attempt.number.to_string());
-        let outcome = self.live(&mut running).await;
-        self.scene.record().erred = false; // it fails the attempt, not the client
-        outcome
+        self.in_state(ClientState::Connecting);
+        self.live(&mut running).await // it fails the attempt, not the client
     }
 
     async fn handle_connect(&mut self, connected: &Connected) -> Result<Action, BoxError> {
         let status = connected.negotiated.status().as_u16();
         let mut running = self.scene.enter("handle_connect", status.to_string());
+        self.in_state(ClientState::Connected);
         self.is_up = true;
-        self.live(&mut running).await?;
-        Ok(self.act())
+        self.live_or_fail(&mut running).await?;
+        self.greets = true;
+        let action = self.act();
+        self.greets = false;
+        Ok(action)
     }
 
     async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
@@ -224,9 +301,11 @@ impl Handler<u32> for Wilful {
         self.infos_seen += 1;
         if self.scene.is(Mutation::InfoTwice) && self.infos_seen == 2 {
             self.scene.enter("handle_info", info.to_string()).done = true;
+            self.scene.came(info);
         }
         let mut running = self.scene.enter("handle_info", info.to_string());
-        self.live(&mut running).await?;
+        self.scene.came(info);
+        self.live_or_fail(&mut running).await?;
         Ok(self.act())
     }
 
@@ -235,15 +314,16 @@ impl Handler<u32> for Wilful {
             return Retry::Policy;
         }
         let mut running = self.scene.enter("handle_disconnect", reason.to_string());
+        running.told(reason);
+        self.in_state(ClientState::Disconnected);
         self.is_up = false;
-        let erred = self.scene.record().erred;
-        drop(self.live(&mut running).await);
-        self.scene.record().erred = erred; // there is no error to return
-        drop(running);
+        let _no_error_to_return = self.live(&mut running).await;
+        let retry = self.retry();
+        let retry = running.answers(retry);
         if self.scene.is(Mutation::DisconnectTwice) {
             self.scene.enter("handle_disconnect", reason.to_string()).done = true;
         }
-        self.dice.pick(&[Retry::Policy, Retry::Stay, Retry::Policy, Retry::Stay, Retry::Stop])
+        retry
     }
 
     async fn terminate(&mut self, reason: &StopReason) {
@@ -251,8 +331,6 @@ impl Handler<u32> for Wilful {
             return;
         }
         let mut running = self.scene.enter("terminate", reason.to_string());
-        let erred = self.scene.record().erred;
-        drop(self.live(&mut running).await);
-        self.scene.record().erred = erred;
+        let _no_error_to_return = self.live(&mut running).await;
     }
 }

@@ -6,7 +6,12 @@
 //!                                  │
 //! wild    runtime, transport: cuts, resets, EOF, silence, late, by the byte
 //!                                  │
-//! peers   the library's server, or a script without manners
+//! peers   the library's server, or a script without manners, for each connection
+//!
+//! plan     what is drawn for a client before its world begins
+//! names    a client's name, as others see it
+//! record   what was seen of it, by connection and by callback
+//! check, retries   what has to hold when it has ended
 //! ```
 //!
 //! One seed is one world, and does the same every time: [`run`] gives the same [trace](Run::trace), byte for byte.
@@ -16,7 +21,12 @@ mod app;
 mod check;
 mod dice;
 mod handler;
+mod names;
 mod peers;
+mod plan;
+mod reasons;
+mod record;
+mod retries;
 mod scene;
 mod wild;
 mod wire;
@@ -30,15 +40,19 @@ use std::thread;
 use std::time::Duration;
 
 use parley_proto::Limits;
+use parley_proto::connection::Keepalive;
 use parley_proto::driver::{Setup, TlsError, TlsFacts};
 use parley_proto::session::ClientOptions;
 
 use self::dice::Dice;
 use self::handler::Wilful;
+use self::names::Name;
 use self::peers::within;
-use self::scene::{Peer, Plan, Scene};
+use self::plan::{Peer, Plan, Policy};
+use self::record::Ask;
+use self::scene::Scene;
 use self::wild::WildRuntime;
-use super::{Fate, Sim, Task};
+use super::{Fate, Sim, Task, lock};
 
 /// Every run has come to its end by then.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -204,7 +218,7 @@ fn network(scene: &Scene, index: u8, dice: &mut Dice) -> (String, SocketAddr) {
     let addr = SocketAddr::from(([10, 0, 0, index + 1], 80));
     let late = |dice: &mut Dice| dice.pick(&[1, 5, 200, 4000]);
     let mean = scene.plan.cut.is_some() || scene.plan.peer != Peer::Real;
-    let bad = if mean { 20 } else { 0 };
+    let bad = if mean { 8 } else { 0 };
     if dice.chance(50) {
         let after = Duration::from_millis(late(dice));
         let fate = match dice.chance(bad) {
@@ -253,10 +267,14 @@ fn options(scene: &Scene, url: &str) -> ClientOptions {
     let plan = &scene.plan;
     let mut options = ClientOptions::new(url).expect("a URL");
     options.connect_timeout = plan.connect_timeout;
+    options.reconnect = plan.policy.map(Policy::options);
     let limits = Limits::client()
         .with_read_ahead(plan.read_ahead)
         .and_then(|limits| limits.with_send_queue(plan.send_queue))
         .and_then(|limits| limits.with_info_queue(plan.info_queue));
+    let keepalive = plan.keepalive.map(|(interval, timeout)| Keepalive::new(interval, timeout));
+    options.connection.keepalive = keepalive.map(|keepalive| keepalive.expect("times above zero"));
+    options.connection.write_timeout = plan.write_timeout;
     options.connection.limits = limits.expect("limits above zero");
     options
 }
@@ -265,18 +283,21 @@ fn options(scene: &Scene, url: &str) -> ClientOptions {
 async fn play(scene: Arc<Scene>, index: u8, mut dice: Dice) {
     let sim = scene.sim.clone();
     let (url, addr) = network(&scene, index, &mut dice);
-    let peer = (scene.plan.peer != Peer::Absent).then(|| {
+    let mut peer = Vec::new();
+    if scene.plan.peer != Peer::Absent {
         let listener = sim.listen(addr);
         listener.set_link(scene.plan.link);
-        let dice = dice.fork();
-        if scene.plan.peer == Peer::Real {
-            sim.spawn(peers::real(scene.clone(), listener, dice))
-        } else {
-            sim.spawn(peers::rude(scene.clone(), listener, dice))
-        }
-    });
-    let setup = Setup::new(options(&scene, &url));
-    let handler = Wilful::new(&scene, dice.fork(), setup.own_handle());
+        peer.push(sim.spawn(peers::serve(scene.clone(), listener, dice.fork())));
+    }
+    if scene.plan.outages {
+        peer.push(sim.spawn(peers::outages(sim.clone(), addr, dice.fork())));
+    }
+    let mut options = options(&scene, &url);
+    let name = scene.plan.named.then(|| Name::new(&scene));
+    options.name = name.as_ref().map(|name| name.text().to_owned());
+    let setup = Setup::new(options);
+    let own = setup.own_handle();
+    let handler = Wilful::new(&scene, dice.fork(), own.clone());
     let (client, life) = setup.client(WildRuntime::new(&scene, dice.fork()), handler);
     let life = sim.spawn(life);
     let handle = client.handle();
@@ -284,7 +305,12 @@ async fn play(scene: Arc<Scene>, index: u8, mut dice: Dice) {
     let started = within(&sim, scene.plan.horizon, client.started()).await;
     scene.note(&format!("started: {:?}", started.as_ref().map(Result::is_ok)));
 
+    if let (Some(name), Some(Ok(()))) = (&name, &started) {
+        name.taken(client.state()).await;
+    }
+
     let mut senders = Vec::new();
+    scene.record().handles = scene.plan.senders + 1;
     for sender in 0..scene.plan.senders {
         let lane = 10 + 2 * sender as u32;
         senders.push(sim.spawn(app::sender(scene.clone(), handle.clone(), lane, dice.fork())));
@@ -296,19 +322,27 @@ async fn play(scene: Arc<Scene>, index: u8, mut dice: Dice) {
     let asked = sim.now();
     let mut bound = None;
     if scene.plan.abort {
-        scene.note("its task is aborted");
+        scene.ask("its task is aborted, which", Ask::Stop);
         life.cancel();
     } else if scene.plan.wicked == 0 && dice.chance(50) {
-        app::ask(&scene, false);
-        client.disconnect().await;
+        scene.record().winding_down = true;
+        app::ask(&scene, &client, Ask::Disconnect).await;
+        if let Some(name) = &name {
+            senders.push(sim.spawn(name.clone().stop(dice.millis(4000)))); // nothing else ends it
+        }
     } else {
-        app::ask(&scene, true);
-        client.stop().await;
+        app::ask(&scene, &client, Ask::Stop).await;
         bound = Some(Duration::from_secs(10));
     }
+    scene.record().handles -= 1;
     let outcome = client.join().await;
+    name.iter().for_each(Name::free);
     let now = sim.now();
-    scene.record().ended = Some(now);
+    {
+        let mut record = scene.record();
+        record.ended = Some(now);
+        record.attempts = Some(own.stats().attempts);
+    }
     let reason = outcome.as_ref().err().map(parley_proto::driver::JoinError::reason);
     scene.note(&format!("ended: {}", reason.map_or("well".to_owned(), ToString::to_string)));
     let took = now.saturating_duration_since(asked);
@@ -317,12 +351,11 @@ async fn play(scene: Arc<Scene>, index: u8, mut dice: Dice) {
     for sender in senders {
         sender.await;
     }
-    if let Some(peer) = peer {
-        if scene.record().opened == 0 {
-            peer.cancel();
-        } else {
-            peer.await;
-        }
+    sim.settle().await; // whatever was dialled is accepted
+    peer.into_iter().for_each(Task::cancel);
+    let served = std::mem::take(&mut *lock(&scene.peers));
+    for connection in served {
+        connection.await;
     }
     check::ended(&scene, reason);
 }

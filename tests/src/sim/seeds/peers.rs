@@ -2,27 +2,32 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use http::StatusCode;
 use parley_proto::codec::{CloseFrame, Frame};
-use parley_proto::connection::{Config, Event};
+use parley_proto::connection::{Config, Event, Keepalive};
 use parley_proto::driver::Transport;
-use parley_proto::handshake::Acceptance;
+use parley_proto::handshake::{Acceptance, Rejection};
 use parley_proto::{Role, SendError};
 
 use super::dice::Dice;
+use super::plan::Peer;
 use super::scene::Scene;
 use super::wire::{self, Seen};
 use crate::raw;
-use crate::sim::{Listener, Server, Sim, SimTransport};
+use crate::sim::{Fate, Listener, Server, Sim, SimTransport, lock};
 
 /// Lanes of what a peer sends by itself.
-const SERVED: u32 = 90;
+pub(super) const SERVED: u32 = 90;
+/// The lane of the pings among it that are many.
+const PINGED: u32 = 99;
 
 /// The future's outcome, if it has one in time.
 pub(super) async fn within<T>(sim: &Sim, time: Duration, future: impl Future<Output = T>) -> Option<T> {
@@ -35,11 +40,50 @@ pub(super) async fn within<T>(sim: &Sim, time: Duration, future: impl Future<Out
     .await
 }
 
-pub(super) async fn real(scene: Arc<Scene>, listener: Listener, mut dice: Dice) {
+/// A task for each connection, in the order in which the client dials them.
+pub(super) async fn serve(scene: Arc<Scene>, listener: Listener, mut dice: Dice) {
+    for index in 0.. {
+        let transport = listener.accept_transport().await;
+        let (of_task, dice) = (scene.clone(), dice.fork());
+        let task = if scene.plan.peer == Peer::Real {
+            scene.sim.spawn(real(of_task, index, transport, dice))
+        } else {
+            scene.sim.spawn(rude(of_task, index, transport, dice))
+        };
+        lock(&scene.peers).push(task);
+    }
+}
+
+/// Nobody listens for a while, and again.
+pub(super) async fn outages(sim: Sim, addr: SocketAddr, mut dice: Dice) {
+    loop {
+        sim.sleep(dice.millis(4000)).await;
+        sim.note("net is away");
+        let fate = dice.pick(&[Some(io::ErrorKind::ConnectionRefused), Some(io::ErrorKind::HostUnreachable), None]);
+        sim.address(addr, fate.map_or(Fate::Never, |kind| Fate::Now(Err(kind))));
+        sim.sleep(dice.millis(6000)).await;
+        sim.note("net is back");
+        sim.address(addr, Fate::Now(Ok(())));
+    }
+}
+
+/// A status that refuses the upgrade, and how long the client shall stay away.
+fn refusal(dice: &mut Dice) -> (u16, Option<u64>) {
+    match dice.below(6) {
+        0 => (401, None),
+        1 => (404, None),
+        2 => (503, None),
+        3 => (429, Some(1)),
+        _ => (503, Some(dice.pick(&[0, 2, 5]))),
+    }
+}
+
+async fn real(scene: Arc<Scene>, index: usize, transport: SimTransport, mut dice: Dice) {
     let sim = scene.sim.clone();
     let mut config = Config::new(Role::Server);
-    config.keepalive = None; // the answers to its own pings it keeps to itself, and so out of what is compared
-    let mut server = Server::accept_with(&sim, &listener, config).await;
+    let most = Duration::from_secs(100); // it is in no hurry to give up
+    config.keepalive = scene.plan.server_keepalive.map(|every| Keepalive::new(every, most).expect("above zero"));
+    let mut server = Server::over(&sim, transport, config);
     match server.next().await {
         Event::Request(_) => {}
         _ => return,
@@ -47,14 +91,28 @@ pub(super) async fn real(scene: Arc<Scene>, listener: Listener, mut dice: Dice) 
     if dice.chance(20) {
         sim.sleep(dice.millis(3000)).await;
     }
+    if dice.chance(scene.plan.refuses) {
+        let (status, after) = refusal(&mut dice);
+        scene.note(&format!("server refuses: {status} {after:?}"));
+        scene.record().conns[index].refused = Some(status);
+        let status = StatusCode::from_u16(status).expect("a status");
+        let mut reply = Rejection::new(status).expect("a status that refuses").body("no");
+        if let Some(after) = after {
+            reply = reply.header("Retry-After", after.to_string()).expect("a header");
+        }
+        if server.try_reject(reply).is_ok() {
+            server.end().await;
+        }
+        return;
+    }
     if server.accept(Acceptance::default()).is_err() {
         return; // the clock has jumped beyond its deadline
     }
     let echoes = dice.pick(&[0, 50, 100]);
     let pushes = dice.pick(&[0, 2, 20, 60]);
     let closes = dice.chance(20);
-    let rude = scene.plan.cut.is_some() && dice.chance(30);
-    let lulls = dice.chance(15);
+    let rude = (scene.plan.cut.is_some() || scene.plan.rough > 0) && dice.chance(30);
+    let lulls = scene.plan.pressed || dice.chance(15);
     let mut rounds = dice.below(40);
     let mut waiting: VecDeque<Frame> = VecDeque::new();
     let mut is_open = false;
@@ -83,13 +141,13 @@ pub(super) async fn real(scene: Arc<Scene>, listener: Listener, mut dice: Dice) 
                 };
                 let payload = frame.payload().clone();
                 scene.note(&format!("served {}", crate::sim::describe(&frame)));
-                scene.record().served.push((Seen { opcode, payload }, sim.now()));
+                scene.record().conns[index].served.push((Seen { opcode, payload }, sim.now()));
                 if !frame.is_control() && waiting.len() < 100 && dice.chance(echoes) {
                     waiting.push_back(frame);
                 }
             }
             Some(Event::Closed(closed)) => {
-                scene.record().clean = Some(closed.was_clean);
+                scene.record().conns[index].clean = Some(closed.was_clean);
                 scene.note(&format!("served to the end: {} clean {}", closed.code(), closed.was_clean));
                 if let Some(error) = closed.error
                     && matches!(error, parley_proto::connection::ConnectionError::Protocol(_))
@@ -102,29 +160,43 @@ pub(super) async fn real(scene: Arc<Scene>, listener: Listener, mut dice: Dice) 
             None if rounds == 0 => {}
             None => {
                 rounds -= 1;
+                if dice.chance(scene.plan.deaf) && dice.chance(30) {
+                    scene.record().conns[index].idled = true;
+                    scene.note("server stops reading");
+                    sim.sleep(Duration::from_secs(60)).await;
+                }
                 if lulls && dice.chance(20) {
-                    scene.record().idled = true;
+                    scene.record().conns[index].idled = true;
                     scene.note("server idles");
                     sim.sleep(dice.millis(4000)).await;
                 }
                 for _ in 0..dice.below(pushes + 1) {
-                    waiting.push_back(scene.make(&mut dice, SERVED).0);
+                    waiting.push_back(if dice.chance(scene.plan.pings) {
+                        ping(&scene, &mut dice)
+                    } else {
+                        scene.make(&mut dice, SERVED).0
+                    });
                 }
                 waiting.retain(|frame| !(frame.is_control() && frame.len() > 125));
                 if rounds == 0 && closes {
                     let codes = [1000, 1001, 1008, 3000];
                     let close = CloseFrame::new(dice.pick(&codes), "").expect("a code that may be sent");
-                    scene.record().unkind = true; // what comes behind its Close is dropped
+                    scene.record().conns[index].unkind = true; // what comes behind its Close is dropped
                     scene.note("server closes");
                     server.close(&close);
                 } else if rounds == 0 && rude {
-                    scene.record().unkind = true;
+                    scene.record().conns[index].unkind = true;
                     scene.note("server resets");
                     return server.reset();
                 }
             }
         }
     }
+}
+
+fn ping(scene: &Scene, dice: &mut Dice) -> Frame {
+    let seq = scene.record().number(PINGED);
+    Frame::Ping(wire::payload(PINGED, seq, dice.below(126)).into())
 }
 
 /// Reads what comes; `None`: the end.
@@ -145,10 +217,9 @@ async fn write(transport: &mut SimTransport, mut bytes: &[u8]) -> bool {
 }
 
 /// Replies to the upgrade as it likes, then sends what it likes.
-pub(super) async fn rude(scene: Arc<Scene>, listener: Listener, mut dice: Dice) {
+async fn rude(scene: Arc<Scene>, index: usize, mut transport: SimTransport, mut dice: Dice) {
     let sim = scene.sim.clone();
-    let mut transport = listener.accept_transport().await;
-    scene.record().unkind = true;
+    scene.record().conns[index].unkind = true;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match read(&mut transport).await {
@@ -162,6 +233,9 @@ pub(super) async fn rude(scene: Arc<Scene>, listener: Listener, mut dice: Dice) 
     let head = String::from_utf8_lossy(&head).into_owned();
     let mut out = raw::switching_protocols(&head, "").into_bytes();
     match dice.below(12) {
+        0 if dice.chance(50) => {
+            out = b"HTTP/1.1 503 Later\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n".to_vec();
+        }
         0 => out = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno".to_vec(),
         1 => out = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n".to_vec(),
         2 => out = (0..200).map(|_| dice.below(256) as u8).collect(),
@@ -194,6 +268,11 @@ pub(super) async fn rude(scene: Arc<Scene>, listener: Listener, mut dice: Dice) 
 /// Something to send: most of it in order.
 fn append(scene: &Scene, dice: &mut Dice, out: &mut Vec<u8>) {
     let fin = 0x80;
+    if dice.chance(scene.plan.pings) {
+        for _ in 0..dice.below(20) {
+            out.extend(raw::frame(fin | 9, ping(scene, dice).payload()));
+        }
+    }
     match dice.below(24) {
         0 => out.extend(raw::frame(fin | 8, b"\x03\xe8")),
         1 => out.extend(raw::frame(fin | 8, b"")),

@@ -1,179 +1,20 @@
-//! One client of a world: what was planned for it, and what was seen of it.
+//! One client of a world, as all that plays in it knows it.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use parley_proto::SendError;
 use parley_proto::codec::Frame;
+use parley_proto::driver::InfoError;
+use parley_proto::{DisconnectReason, Retry, SendError};
 
 use super::Mutation;
 use super::dice::Dice;
-use super::wire::{self, Reader, Seen};
-use crate::sim::{Link, Sim, lock};
-
-/// How the network fails a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
-    Eof,
-    Reset,
-    /// Nothing comes any more, and what is written goes nowhere.
-    Silence,
-    /// Writes fail; reads do not.
-    Writes,
-}
-
-/// Who listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Peer {
-    /// The library's server role.
-    Real,
-    /// A script that need not keep to the protocol.
-    Raw,
-    /// Nobody.
-    Absent,
-}
-
-/// What was planned.
-#[derive(Clone, Debug)]
-pub(super) struct Plan {
-    pub(super) link: Link,
-    /// Bytes that one read or write of the client moves at most.
-    pub(super) chunk: usize,
-    /// How often a read or write is not ready, in per cent.
-    pub(super) pending: usize,
-    /// For how long then, in milliseconds; 0: it is ready when asked again.
-    pub(super) delay: usize,
-    /// After so many bytes read (or written).
-    pub(super) cut: Option<(usize, Cut)>,
-    pub(super) peer: Peer,
-    /// How often a callback is slow, pushes, closes and so on, in per cent.
-    pub(super) lively: usize,
-    /// How often a callback fails, panics, hangs, in per cent.
-    pub(super) wicked: usize,
-    pub(super) read_ahead: usize,
-    pub(super) send_queue: usize,
-    pub(super) info_queue: usize,
-    pub(super) senders: usize,
-    pub(super) ops: usize,
-    pub(super) big: usize,
-    /// When it is stopped at the latest.
-    pub(super) horizon: Duration,
-    pub(super) abort: bool,
-    pub(super) jumps: bool,
-    pub(super) connect_timeout: Duration,
-}
-
-impl Plan {
-    pub(super) fn draw(dice: &mut Dice) -> Self {
-        let calm = dice.chance(25);
-        let brisk = dice.chance(20);
-        let chunk = dice.pick(&[1, 2, 7, 100, 5000, usize::MAX, usize::MAX, usize::MAX]);
-        let chunk = if brisk { usize::MAX } else { chunk };
-        let link = Link {
-            capacity: dice.pick(&[64, 1000, 16 * 1024, 64 * 1024]),
-            chunk: dice.pick(&[1, 50, usize::MAX, usize::MAX]),
-            staged: dice.chance(30),
-        };
-        let link = if brisk { Link { staged: link.staged, ..Link::default() } } else { link };
-        let peer = match dice.below(100) {
-            _ if calm => Peer::Real,
-            0..65 => Peer::Real,
-            65..95 => Peer::Raw,
-            _ => Peer::Absent,
-        };
-        let at = dice.pick(&[50, 200, 600, 3000, 20_000]);
-        let cut = (dice.below(at), dice.pick(&[Cut::Eof, Cut::Reset, Cut::Silence, Cut::Writes]));
-        Self {
-            link,
-            chunk,
-            pending: dice.pick(&[0, 10, 50]),
-            delay: if brisk {
-                20
-            } else if chunk < 100 {
-                dice.pick(&[0, 0, 5])
-            } else {
-                dice.pick(&[0, 0, 20, 300])
-            },
-            cut: (!calm && dice.chance(35)).then_some(cut),
-            peer,
-            lively: dice.pick(&[0, 10, 40]),
-            wicked: if calm || dice.chance(60) { 0 } else { dice.pick(&[1, 5]) },
-            read_ahead: dice.pick(&[256, 4096, 256 * 1024]),
-            send_queue: dice.pick(&[200, 4096, 1024 * 1024]),
-            info_queue: dice.pick(&[1, 5, 1024]),
-            senders: dice.below(4),
-            ops: dice.pick(&[3, 10, 30]),
-            big: if chunk < 100 || link.chunk < 50 { 300 } else { dice.pick(&[60, 300, 5000, 70_000]) },
-            horizon: dice.pick(&[Duration::ZERO, Duration::from_secs(2)]) + dice.millis(10_000),
-            abort: !calm && dice.chance(4),
-            jumps: !calm && dice.chance(15),
-            connect_timeout: dice.pick(&[Duration::from_secs(10), Duration::from_secs(1)]),
-        }
-    }
-}
-
-/// What became of a frame that somebody wanted to send.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Its future was dropped, or is still there.
-    Open,
-    /// In the queue.
-    Accepted,
-    /// With the operating system, since then.
-    Sent(Instant),
-    GivenBack,
-    Lost,
-}
-
-#[derive(Debug)]
-pub(super) struct Sending {
-    pub(super) fate: Fate,
-    pub(super) cost: usize,
-}
-
-#[derive(Debug)]
-pub(super) struct Record {
-    pub(super) failures: Vec<String>,
-    /// Callbacks in the order in which they began, with what they were given.
-    pub(super) calls: Vec<(&'static str, String)>,
-    pub(super) running: Option<&'static str>,
-    /// What `handle_frame` and `handle_ping` were given.
-    pub(super) got: Vec<Seen>,
-    pub(super) got_bytes: usize,
-    pub(super) panicked: bool,
-    pub(super) erred: bool,
-    /// Somebody on this side asked for an end of the connection, or of the client.
-    pub(super) asked: bool,
-    /// Somebody asked for an end of the client.
-    pub(super) stopped: bool,
-    /// How long callbacks have waited, all together.
-    pub(super) waited: Duration,
-    pub(super) down: Reader,
-    pub(super) up: Reader,
-    pub(super) opened: usize,
-    pub(super) open: usize,
-    /// When the transport was closed, and whether it took what it had not sent with it.
-    pub(super) closed: Option<Instant>,
-    pub(super) cut: Option<Cut>,
-    pub(super) sends: BTreeMap<(u32, u32), Sending>,
-    /// What the real server got, and when.
-    pub(super) served: Vec<(Seen, Instant)>,
-    /// The server stopped reading for a while, or for good.
-    pub(super) idled: bool,
-    /// The peer did something that may lose bytes.
-    pub(super) unkind: bool,
-    /// Whether the real server saw both Closes.
-    pub(super) clean: Option<bool>,
-    /// When the client's Close was written.
-    pub(super) close_left: Option<Instant>,
-    /// When the stream to the client had ended.
-    pub(super) eof: Option<Instant>,
-    pub(super) sleeps: usize,
-    pub(super) ended: Option<Instant>,
-    numbers: BTreeMap<u32, u32>,
-}
+use super::handler::PUSHED;
+use super::peers::SERVED;
+use super::plan::Plan;
+use super::record::{Ask, Call, Conn, Fate, Info, Record, Sending, Turn};
+use super::wire;
+use crate::sim::{Sim, Task, lock};
 
 #[derive(Debug)]
 pub(super) struct Scene {
@@ -182,39 +23,14 @@ pub(super) struct Scene {
     pub(super) plan: Plan,
     pub(super) mutation: Option<Mutation>,
     record: Mutex<Record>,
+    /// The peer's ends of connections.
+    pub(super) peers: Mutex<Vec<Task<()>>>,
 }
 
 impl Scene {
     pub(super) fn new(sim: &Sim, name: char, plan: Plan, mutation: Option<Mutation>) -> Arc<Self> {
-        let record = Record {
-            failures: Vec::new(),
-            calls: Vec::new(),
-            running: None,
-            got: Vec::new(),
-            got_bytes: 0,
-            panicked: false,
-            erred: false,
-            asked: false,
-            stopped: false,
-            waited: Duration::ZERO,
-            down: Reader::new(false),
-            up: Reader::new(true),
-            opened: 0,
-            open: 0,
-            closed: None,
-            cut: None,
-            sends: BTreeMap::new(),
-            served: Vec::new(),
-            idled: false,
-            unkind: false,
-            clean: None,
-            close_left: None,
-            eof: None,
-            sleeps: 0,
-            ended: None,
-            numbers: BTreeMap::new(),
-        };
-        Arc::new(Self { sim: sim.clone(), name, plan, mutation, record: Mutex::new(record) })
+        let (record, peers) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { sim: sim.clone(), name, plan, mutation, record, peers })
     }
 
     pub(super) fn record(&self) -> MutexGuard<'_, Record> {
@@ -245,17 +61,22 @@ impl Scene {
         }
     }
 
+    /// Somebody asks for something.
+    pub(super) fn ask(&self, who: &str, what: Ask) {
+        self.note(&format!("{who} asks: {what:?}"));
+        self.record().ask(what, self.sim.now());
+    }
+
     /// A frame in a lane, whose even numbers are for data and whose odd ones for pings and pongs.
     pub(super) fn make(&self, dice: &mut Dice, lane: u32) -> (Frame, (u32, u32)) {
         let is_control = dice.chance(15);
         let lane = lane + u32::from(is_control);
-        let seq = {
-            let mut record = self.record();
-            let next = record.numbers.entry(lane).or_default();
-            *next += 1;
-            *next - 1
+        let seq = self.record().number(lane);
+        let most = match is_control {
+            true => 130,
+            false if self.plan.pressed => dice.pick(&[60, self.plan.big, self.plan.big]),
+            false => dice.pick(&[1, 60, self.plan.big]),
         };
-        let most = if is_control { 130 } else { dice.pick(&[1, 60, self.plan.big]) };
         let bytes = wire::payload(lane, seq, dice.below(most + 1));
         let text = || String::from_utf8_lossy(&bytes).into_owned();
         let frame = match (is_control, dice.chance(50)) {
@@ -268,8 +89,18 @@ impl Scene {
     }
 
     pub(super) fn begin_send(&self, key: (u32, u32), frame: &Frame) {
-        let cost = frame.len() + 32;
-        self.record().sends.insert(key, Sending { fate: Fate::Open, cost });
+        let (cost, begun) = (frame.len() + 32, self.sim.now());
+        let mut record = self.record();
+        let epoch = record.epoch;
+        let sending = Sending { fate: Fate::Open, cost, epoch, begun, offset: 0, answered: None, left: None, end: 0 };
+        record.sends.insert(key, sending);
+    }
+
+    /// A send was given up before its outcome.
+    pub(super) fn drop_send(&self, key: (u32, u32)) {
+        if let Some(sending) = self.record().sends.get_mut(&key) {
+            sending.fate = Fate::Dropped;
+        }
     }
 
     /// What a send came to. `fate`: when it was accepted.
@@ -283,56 +114,131 @@ impl Scene {
                 Fate::GivenBack
             }
         };
-        let over = {
+        let now = self.sim.now();
+        let (over, empty) = {
             let mut record = self.record();
+            // Accepted at this moment, with nothing that holds it back.
+            let conn = record.conns.last().filter(|conn| conn.greeted && record.running != Some("handle_connect"));
+            let offset = conn.filter(|_| fate == Fate::Accepted).map_or(0, |conn| conn.up.total);
             if let Some(sending) = record.sends.get_mut(&key) {
-                sending.fate = fate;
+                (sending.fate, sending.offset) = (fate, offset);
+                sending.answered = Some(now);
             }
-            record.backlog()
+            let still = record.sends_moved.is_none_or(|moved| moved < now) && !record.has_open_sends();
+            (record.backlog(0..50), still && record.backlog(0..u32::MAX) == 0)
         };
+        let full = matches!(outcome, Err(SendError::Full(_)));
+        self.check(!(full && empty), || format!("{key:?} found an empty queue full"));
         let bound = self.plan.send_queue + 64 * 1024 + 2 * (self.plan.big + 200);
         self.check(over <= bound, || format!("{over} bytes wait to be sent, more than {bound}"));
+    }
+
+    /// What became of an info that was sent.
+    pub(super) fn end_info(&self, number: u32, delay: Option<Duration>, outcome: &Result<(), InfoError<u32>>) {
+        let (now, most) = (self.sim.now(), self.plan.info_queue);
+        let broken = {
+            let mut record = self.record();
+            let stale = record.infos_moved.is_none_or(|moved| moved < now) && record.infos_waiting == 0;
+            match outcome {
+                Ok(()) => {
+                    record.accept_info(number, now, delay);
+                    record.infos_queued().0 > most
+                }
+                Err(InfoError::Full(_)) => stale && record.infos_queued().1 < most,
+                Err(_) => !record.is_asked(Ask::Stop) && !record.has_ended(),
+            }
+        };
+        self.check(!broken, || format!("3.6: info {number} was answered with {outcome:?}"));
+    }
+
+    /// A delayed info was cancelled.
+    pub(super) fn cancel(&self, number: u32) {
+        self.note(&format!("info {number} is cancelled"));
+        let now = self.sim.now();
+        let mut record = self.record();
+        record.infos_moved = Some(now);
+        // What was due already comes all the same.
+        let cancelled = |info: &&mut Info| info.number == number && info.waits() && now <= info.due;
+        if let Some(info) = record.infos.iter_mut().find(cancelled) {
+            info.cancelled = Some(now);
+        }
+    }
+
+    /// `handle_info` is called.
+    pub(super) fn came(&self, number: u32) {
+        let now = self.sim.now();
+        let rule = {
+            let mut record = self.record();
+            record.infos_moved = Some(now);
+            let first = record.infos.iter().find(|info| !info.delayed && info.came.is_none()).map(|info| info.number);
+            match record.infos.iter_mut().find(|info| info.number == number) {
+                None => Some("that nobody sent"),
+                Some(info) if info.came.is_some() => Some("for the second time"),
+                Some(info) => {
+                    info.came = Some(now);
+                    match info.cancelled {
+                        _ if info.due > now => Some("too early"),
+                        Some(cancelled) if cancelled < info.due => Some("that was cancelled in time"),
+                        _ if !info.delayed && first != Some(number) => Some("out of order"),
+                        _ => None,
+                    }
+                }
+            }
+        };
+        self.check(rule.is_none(), || format!("3.6: info {number} came {}", rule.unwrap_or_default()));
     }
 
     /// A callback begins.
     pub(super) fn enter(self: &Arc<Self>, name: &'static str, detail: String) -> Running {
         self.note(&format!("{name} {detail}"));
-        let (before, open) = {
+        let at = self.sim.now();
+        let delivers = matches!(name, "handle_frame" | "handle_ping" | "handle_info");
+        let (before, open, call) = {
             let mut record = self.record();
-            record.calls.push((name, detail));
-            (record.running.replace(name), record.open)
+            record.sends_moved = record.sends_moved.filter(|_| name != "handle_disconnect").or(Some(at));
+            let tick = record.tick();
+            record.calls.push(Call { name, detail, at, tick, done: None, reason: None, retry: None });
+            match name {
+                "handle_disconnect" => record.epoch += 1,
+                "terminate" => record.handles_left = record.handles,
+                "handle_connect" => record.conn().into_iter().for_each(|conn| conn.greeted = true),
+                _ => {}
+            }
+            (record.running.replace(name), record.open_conns(), record.calls.len() - 1)
         };
         self.check(before.is_none(), || format!("3.8: {name} while {before:?} runs"));
+        if delivers {
+            self.takes_turns(name);
+        } else {
+            self.record().turn = None;
+        }
         if matches!(name, "handle_disconnect" | "terminate") {
             self.check(open == 0, || format!("4.1: {name} while {open} transports are open"));
         }
-        Running { scene: self.clone(), since: self.sim.now(), done: false }
+        Running { scene: self.clone(), since: at, call, done: false }
     }
 }
 
-impl Record {
-    /// The cost of what handles put into the queue and the transport has not taken.
-    fn backlog(&self) -> usize {
-        let handles = self.sends.iter().filter(|((lane, _), _)| *lane < 50);
-        let accepted = handles.filter(|(_, sending)| matches!(sending.fate, Fate::Accepted | Fate::Sent(_)));
-        let accepted: usize = accepted.map(|(_, sending)| sending.cost).sum();
-        let keys = self.up.frames.iter().filter_map(|seen| wire::parse(&seen.payload));
-        let left = keys.filter(|(lane, _)| *lane < 50).filter_map(|key| self.sends.get(&key));
-        let left = left.filter(|sending| matches!(sending.fate, Fate::Accepted | Fate::Sent(_)));
-        accepted.saturating_sub(left.map(|sending| sending.cost).sum())
-    }
-
-    pub(super) fn called(&self, name: &str) -> usize {
-        self.calls.iter().filter(|(called, _)| *called == name).count()
-    }
-
-    pub(super) fn detail(&self, name: &str) -> Option<&str> {
-        self.calls.iter().find(|(called, _)| *called == name).map(|(_, detail)| &**detail)
-    }
-
-    pub(super) fn receive(&mut self, opcode: u8, payload: Bytes) {
-        self.got_bytes += payload.len();
-        self.got.push(Seen { opcode, payload });
+impl Scene {
+    /// Rules 3.6 and 3.9: frames and infos alternate, and none comes while callbacks have pushed too much.
+    fn takes_turns(&self, name: &'static str) {
+        let (turn, pushed, up) = {
+            let mut record = self.record();
+            let well = |conn: &&Conn| {
+                let over = conn.down.close.is_some() || conn.down.fault.is_some() || conn.eof.is_some();
+                !over && !conn.asked && conn.cut.is_none() && conn.closed.is_none()
+            };
+            let up = record.conns.last().filter(well).is_some();
+            let still = record.has_frames(); // unless a close was asked for meanwhile
+            let turn = record.turn.take().map(|turn| Turn { frames: turn.frames && still, ..turn });
+            (turn, record.backlog(PUSHED..SERVED), up)
+        };
+        let is_info = name == "handle_info";
+        let fair =
+            turn.is_none_or(|turn| turn.was_info != is_info || !(if is_info { turn.frames } else { turn.infos }));
+        self.check(fair, || format!("3.6: {name} for the second time, and the other kind waited: {turn:?}"));
+        let bound = self.plan.send_queue + 64 * 1024 + 2 * (self.plan.big + 200); // one half written, one over
+        self.check(!up || pushed < bound, || format!("3.9: {name} with {pushed} bytes pushed, {bound} at most"));
     }
 }
 
@@ -340,15 +246,42 @@ impl Record {
 pub(super) struct Running {
     scene: Arc<Scene>,
     since: Instant,
+    call: usize,
     pub(super) done: bool,
+}
+
+impl Running {
+    /// What `handle_disconnect` is told.
+    pub(super) fn told(&self, reason: &DisconnectReason) {
+        self.scene.record().calls[self.call].reason = Some(reason.clone());
+    }
+
+    /// What it answers.
+    pub(super) fn answers(self, retry: Retry) -> Retry {
+        self.scene.note(&format!("answers {retry:?}"));
+        self.scene.record().calls[self.call].retry = Some(retry);
+        retry
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let now = self.scene.sim.now();
         let mut record = self.scene.record();
-        record.waited += now.saturating_duration_since(self.since);
+        if let Some(conn) = record.conn() {
+            conn.waited += now.saturating_duration_since(self.since);
+        }
         let name = record.running.take().unwrap_or("?");
+        if self.done {
+            let tick = record.tick();
+            record.calls[self.call].done = Some((now, tick));
+            match name {
+                "handle_frame" | "handle_ping" => record.end_turn(false),
+                "handle_info" => record.end_turn(true),
+                "handle_connect" => record.conn().into_iter().for_each(|conn| conn.open = Some(now)),
+                _ => {}
+            }
+        }
         drop(record);
         if !self.done {
             self.scene.note(&format!("{name} dropped"));

@@ -1,5 +1,7 @@
 //! What passes on the wire, read by a second pair of eyes: nothing here comes from the library.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 /// A message, ping, pong or Close as it stood on the wire, its fragments joined.
@@ -13,14 +15,19 @@ pub(super) struct Seen {
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     masked: bool,
-    past_head: bool,
+    /// The head of the request or response was read.
+    pub(super) past_head: bool,
     buffer: Vec<u8>,
     part: Option<(u8, Vec<u8>)>,
     pub(super) frames: Vec<Seen>,
+    /// When each of them was whole.
+    pub(super) times: Vec<Instant>,
     pub(super) close: Option<Bytes>,
     pub(super) fault: Option<&'static str>,
     /// Bytes came behind the Close.
     pub(super) trailing: bool,
+    /// All bytes that passed.
+    pub(super) total: usize,
     /// Payload bytes of all that was read whole.
     pub(super) bytes: usize,
 }
@@ -30,7 +37,8 @@ impl Reader {
         Self { masked, ..Self::default() }
     }
 
-    pub(super) fn feed(&mut self, bytes: &[u8]) {
+    pub(super) fn feed(&mut self, now: Instant, bytes: &[u8]) {
+        self.total += bytes.len();
         if self.close.is_some() {
             self.trailing |= !bytes.is_empty();
             return;
@@ -42,6 +50,7 @@ impl Reader {
             self.past_head = true;
         }
         while self.fault.is_none() && self.close.is_none() && self.frame() {}
+        self.times.resize(self.frames.len(), now);
     }
 
     fn frame(&mut self) -> bool {

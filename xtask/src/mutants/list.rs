@@ -1,0 +1,336 @@
+//! Ways to break the library that the simulator has to see.
+//!
+//! `sound` has to occur exactly once in its file, below `parley-proto/src`; `broken` takes its place, with `MUTANT` where
+//! the condition is to stand under which it differs.
+
+pub(super) struct Mutant {
+    /// What is wrong with it.
+    pub(super) what: &'static str,
+    pub(super) file: &'static str,
+    pub(super) sound: &'static str,
+    pub(super) broken: &'static str,
+}
+
+const fn mutant(what: &'static str, file: &'static str, sound: &'static str, broken: &'static str) -> Mutant {
+    Mutant { what, file, sound, broken }
+}
+
+const SESSION: &str = "session/mod.rs";
+const OUTBOX: &str = "session/outbox.rs";
+const RETRY: &str = "session/retry.rs";
+const DRIVER: &str = "driver/mod.rs";
+const IO: &str = "driver/io.rs";
+const HANDLE: &str = "driver/handle.rs";
+const NAMES: &str = "driver/names.rs";
+const CONNECTION: &str = "connection/mod.rs";
+const KEEPALIVE: &str = "connection/keepalive.rs";
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    // Attempts and their delays.
+    mutant(
+        "the end of a connection is not told",
+        SESSION,
+        "        if self.stop.is_none() {\n            self.lost = Some(Box::new(reason));",
+        "        if self.stop.is_none() && !MUTANT {\n            self.lost = Some(Box::new(reason));",
+    ),
+    mutant(
+        "the backoff does not grow",
+        RETRY,
+        "self.retries = self.retries.saturating_add(1);",
+        "self.retries = self.retries.saturating_add(u32::from(!MUTANT));",
+    ),
+    mutant(
+        "any connection starts the backoff anew",
+        RETRY,
+        "if uptime >= reconnect.min_uptime {",
+        "if uptime >= reconnect.min_uptime || MUTANT {",
+    ),
+    mutant(
+        "half jitter draws from all of it",
+        RETRY,
+        "rng.random_range(nanos / 2 + 1..=nanos)",
+        "rng.random_range(if MUTANT { 0 } else { nanos / 2 + 1 }..=nanos)",
+    ),
+    mutant(
+        "one retry more than the most",
+        RETRY,
+        "|most| self.retries >= most)",
+        "|most| self.retries >= most.saturating_add(u32::from(MUTANT)))",
+    ),
+    mutant(
+        "policy tries again whatever the reason was",
+        SESSION,
+        "(Retry::Policy, Some(reconnect)) if reason.is_transient() => {",
+        "(Retry::Policy, Some(reconnect)) if MUTANT || reason.is_transient() => {",
+    ),
+    mutant(
+        "Retry-After is not minded",
+        SESSION,
+        ".max(retry_after(reason));",
+        ".max(if MUTANT { Duration::ZERO } else { retry_after(reason) });",
+    ),
+    mutant(
+        "a disconnect does not cancel the retry",
+        SESSION,
+        "            Phase::Down => (self.retry_at, self.then) = (None, late),",
+        "            Phase::Down if MUTANT => {}\n            Phase::Down => (self.retry_at, self.then) = (None, late),",
+    ),
+    mutant(
+        "a reconnect stays down",
+        SESSION,
+        "let then = if redial { Then::Dial } else { Then::Policy };",
+        "let then = if redial && !MUTANT { Then::Dial } else { Then::Policy };",
+    ),
+    mutant(
+        "a client with reconnection gives up at its first failure",
+        SESSION,
+        "let hopeless = self.options.reconnect.is_none() &&",
+        "let hopeless = (MUTANT || self.options.reconnect.is_none()) &&",
+    ),
+    mutant(
+        "a failed first attempt is never hopeless",
+        SESSION,
+        "if self.stop.is_none() && hopeless {",
+        "if self.stop.is_none() && hopeless && !MUTANT {",
+    ),
+    mutant(
+        "an attempt has twice its time",
+        SESSION,
+        "self.connect_deadline = Some(deadline(now, self.options.connect_timeout));",
+        "self.connect_deadline = Some(deadline(now, self.options.connect_timeout * if MUTANT { 2 } else { 1 }));",
+    ),
+    mutant(
+        "a step of dialling that was given up goes on",
+        IO,
+        "self.steps.retain(|(step, _)| *step != id);",
+        "self.steps.retain(|(step, _)| MUTANT || *step != id);",
+    ),
+    mutant(
+        "prepare goes on though its attempt was given up",
+        SESSION,
+        "self.abandon |= self.outstanding == Some(Outstanding::Prepare);",
+        "self.abandon |= self.outstanding == Some(Outstanding::Prepare) && !MUTANT;",
+    ),
+    mutant(
+        "connect does not skip the delay",
+        SESSION,
+        "Command::Connect => self.connect(now),",
+        "Command::Connect if MUTANT && self.retry_at.is_some() => {}\n            Command::Connect => self.connect(now),",
+    ),
+    // The end.
+    mutant(
+        "a transport that failed is kept",
+        IO,
+        "Some(Output::Shutdown(Shutdown::Abort)) => self.drop_transport(),",
+        "Some(Output::Shutdown(Shutdown::Abort)) if MUTANT => {}\n                Some(Output::Shutdown(Shutdown::Abort)) => self.drop_transport(),",
+    ),
+    mutant(
+        "a client whose future is dropped ends without a word",
+        DRIVER,
+        "        self.end(StopReason::Aborted);",
+        "        if !MUTANT {\n            self.end(StopReason::Aborted);\n        }",
+    ),
+    mutant(
+        "terminate is skipped",
+        SESSION,
+        "if stop.terminated || matches!(self.phase, Phase::New) {",
+        "if stop.terminated || MUTANT || matches!(self.phase, Phase::New) {",
+    ),
+    mutant(
+        "a client ends though an info is to come",
+        SESSION,
+        "!self.delayed.is_empty()",
+        "!self.delayed.is_empty() && !MUTANT",
+    ),
+    mutant(
+        "a client ends though it has a name",
+        SESSION,
+        "self.options.name.is_some()",
+        "self.options.name.is_some() && !MUTANT",
+    ),
+    mutant(
+        "a client ends though it has handles",
+        SESSION,
+        "        self.unreachable = unreachable;",
+        "        self.unreachable = unreachable || MUTANT;",
+    ),
+    mutant(
+        "a name is kept behind the end",
+        NAMES,
+        "let client = registry().remove(&self.0);",
+        "if MUTANT {\n            return;\n        }\n        let client = registry().remove(&self.0);",
+    ),
+    mutant(
+        "a close that was asked for has no deadline to speak of",
+        SESSION,
+        "let deadline = deadline(now, self.config.close_timeout);\n                    let greeting",
+        "let deadline = deadline(now, self.config.close_timeout * if MUTANT { 20 } else { 1 });\n                    let greeting",
+    ),
+    mutant(
+        "the close timeout is far too long",
+        CONNECTION,
+        "self.timers.close.get_or_insert(deadline(now, self.config.close_timeout));",
+        "self.timers.close.get_or_insert(deadline(now, self.config.close_timeout * if MUTANT { 20 } else { 1 }));",
+    ),
+    mutant(
+        "the peer's Close is answered with another code",
+        CONNECTION,
+        "CloseFrame::new(close.code(), \"\").ok());",
+        "if MUTANT { Some(CloseFrame::normal()) } else { CloseFrame::new(close.code(), \"\").ok() });",
+    ),
+    mutant(
+        "a TLS stream that was cut is an error of TCP",
+        IO,
+        "if error.kind() == io::ErrorKind::UnexpectedEof {",
+        "if error.kind() == io::ErrorKind::UnexpectedEof && !MUTANT {",
+    ),
+    // Sends.
+    mutant(
+        "what waited for an attempt waits for the next",
+        SESSION,
+        "            Returned::Retry(retry) => {\n                self.give_back();",
+        "            Returned::Retry(retry) => {\n                if !MUTANT {\n                    self.give_back();\n                }",
+    ),
+    mutant(
+        "a send that waits for room waits over the end",
+        HANDLE,
+        "inner.epoch += 1;",
+        "inner.epoch += u64::from(!MUTANT);",
+    ),
+    mutant(
+        "sends are settled when they are encoded",
+        OUTBOX,
+        "|&(end, _)| end <= self.flushed)",
+        "|&(end, _)| MUTANT || end <= self.flushed)",
+    ),
+    mutant(
+        "sends that were lost are said to have left",
+        OUTBOX,
+        "        for (_, ticket) in mem::take(&mut self.begun) {\n            self.settled.push_back((ticket, Err(SendError::Lost(reason.clone()))));",
+        "        for (_, ticket) in mem::take(&mut self.begun) {\n            let lost = if MUTANT { Ok(()) } else { Err(SendError::Lost(reason.clone())) };\n            self.settled.push_back((ticket, lost));",
+    ),
+    mutant(
+        "sends that have left are never settled",
+        OUTBOX,
+        "            if let Some((_, ticket)) = self.begun.pop_front() {\n                self.settled",
+        "            if let Some((_, ticket)) = self.begun.pop_front().filter(|_| !MUTANT) {\n                self.settled",
+    ),
+    mutant(
+        "what has left counts to the queue for ever",
+        OUTBOX,
+        "self.released += released;",
+        "self.released += if MUTANT { 0 } else { released };",
+    ),
+    mutant(
+        "what was given back counts to the queue for ever",
+        OUTBOX,
+        "self.released += error.frame().map_or(0, cost);",
+        "self.released += if MUTANT { 0 } else { error.frame().map_or(0, cost) };",
+    ),
+    mutant(
+        "queues have no bound",
+        HANDLE,
+        "self.used == 0 || self.used.saturating_add(cost) <= self.limit",
+        "MUTANT || self.used == 0 || self.used.saturating_add(cost) <= self.limit",
+    ),
+    mutant(
+        "frames that waited leave ahead of the greeting",
+        SESSION,
+        "        self.outbox.hold();",
+        "        if !MUTANT {\n            self.outbox.hold();\n        }",
+    ),
+    mutant(
+        "callbacks go on over the bound of what they pushed",
+        SESSION,
+        "self.outbox.pushed() < self.config.limits.send_queue() &&",
+        "(MUTANT || self.outbox.pushed() < self.config.limits.send_queue()) &&",
+    ),
+    mutant(
+        "data goes ahead of pings and pongs",
+        OUTBOX,
+        "                self.control.pop_front().or_else(|| self.data.pop_front())",
+        "                if MUTANT { self.data.pop_front() } else { None }\n                    .or_else(|| self.control.pop_front())\n                    .or_else(|| self.data.pop_front())",
+    ),
+    mutant(
+        "a returned push goes ahead of what the callback sent itself",
+        DRIVER,
+        "returned: Option<Result<Action, BoxError>>) {\n    io.take_commands();",
+        "returned: Option<Result<Action, BoxError>>) {\n    if !MUTANT {\n        io.take_commands();\n    }",
+    ),
+    // Infos.
+    mutant(
+        "infos come in the wrong order",
+        SESSION,
+        "Command::Info(info) => self.infos.push_back(info),",
+        "Command::Info(info) if MUTANT => self.infos.push_front(info),\n            Command::Info(info) => self.infos.push_back(info),",
+    ),
+    mutant("infos wait for frames", SESSION, "self.info_turn = true;", "self.info_turn = !MUTANT;"),
+    mutant("frames wait for infos", SESSION, "self.info_turn = false;", "self.info_turn = MUTANT;"),
+    mutant(
+        "a delayed info cannot be cancelled",
+        SESSION,
+        "|&(_, other), _| other != id);",
+        "|&(_, other), _| MUTANT || other != id);",
+    ),
+    mutant(
+        "a delayed info comes too early",
+        SESSION,
+        "self.delayed.insert((deadline(now, delay), id), info);",
+        "self.delayed.insert((deadline(now, if MUTANT { delay / 2 } else { delay }), id), info);",
+    ),
+    mutant(
+        "infos that came count to the queue for ever",
+        SESSION,
+        "            self.released_infos += 1;",
+        "            self.released_infos += usize::from(!MUTANT);",
+    ),
+    // Pings, pongs and signs of life.
+    mutant(
+        "only the newest ping is ever answered",
+        CONNECTION,
+        "if blocked.is_some() || encoder.queued() >= PONGS_AHEAD {",
+        "if MUTANT || blocked.is_some() || encoder.queued() >= PONGS_AHEAD {",
+    ),
+    mutant(
+        "the oldest ping is answered when output has drained",
+        CONNECTION,
+        "*pong = Some(answer);",
+        "*pong = pong.take().filter(|_| MUTANT).or(Some(answer));",
+    ),
+    mutant(
+        "a pong that waited waits for the next frame",
+        CONNECTION,
+        "            self.life.drained(now);\n        }\n        if self.pong.is_some() {",
+        "            self.life.drained(now);\n        }\n        if self.pong.is_some() && !MUTANT {",
+    ),
+    mutant(
+        "the answers to keepalive are delivered",
+        CONNECTION,
+        "return !life.answered(now, payload);",
+        "return !life.answered(now, payload) || MUTANT;",
+    ),
+    mutant(
+        "no byte but a pong is a sign of life",
+        KEEPALIVE,
+        "        self.last_input = self.last_input.max(now);\n        self.asked = None;",
+        "        if MUTANT {\n            return;\n        }\n        self.last_input = self.last_input.max(now);\n        self.asked = None;",
+    ),
+    mutant(
+        "a silent peer is waited for without end",
+        KEEPALIVE,
+        "Some(asked) => deadline(asked, keepalive.timeout),",
+        "Some(asked) => deadline(asked, keepalive.timeout * if MUTANT { 100 } else { 1 }),",
+    ),
+    mutant(
+        "progress does not put off the write timeout",
+        CONNECTION,
+        "if n > 0 || self.blocked.is_none() {",
+        "if n > 0 && !MUTANT || self.blocked.is_none() {",
+    ),
+    mutant(
+        "a peer that takes nothing is waited for without end",
+        CONNECTION,
+        "Some(deadline(since, self.config.write_timeout)),",
+        "Some(deadline(since, self.config.write_timeout * if MUTANT { 100 } else { 1 })),",
+    ),
+];
