@@ -383,6 +383,12 @@ impl Wire {
         lock(&self.down).deaf
     }
 
+    /// Whether the peer has ended its direction.
+    #[must_use]
+    pub fn is_ended_by_peer(&self) -> bool {
+        lock(&self.down).eof
+    }
+
     /// Whether the client has ended its direction.
     #[must_use]
     pub fn is_ended_by_client(&self) -> bool {
