@@ -146,6 +146,10 @@ pub struct Connection {
     shutdown: Option<Shutdown>,
     /// The peer ended its direction while a Close or an error had yet to take effect.
     peer_ended: bool,
+    /// The transport holds on to some of what it has taken.
+    unflushed: bool,
+    /// The end came before all output had left.
+    cut_off: bool,
     /// Reported once, before any frame.
     news: Option<Event>,
     config: Arc<Config>,
@@ -236,6 +240,8 @@ impl Connection {
             timers,
             shutdown: None,
             peer_ended: false,
+            unflushed: false,
+            cut_off: false,
             news: None,
             config,
         }
@@ -376,7 +382,25 @@ impl Connection {
         if self.pong.is_some() {
             self.encode_pong();
         }
-        if matches!(&self.phase, Phase::Closing(closing) if closing.eof) {
+        self.finish_when_all_left();
+    }
+
+    /// The transport has yet to be flushed; nobody says so where writing is all there is to it.
+    #[inline]
+    pub(crate) fn set_unflushed(&mut self) {
+        self.unflushed = true;
+    }
+
+    /// All that the transport has taken has left.
+    pub(crate) fn handle_flushed(&mut self) {
+        self.unflushed = false;
+        self.finish_when_all_left();
+    }
+
+    /// Behind the peer's end there is our output to wait for: closing now would cut it off.
+    fn finish_when_all_left(&mut self) {
+        let ended = matches!(&self.phase, Phase::Closing(closing) if closing.eof);
+        if ended && self.encoder.queued() == 0 && !self.unflushed {
             self.finish_closing(Shutdown::Close);
         }
     }
@@ -409,9 +433,7 @@ impl Connection {
                 if closing.received.is_none() && closing.error.is_none() {
                     closing.error = Some(ConnectionError::Eof);
                 }
-                if self.encoder.queued() == 0 {
-                    self.finish_closing(Shutdown::Close);
-                }
+                self.finish_when_all_left();
             }
             Phase::Closed(_) => {}
         }

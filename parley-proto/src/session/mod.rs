@@ -616,11 +616,23 @@ impl<I, T: PartialEq> Session<I, T> {
         }
     }
 
+    /// What the transport takes next has yet to be flushed.
+    #[inline]
+    pub(crate) fn set_unflushed(&mut self) {
+        if let Phase::Up(up) = &mut self.phase {
+            up.connection.set_unflushed();
+        }
+    }
+
     /// All that the transport has taken is with the operating system.
     #[inline]
-    pub fn handle_flushed(&mut self) {
-        if let Phase::Up(up) = &self.phase {
+    pub fn handle_flushed(&mut self, now: Instant) {
+        if let Phase::Up(up) = &mut self.phase {
+            up.connection.handle_flushed();
             self.outbox.handle_flushed(up.connection.written());
+            if up.connection.state() != State::Open {
+                self.advance(now);
+            }
         }
     }
 

@@ -83,6 +83,29 @@ fn a_request_that_nobody_answers_gets_503_after_the_decision_timeout() {
     }
 }
 
+#[test]
+fn a_request_that_is_dropped_gets_503() {
+    for link in [Link::default(), Link::default().capacity(16).chunk(7), Link::default().capacity(16).staged()] {
+        for half_closed in [false, true] {
+            Sim::new().run_until(async |sim| {
+                let server = serve(any());
+                sim.listener(addr()).set_link(link);
+                let (mut peer, incoming) = asked(&sim, &server).await;
+                if half_closed {
+                    peer.shutdown().await;
+                }
+                drop(incoming);
+                sim.settle().await;
+                assert_eq!(status(&mut peer).await, 503);
+                assert_eq!(peer.end().await, End::Fin);
+                peer.shutdown().await;
+                sim.settle().await;
+                assert_empty(&server);
+            });
+        }
+    }
+}
+
 /// One row a way in which `init` does not succeed.
 #[test]
 fn an_init_that_does_not_succeed_is_answered() {
