@@ -487,11 +487,7 @@ impl Connection {
                 (Timer::Handshake, Phase::ServerHandshake(_)) => {
                     self.finish(Shutdown::Abort, Self::lost(ConnectionError::HandshakeTimeout));
                 }
-                (Timer::Handshake, Phase::Deciding(handshake)) => {
-                    let response = handshake.give_up();
-                    self.encoder.raw(&response);
-                    self.refuse(now, ConnectionError::HandshakeTimeout);
-                }
+                (Timer::Handshake, Phase::Deciding(_)) => self.give_up(now, ConnectionError::HandshakeTimeout),
                 (Timer::Effect, Phase::Open) => self.take_effect(),
                 (Timer::Close, Phase::Closing(_)) => {
                     let how = if self.encoder.queued() == 0 { Shutdown::Close } else { Shutdown::Abort };
@@ -623,7 +619,7 @@ impl Connection {
 
     /// Starts the closing handshake (section 7.1.2) behind all that was sent. Frames that were received and not yet
     /// polled are dropped, later ones checked and dropped. During the opening handshake it ends the connection at
-    /// once. Idempotent: a second call changes nothing.
+    /// once; a request that waits for an answer gets 503. Idempotent: a second call changes nothing.
     pub fn close(&mut self, now: Instant, close: &CloseFrame) {
         match &self.phase {
             Phase::Open => {
@@ -646,6 +642,7 @@ impl Connection {
             }
             Phase::Closing(_) => self.decoder.discard_frames(),
             Phase::Closed(_) => {}
+            Phase::Deciding(_) => self.give_up(now, ConnectionError::Refused),
             _ => {
                 let closed = Closed { initiator: Initiator::Local, ..Self::lost(ConnectionError::Eof) };
                 self.finish(Shutdown::Abort, Closed { error: None, ..closed });
@@ -852,6 +849,15 @@ impl Connection {
             ClientFailure::Protocol(error) => (Shutdown::Abort, error.into()),
         };
         self.finish(how, Self::lost(error));
+    }
+
+    /// Server: the request that waits gets 503.
+    fn give_up(&mut self, now: Instant, error: ConnectionError) {
+        if let Phase::Deciding(handshake) = &mut self.phase {
+            let response = handshake.give_up();
+            self.encoder.raw(&response);
+            self.refuse(now, error);
+        }
     }
 
     /// Server: a response that refuses the upgrade is in the output; it leaves, the rest is drained.

@@ -26,6 +26,34 @@ fn a_request_that_is_under_way_is_dropped() {
     }
 }
 
+/// Queued, or with the application.
+#[test]
+fn an_undecided_request_gets_503() {
+    for taken in [false, true] {
+        Sim::new().run_until(async |sim| {
+            let server = serve(any());
+            sim.listener(addr()).set_link(Link::default().capacity(16));
+            let mut peer = ask(&sim).await;
+            sim.settle().await;
+            let incoming = if taken { server.next().await } else { None };
+            let server = std::sync::Arc::new(server);
+            let down = sim.spawn({
+                let server = server.clone();
+                async move { server.shutdown(secs(3)).await }
+            });
+            assert_eq!(status(&mut peer).await, 503);
+            peer.shutdown().await;
+            assert_eq!(down.await, 0);
+            assert!(server.next().await.is_none());
+            if let Some(incoming) = incoming {
+                incoming.into_websocket().await.unwrap_err();
+            }
+            assert_empty(&server);
+            assert_eq!(sim.running(), 0);
+        });
+    }
+}
+
 #[test]
 fn a_session_closes_with_1001_behind_what_was_sent() {
     Sim::new().run_until(async |sim| {
