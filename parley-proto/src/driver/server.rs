@@ -717,6 +717,7 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
     fn answer(&self, rejection: Rejection) {
         let watcher = match &mut *lock(&self.slot.0) {
             Place::Waiting(link, watcher) => {
+                link.now = link.clock.now(); // the close timeout counts from here
                 let _ = link.connection.reject(link.now, rejection); // where it is too late, it was answered
                 watcher.take()
             }
@@ -725,9 +726,20 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
         watcher.into_iter().for_each(Waker::wake);
     }
 
-    /// The connection, which is not watched any more.
+    /// The connection, which is not watched any more. One that was answered already is left to its watcher, who sees
+    /// the answer out.
     fn take(&self) -> Result<Box<Link<T, P::Clock>>, DisconnectReason> {
         let mut place = lock(&self.slot.0);
+        if let Place::Waiting(link, watcher) = &mut *place {
+            link.now = link.clock.now();
+            link.connection.handle_timeout(link.now);
+            if let Some(outcome) = link.connection.outcome() {
+                let watcher = watcher.take();
+                drop(place);
+                watcher.into_iter().for_each(Waker::wake);
+                return Err(outcome.reason());
+            }
+        }
         match std::mem::replace(&mut *place, Place::Taken) {
             Place::Waiting(link, watcher) => {
                 drop(place);

@@ -84,6 +84,23 @@ fn a_request_that_nobody_answers_gets_503_after_the_decision_timeout() {
 }
 
 #[test]
+fn a_request_that_is_accepted_while_its_503_leaves_is_not_accepted() {
+    Sim::new().run_until(async |sim| {
+        let server = serve(any());
+        let (mut peer, incoming) = asked(&sim, &server).await;
+        sim.sleep(secs(11)).await; // answered, and the peer has yet to end its direction
+        let error = incoming.accept(Probe::new(&sim)).await.unwrap_err();
+        assert!(matches!(error, StartError::Disconnected(DisconnectReason::ConnectTimeout(_))), "{error:?}");
+        assert_eq!(status(&mut peer).await, 503);
+        assert_eq!(peer.end().await, End::Fin);
+        peer.shutdown().await;
+        sim.settle().await;
+        assert!(sim.calls().is_empty(), "{:?}", sim.calls());
+        assert_empty(&server);
+    });
+}
+
+#[test]
 fn a_request_that_is_dropped_gets_503() {
     for link in [Link::default(), Link::default().capacity(16).chunk(7), Link::default().capacity(16).staged()] {
         for half_closed in [false, true] {
