@@ -233,11 +233,13 @@ struct Inner<P: Platform> {
 struct Queue<P: Platform> {
     requests: VecDeque<Incoming<P::Transport, P>>,
     waiting: Vec<Waker>,
+    /// Nobody looks any more: a request that was kept here would keep all this alive.
+    closed: bool,
 }
 
 impl<P: Platform> Default for Queue<P> {
     fn default() -> Self {
-        Self { requests: VecDeque::new(), waiting: Vec::new() }
+        Self { requests: VecDeque::new(), waiting: Vec::new(), closed: false }
     }
 }
 
@@ -418,6 +420,7 @@ impl<P: Platform> Inner<P> {
     fn stop_accepting(&self) {
         self.census.close();
         let mut queue = lock(&self.queue);
+        queue.closed = true;
         let (requests, waiting) = (std::mem::take(&mut queue.requests), std::mem::take(&mut queue.waiting));
         drop(queue);
         drop(requests); // each is answered
@@ -431,6 +434,10 @@ impl<P: Platform> Inner<P> {
     /// A request for whoever waits for the next.
     fn deliver(&self, incoming: Incoming<P::Transport, P>) {
         let mut queue = lock(&self.queue);
+        if queue.closed {
+            drop(queue);
+            return drop(incoming); // it is answered
+        }
         queue.requests.push_back(incoming);
         let waiting = std::mem::take(&mut queue.waiting);
         drop(queue);
