@@ -860,6 +860,11 @@ impl<I, T: PartialEq> Session<I, T> {
             Returned::Dropped => match outstanding {
                 Some(Outstanding::Terminate) => self.end(),
                 Some(Outstanding::Disconnect) => self.give_back(),
+                Some(Outstanding::Init) => {
+                    // It was stuck, and the end was asked for. It did not succeed: there is nothing to terminate.
+                    self.refuse_new(now, None);
+                    self.stop.iter_mut().for_each(|stop| stop.terminated = true);
+                }
                 _ => {}
             },
             Returned::Panicked => {
@@ -923,7 +928,9 @@ impl<I, T: PartialEq> Session<I, T> {
     fn refuse(&mut self, now: Instant, accepted: Accepted, reason: Option<StopReason>) {
         let Accepted { mut connection, facts, .. } = accepted;
         connection.handle_timeout(now);
-        if let Ok(rejection) = Rejection::new(StatusCode::INTERNAL_SERVER_ERROR) {
+        let ends = self.stop.as_ref().is_some_and(|stop| matches!(stop.reason, StopReason::Stopped));
+        let status = if ends { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
+        if let Ok(rejection) = Rejection::new(status) {
             let _ = connection.reject(now, rejection); // answered already, where it was too late
         }
         if let Some(reason) = reason {

@@ -1,7 +1,7 @@
 //! Seeing everybody off, whatever they are at.
 
 use parley_proto::codec::Frame;
-use parley_proto::driver::AcceptError;
+use parley_proto::driver::{AcceptError, StartError};
 use parley_proto::{DisconnectReason, StopReason};
 use parley_tests::raw::End;
 use parley_tests::sim::{Fate, Gate, Link, Probe, Reply, Sim, SimServerTls};
@@ -48,6 +48,39 @@ fn an_undecided_request_gets_503() {
             if let Some(incoming) = incoming {
                 incoming.into_websocket().await.unwrap_err();
             }
+            assert_empty(&server);
+            assert_eq!(sim.running(), 0);
+        });
+    }
+}
+
+#[test]
+fn an_init_that_runs_is_answered_with_503() {
+    for stuck in [false, true] {
+        Sim::new().run_until(async |sim| {
+            let server = serve(any());
+            let gate = Gate::new();
+            let (mut peer, incoming) = asked(&sim, &server).await;
+            let accepting = sim.spawn(incoming.accept(Probe::new(&sim).on("init", Reply::wait(&gate))));
+            sim.noted("init").await;
+            let server = std::sync::Arc::new(server);
+            let down = sim.spawn({
+                let server = server.clone();
+                async move { server.shutdown(secs(30)).await }
+            });
+            sim.settle().await;
+            if !stuck {
+                gate.open();
+            }
+            assert_eq!(status(&mut peer).await, 503);
+            assert_eq!(sim.elapsed(), if stuck { secs(5) } else { secs(0) });
+            peer.shutdown().await;
+            assert_eq!(down.await, 0);
+            match accepting.await {
+                Err(error) => assert!(stuck && matches!(error, StartError::Aborted), "{error:?}"),
+                Ok(session) => drop(session.join().await.unwrap()),
+            }
+            assert_eq!(sim.calls().iter().any(|call| call.contains("terminate")), !stuck, "{:?}", sim.calls());
             assert_empty(&server);
             assert_eq!(sim.running(), 0);
         });
