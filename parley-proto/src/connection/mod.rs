@@ -405,6 +405,11 @@ impl Connection {
         }
     }
 
+    /// The connection has ended before all that was sent had left.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cut_off
+    }
+
     /// Pings and pongs go ahead of data not yet begun (section 5.5.2: as soon as is practical).
     fn encode_pong(&mut self) {
         if let Some(payload) = self.pong.take() {
@@ -876,6 +881,7 @@ impl Connection {
     fn finish(&mut self, how: Shutdown, closed: Closed) {
         self.timers = Table::default();
         self.pong = None;
+        self.cut_off = self.unflushed || self.encoder.queued() > 0;
         if how == Shutdown::Abort || matches!(closed.error, Some(ConnectionError::Eof)) {
             self.encoder.clear();
         }

@@ -503,8 +503,10 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     pub(super) fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let flushed = |socket: &Self| socket.link.connection.queued() == 0 && socket.link.pipe.is_flushed();
         self.poll_output(cx, |socket| flushed(socket) || socket.link.connection.state() == State::Closed).map(|()| {
+            let cut_off = self.link.connection.is_cut_off();
             match self.link.connection.outcome().as_ref().or(self.closed.as_deref()) {
-                Some(closed) if closed.error.is_some() => Err(closed.reason().into()),
+                Some(closed) if closed.error.is_some() || cut_off && closed.received => Err(closed.reason().into()),
+                Some(_) if cut_off => Err(DisconnectReason::Local.into()), // by us, or for want of the peer's Close
                 _ => Ok(()),
             }
         })

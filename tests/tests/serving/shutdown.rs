@@ -165,6 +165,24 @@ fn a_socket_closes_with_1001_wherever_it_is_polled() {
 }
 
 #[test]
+fn a_socket_that_nobody_polls_is_gone_when_it_is_polled_after_the_limit() {
+    Sim::new().run_until(async |sim| {
+        let server = serve(any());
+        let (mut peer, incoming) = asked(&sim, &server).await;
+        let mut socket = incoming.into_websocket().await.unwrap();
+        socket.feed(Frame::text("never")).await.unwrap();
+        assert_eq!(server.shutdown(secs(1)).await, 1);
+        assert!(socket.next().await.is_none());
+        socket.flush().await.unwrap_err();
+        assert_eq!(status(&mut peer).await, 101);
+        assert_eq!(peer.end().await, End::Fin);
+        assert!(!peer.received().ends_with(b"never"));
+        drop(socket);
+        assert_empty(&server);
+    });
+}
+
+#[test]
 fn a_stream_of_the_users_own_is_refused_afterwards() {
     Sim::new().run_until(async |sim| {
         let server = any().build().unwrap();

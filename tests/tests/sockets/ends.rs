@@ -2,11 +2,52 @@
 
 use std::io::ErrorKind;
 
+use parley_proto::DisconnectReason;
 use parley_proto::codec::{CloseFrame, Frame};
 use parley_tests::raw;
 use parley_tests::sim::{Link, Sim};
 
 use super::*;
+
+/// The peer closes and takes nothing of what was sent: the close timeout ends it, and what was sent is lost.
+#[test]
+fn a_flush_does_not_say_that_what_was_cut_off_has_left() {
+    for staged in [false, true] {
+        for peer_closes in [false, true] {
+            Sim::new().run_until(async |sim| {
+                let link = Link::default().capacity(1024);
+                let (mut socket, mut peer, _listener) =
+                    connected(&sim, if staged { link.staged() } else { link }).await;
+                socket.feed(Frame::binary(vec![0; 10_000])).await.unwrap();
+                if peer_closes {
+                    peer.send(&raw::frame(CLOSE, &1000_u16.to_be_bytes())).await;
+                    assert!(socket.next().await.is_none());
+                } else {
+                    socket.close().await.unwrap();
+                }
+                let error = socket.flush().await.unwrap_err();
+                match error.reason().unwrap() {
+                    DisconnectReason::Remote(_) => assert!(peer_closes),
+                    DisconnectReason::Local => assert!(!peer_closes),
+                    reason => panic!("{reason}"),
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn a_send_fails_when_its_frame_is_cut_off() {
+    Sim::new().run_until(async |sim| {
+        let (socket, mut peer, _listener) = connected(&sim, Link::default().capacity(1024)).await;
+        let (mut sender, mut receiver) = socket.split();
+        let sending = sim.spawn(async move { sender.send(Frame::binary(vec![0; 10_000])).await });
+        sim.settle().await;
+        peer.send(&raw::frame(CLOSE, &1000_u16.to_be_bytes())).await;
+        assert!(receiver.next().await.is_none());
+        sending.await.unwrap_err();
+    });
+}
 
 #[test]
 fn frames_before_an_error_are_delivered_though_the_writer_saw_it_first() {
