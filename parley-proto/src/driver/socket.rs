@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,7 +132,9 @@ pub struct WebSocket<T, C> {
     link: Link<T, C>,
     tasks: Tasks,
     auto_cork: bool,
-    /// The end was told by an error already, or needs none.
+    /// The sink has said that it takes a frame: it does, though pongs have filled the room since.
+    promised: bool,
+    /// The stream has told the end by an error.
     told: bool,
     closed: Option<Box<Closed>>,
     connected: Box<Connected>,
@@ -221,6 +224,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
             link,
             tasks: Tasks::default(),
             auto_cork: false,
+            promised: false,
             told: false,
             closed: None,
             connected: Box::new(connected),
@@ -496,8 +500,20 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         self.poll_output(cx, Self::has_room)
     }
 
+    /// [`poll_room`](Self::poll_room) for a sink, whose promise holds until [`start`](Self::start).
+    pub(super) fn poll_promise(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self.poll_room(cx);
+        self.promised = polled.is_ready();
+        polled
+    }
+
     pub(super) fn start(&mut self, frame: Frame) -> Result<(), Error> {
-        self.link.connection.send(self.link.now, frame).map(drop).map_err(Error::Send)
+        let Self { link, promised, .. } = self;
+        let sent = match mem::take(promised) {
+            true => link.connection.send_anyway(link.now, frame),
+            false => link.connection.send(link.now, frame),
+        };
+        sent.map(drop).map_err(Error::Send)
     }
 
     pub(super) fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -566,7 +582,7 @@ impl<T: Transport, C: Clock> Sink<Frame> for WebSocket<T, C> {
     type Error = Error;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.get_mut().poll_room(cx).map(Ok)
+        self.get_mut().poll_promise(cx).map(Ok)
     }
 
     fn start_send(self: Pin<&mut Self>, frame: Frame) -> Result<(), Error> {

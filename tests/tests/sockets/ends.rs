@@ -1,7 +1,10 @@
 //! What is said about an end: by whom, how often, and of what was lost.
 
+use std::future::poll_fn;
 use std::io::ErrorKind;
+use std::pin::Pin;
 
+use futures_util::Sink;
 use parley_proto::DisconnectReason;
 use parley_proto::codec::{CloseFrame, Frame};
 use parley_tests::raw;
@@ -69,6 +72,34 @@ fn frames_before_an_error_are_delivered_though_the_writer_saw_it_first() {
             assert!(receiver.next().await.is_none());
         });
     }
+}
+
+/// A sink that has said that it is ready takes the frame, though pongs have filled the room meanwhile.
+#[test]
+fn a_sink_that_was_ready_takes_the_frame() {
+    Sim::new().run_until(async |sim| {
+        let (mut socket, mut peer, _listener) = connected(&sim, Link::default()).await;
+        socket.send(Frame::binary(vec![0; 65_528])).await.unwrap(); // fills the pipe to the last byte
+        socket.feed(Frame::binary(vec![1; 60_000])).await.unwrap();
+        poll_fn(|cx| Pin::new(&mut socket).poll_ready(cx)).await.unwrap();
+        let pings: Vec<u8> = (0..400).flat_map(|_| raw::frame(PING, &[b'p'; 120])).collect();
+        peer.send(&pings).await;
+        for _ in 0..400 {
+            socket.next().await.unwrap().unwrap();
+        }
+        Pin::new(&mut socket).start_send(Frame::text("promised")).unwrap();
+        assert!(Pin::new(&mut socket).start_send(Frame::text("unasked")).is_err(), "one, not any number");
+        let flushing = sim.spawn(async move {
+            socket.flush().await.unwrap();
+            socket
+        });
+        let mut frames = Vec::new();
+        while frames.last().is_none_or(|frame: &raw::RawFrame| frame.payload != b"promised") {
+            frames.push(peer.frame().await);
+        }
+        assert_eq!(frames.len(), 403);
+        flushing.await;
+    });
 }
 
 #[test]
