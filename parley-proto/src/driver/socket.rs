@@ -431,7 +431,8 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     fn poll_next_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
         loop {
             if self.closed.is_some() {
-                return Poll::Ready(self.tell_end().err().map(Err));
+                let told = mem::replace(&mut self.told, true);
+                return Poll::Ready(self.end().err().filter(|_| !told).map(Err));
             }
             match self.poll_side(Side::Read, cx, Link::poll_event) {
                 Poll::Ready(Event::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
@@ -473,13 +474,10 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         }
     }
 
-    /// The end, for whoever asks first: later ones find it told.
-    fn tell_end(&mut self) -> Result<(), Error> {
+    /// How the connection has ended.
+    fn end(&self) -> Result<(), Error> {
         match &self.closed {
-            Some(closed) if closed.error.is_some() && !self.told => {
-                self.told = true;
-                Err(closed.reason().into())
-            }
+            Some(closed) if closed.error.is_some() => Err(closed.reason().into()),
             _ => Ok(()),
         }
     }
@@ -559,7 +557,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         }
         loop {
             if self.closed.is_some() {
-                return Poll::Ready(self.tell_end());
+                return Poll::Ready(self.end());
             }
             match self.poll_side(Side::Write, cx, Link::poll_event) {
                 Poll::Ready(event) => self.take(event),

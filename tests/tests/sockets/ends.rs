@@ -52,6 +52,32 @@ fn a_send_fails_when_its_frame_is_cut_off() {
     });
 }
 
+/// Whatever one half was told, `close` of the other answers for itself; the stream tells an error once.
+#[test]
+fn both_halves_hear_of_an_error() {
+    for reader_first in [true, false] {
+        Sim::new().run_until(async |sim| {
+            let (socket, mut peer, _listener) = connected(&sim, Link::default()).await;
+            let (mut sender, mut receiver) = socket.split();
+            peer.send(&raw::frame(TEXT, b"last")).await;
+            peer.shutdown().await;
+            if reader_first {
+                assert_eq!(receiver.next().await.unwrap().unwrap(), Frame::text("last"));
+                receiver.next().await.unwrap().unwrap_err();
+            }
+            assert!(matches!(
+                sender.close().await.unwrap_err().reason(),
+                Some(DisconnectReason::Eof | DisconnectReason::Local)
+            ));
+            sender.close().await.unwrap_err();
+            if !reader_first {
+                receiver.next().await.unwrap().unwrap_err();
+            }
+            assert!(receiver.next().await.is_none());
+        });
+    }
+}
+
 #[test]
 fn frames_before_an_error_are_delivered_though_the_writer_saw_it_first() {
     for kind in [None, Some(ErrorKind::ConnectionReset)] {
