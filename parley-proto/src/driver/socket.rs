@@ -450,6 +450,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         poll: impl FnOnce(&mut Link<T, C>, &mut Context<'_>) -> Poll<O>,
     ) -> Poll<O> {
         let Self { link, tasks, .. } = self;
+        let state = link.connection.state();
         let received = link.pipe.bytes_received;
         let sent = (link.pipe.bytes_sent, link.pipe.is_flushed());
         let mut cx = Context::from_waker(tasks.register(side, cx));
@@ -458,9 +459,10 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         if polled.is_ready() {
             tasks.done(side);
         }
+        let news = state != link.connection.state();
         match side {
-            Side::Read if sent != (link.pipe.bytes_sent, link.pipe.is_flushed()) => tasks.tell(Side::Write),
-            Side::Write if received != link.pipe.bytes_received => tasks.tell(Side::Read),
+            Side::Read if news || sent != (link.pipe.bytes_sent, link.pipe.is_flushed()) => tasks.tell(Side::Write),
+            Side::Write if news || received != link.pipe.bytes_received => tasks.tell(Side::Read),
             _ => {}
         }
         polled

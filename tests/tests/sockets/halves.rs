@@ -155,6 +155,25 @@ fn a_writer_that_waits_for_room_is_refused_as_soon_as_the_reader_sees_a_close() 
     }
 }
 
+/// The Close stands behind a frame, so that the writer does not read on: only the reader can tell it.
+#[test]
+fn a_writer_that_waits_for_room_hears_of_a_close_that_the_reader_gets_to() {
+    Sim::new().run_until(async |sim| {
+        let (socket, mut peer, _listener) = connected(&sim, Link::default().capacity(64)).await;
+        let (mut sender, mut receiver) = socket.split();
+        sender.feed(Frame::binary(vec![1; 100_000])).await.unwrap();
+        let writing = sim.spawn(async move { sender.feed(Frame::text("late")).await });
+        peer.send(&[raw::frame(TEXT, b"last"), raw::frame(CLOSE, b"")].concat()).await;
+        sim.settle().await;
+        assert_eq!(receiver.next().await.unwrap().unwrap(), Frame::text("last"));
+        let reading = sim.spawn(async move { receiver.next().await });
+        let refused = writing.await;
+        assert!(matches!(refused, Err(Error::Send(SendError::Closing(_)))), "{refused:?}");
+        assert_eq!(sim.elapsed(), Duration::ZERO);
+        drop(reading);
+    });
+}
+
 /// The reader flushes too, and tells the writer what has come of it.
 #[test]
 fn a_writer_that_waits_for_a_flush_hears_of_one_that_the_reader_made() {
