@@ -331,20 +331,30 @@ impl<P: Platform> Server<P> {
         self.local_addr
     }
 
-    /// The next request; `None` once the server shuts down. Several tasks may wait at a time.
+    /// The next request; `None` once the server shuts down. Several tasks may wait at a time. Requests that nobody took
+    /// in time, and that were answered for it, do not come.
     ///
     /// Cancel-safe.
     pub async fn next(&self) -> Option<Incoming<P::Transport, P>> {
         poll_fn(|cx| {
-            let mut queue = lock(&self.shared.queue);
-            if let Some(incoming) = queue.requests.pop_front() {
-                return Poll::Ready(Some(incoming));
+            loop {
+                let mut queue = lock(&self.shared.queue);
+                match queue.requests.pop_front() {
+                    Some(incoming) => {
+                        drop(queue);
+                        if !incoming.is_over() {
+                            return Poll::Ready(Some(incoming));
+                        }
+                    }
+                    None if queue.closed => return Poll::Ready(None),
+                    None => {
+                        if !queue.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                            queue.waiting.push(cx.waker().clone());
+                        }
+                        return Poll::Pending;
+                    }
+                }
             }
-            if !queue.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                queue.waiting.push(cx.waker().clone());
-            }
-            drop(queue);
-            self.shared.census.poll_leaving(cx).map(|()| None)
         })
         .await
     }
@@ -731,6 +741,14 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
             Place::Taken | Place::Over(_) => None,
         };
         watcher.into_iter().for_each(Waker::wake);
+    }
+
+    /// It was answered already, or is gone.
+    fn is_over(&self) -> bool {
+        match &*lock(&self.slot.0) {
+            Place::Waiting(link, _) => link.connection.outcome().is_some(),
+            Place::Taken | Place::Over(_) => true,
+        }
     }
 
     /// The connection, which is not watched any more. One that was answered already is left to its watcher, who sees

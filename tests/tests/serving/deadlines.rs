@@ -84,6 +84,27 @@ fn a_request_that_nobody_answers_gets_503_after_the_decision_timeout() {
 }
 
 #[test]
+fn a_request_that_was_answered_in_the_queue_is_not_given_out() {
+    for gone in [false, true] {
+        Sim::new().run_until(async |sim| {
+            let server = serve(any());
+            let mut late = ask(&sim).await;
+            sim.sleep(secs(5)).await;
+            let mut in_time = ask(&sim).await;
+            sim.sleep(secs(6)).await;
+            assert_eq!(status(&mut late).await, 503);
+            if gone {
+                late.shutdown().await;
+                sim.settle().await;
+            }
+            let _socket = server.next().await.unwrap().into_websocket().await.unwrap();
+            assert_eq!(status(&mut in_time).await, 101);
+            assert_eq!(server.stats().undecided, 0);
+        });
+    }
+}
+
+#[test]
 fn a_request_that_is_accepted_while_its_503_leaves_is_not_accepted() {
     Sim::new().run_until(async |sim| {
         let server = serve(any());
