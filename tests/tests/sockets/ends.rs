@@ -39,6 +39,26 @@ fn a_flush_does_not_say_that_what_was_cut_off_has_left() {
     }
 }
 
+/// The end of the peer's direction comes with its Close, before ours has left the stream's own buffer.
+#[test]
+fn our_close_leaves_whole_though_the_peer_has_ended_its_direction() {
+    for link in [Link::default().capacity(4).staged(), Link::default().capacity(4), Link::default()] {
+        Sim::new().run_until(async |sim| {
+            let (mut socket, mut peer, _listener) = connected(&sim, link).await;
+            socket.feed(Frame::text("before")).await.unwrap();
+            let next = sim.spawn(async move { (socket.next().await, socket) });
+            peer.send(&raw::frame(CLOSE, &4001_u16.to_be_bytes())).await;
+            peer.shutdown().await;
+            sim.settle().await;
+            assert_eq!(peer.frame().await.payload, b"before");
+            let close = peer.frame().await;
+            assert_eq!((close.first, &close.payload[..]), (CLOSE, &4001_u16.to_be_bytes()[..]));
+            let (next, socket) = next.await;
+            assert!(next.is_none() && socket.closed().unwrap().was_clean);
+        });
+    }
+}
+
 #[test]
 fn a_send_fails_when_its_frame_is_cut_off() {
     Sim::new().run_until(async |sim| {

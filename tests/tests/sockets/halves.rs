@@ -27,8 +27,10 @@ fn frames(n: u8) -> Vec<Frame> {
 type Read = Box<dyn Stream<Item = Result<Frame, Error>> + Send + Unpin>;
 type Write = Box<dyn Sink<Frame, Error = Error> + Send + Unpin>;
 
+type Split = fn(Socket) -> (Write, Read);
+
 /// The ways to divide a socket: its own halves, and those of futures-util.
-const SPLITS: [(&str, fn(Socket) -> (Write, Read)); 2] = [
+const SPLITS: [(&str, Split); 2] = [
     ("split", |socket| {
         let (sender, receiver) = Socket::split(socket);
         (Box::new(sender), Box::new(receiver))
