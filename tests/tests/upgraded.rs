@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use axum::body::Body;
 use axum::routing::any;
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -14,8 +15,14 @@ use parley_tokio::{Acceptance, Config, Error, Frame, Request, Role, upgraded};
 use tokio::net::TcpListener;
 
 /// What a handler has to write: the checks, the response, and the connection in a task of its own.
-fn echo<B>(mut request: http::Request<B>) -> Result<http::Response<()>, Box<dyn std::error::Error + Send + Sync>> {
-    let (agreed, response) = Request::from_http(&request)?.accept(&Acceptance::new().subprotocol("v1"))?;
+fn echo<B>(mut request: http::Request<B>) -> http::Response<Bytes> {
+    let handshake = match Request::from_http(&request) {
+        Ok(handshake) => handshake,
+        Err(error) => return error.to_http(),
+    };
+    let offered = handshake.subprotocols().any(|name| name == "v1");
+    let reply = if offered { Acceptance::new().subprotocol("v1") } else { Acceptance::new() };
+    let (agreed, response) = handshake.accept(&reply).unwrap();
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let stream = TokioIo::new(upgrade.await.unwrap());
@@ -25,7 +32,7 @@ fn echo<B>(mut request: http::Request<B>) -> Result<http::Response<()>, Box<dyn 
         }
         Ok::<_, Error>(())
     });
-    Ok(response)
+    response.map(|()| Bytes::new())
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -38,17 +45,7 @@ async fn by_hyper() -> SocketAddr {
     let (listener, addr) = listener().await;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let service = service_fn(|request| async {
-                let response = match echo(request) {
-                    Ok(response) => response.map(|()| String::new()),
-                    Err(error) => {
-                        let mut response = http::Response::new(error.to_string());
-                        *response.status_mut() = http::StatusCode::BAD_REQUEST;
-                        response
-                    }
-                };
-                Ok::<_, Infallible>(response)
-            });
+            let service = service_fn(|request| async { Ok::<_, Infallible>(echo(request).map(Body::from)) });
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             tokio::spawn(connection.with_upgrades());
         }
@@ -57,12 +54,9 @@ async fn by_hyper() -> SocketAddr {
 }
 
 async fn by_axum() -> SocketAddr {
-    async fn handler(request: axum::extract::Request) -> Result<http::Response<Body>, (http::StatusCode, String)> {
-        let response = echo(request).map_err(|error| (http::StatusCode::BAD_REQUEST, error.to_string()))?;
-        Ok(response.map(|()| Body::empty()))
-    }
     let (listener, addr) = listener().await;
-    let app = axum::Router::new().route("/chat", any(handler));
+    let app =
+        axum::Router::new().route("/chat", any(async |request: axum::extract::Request| echo(request).map(Body::from)));
     tokio::spawn(async move { axum::serve(listener, app).await });
     addr
 }
@@ -90,7 +84,10 @@ async fn check(addr: SocketAddr) {
 
     let mut conn = RawConn::dial(addr).await;
     conn.send(b"GET /chat HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    assert!(conn.head().await.starts_with("HTTP/1.1 400 "));
+    let head = conn.head().await;
+    assert!(head.starts_with("HTTP/1.1 426 "), "{head}");
+    assert_eq!(raw::header(&head, "sec-websocket-version"), Some("13"));
+    assert_eq!(raw::header(&head, "upgrade"), Some("websocket"));
 }
 
 #[tokio::test]
