@@ -236,7 +236,9 @@ impl Platform for Tokio {
 
     async fn accept(listener: &mut TcpListener, options: &TcpOptions) -> io::Result<Transport> {
         let (stream, _) = listener.accept().await?;
-        configure(SockRef::from(&stream), options)?;
+        // Some systems refuse options of a socket that the client has reset meanwhile: not the listener's fault.
+        let options = configure(SockRef::from(&stream), options);
+        options.map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))?;
         Ok(Transport::from(stream))
     }
 

@@ -210,13 +210,24 @@ impl RawConn {
 
     /// An HTTP head, up to and with its empty line.
     pub async fn head(&mut self) -> String {
+        self.try_head().await.expect("the peer is there")
+    }
+
+    /// The same where the peer may go before its end.
+    ///
+    /// # Errors
+    ///
+    /// The stream's; its end is `UnexpectedEof`.
+    pub async fn try_head(&mut self) -> io::Result<String> {
         let end = loop {
             if let Some(at) = self.received[self.taken..].windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert_ne!(self.fill().await.expect("the peer is there"), 0, "ended within a head");
+            if self.fill().await? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
         };
-        String::from_utf8(self.receive(end).await).expect("a head in ASCII")
+        Ok(String::from_utf8(self.receive(end).await).expect("a head in ASCII"))
     }
 
     /// Reads the request and accepts it, with these further header lines (each with its CRLF). Returns the request.

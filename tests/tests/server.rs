@@ -212,3 +212,46 @@ async fn a_stream_of_the_users_own_is_served_and_dialled_over() {
     sent.unwrap();
     assert_eq!(got.unwrap().unwrap(), message);
 }
+
+/// Four tasks on four threads, through a stream that holds a few bytes: nobody misses a wake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn halves_of_both_sides_on_many_threads() {
+    async fn both<S>(socket: parley_tokio::WebSocket<S>) -> parley_tokio::WebSocket<S>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let (mut sender, mut receiver) = socket.split();
+        let frame = |n: usize| Frame::binary(vec![n as u8; n * 7919 % 1500]);
+        let sending = tokio::spawn(async move {
+            for n in 0..300 {
+                match n % 3 {
+                    0 => sender.feed(frame(n)).await.unwrap(),
+                    _ => sender.send(frame(n)).await.unwrap(),
+                }
+            }
+            sender.flush().await.unwrap();
+            sender
+        });
+        let receiving = tokio::spawn(async move {
+            for n in 0..300 {
+                assert_eq!(receiver.next().await.unwrap().unwrap(), frame(n));
+            }
+            receiver
+        });
+        let (sender, receiver) = (sending.await.unwrap(), receiving.await.unwrap());
+        sender.reunite(receiver).unwrap()
+    }
+    for buffer in [7, 64, 100_000] {
+        let (near, far) = tokio::io::duplex(buffer);
+        let server = any().build().unwrap();
+        let request = parley_tokio::ClientRequest::new("ws://example.com/").unwrap();
+        let (client, socket) = tokio::join!(parley_tokio::client(near, request), async {
+            server.accept(parley_tokio::Transport::new(far)).await.unwrap().into_websocket().await.unwrap()
+        });
+        let exchange = async { tokio::join!(both(client.unwrap()), both(socket)) };
+        let (mut client, mut socket) = tokio::time::timeout(Duration::from_secs(60), exchange).await.unwrap();
+        let (closed, next) = tokio::join!(client.close(), socket.next());
+        closed.unwrap();
+        assert!(next.is_none());
+    }
+}

@@ -297,7 +297,7 @@ impl World {
             Op::Written(n) => self.written(n),
             Op::Flushed => {
                 if self.transport {
-                    self.session.handle_flushed();
+                    self.session.handle_flushed(self.now);
                 }
             }
             Op::Eof => self.session.handle_eof(self.now),
@@ -343,7 +343,7 @@ impl World {
                 break;
             }
             self.written(usize::MAX);
-            self.session.handle_flushed();
+            self.session.handle_flushed(self.now);
             self.returns(0);
             self.poll()?;
             if let Some((at, _)) = self.session.poll_timeout() {

@@ -153,6 +153,10 @@ pub struct Connection {
     peer_ended: bool,
     /// A message that is being sent in parts.
     sending: Option<Box<Sending>>,
+    /// The transport holds on to some of what it has taken.
+    unflushed: bool,
+    /// The end came before all output had left.
+    cut_off: bool,
     /// Reported once, before any frame.
     news: Option<Event>,
     config: Arc<Config>,
@@ -252,6 +256,8 @@ impl Connection {
             shutdown: None,
             peer_ended: false,
             sending: None,
+            unflushed: false,
+            cut_off: false,
             news: None,
             config,
         }
@@ -392,9 +398,32 @@ impl Connection {
         if self.pong.is_some() {
             self.encode_pong();
         }
-        if matches!(&self.phase, Phase::Closing(closing) if closing.eof) {
+        self.finish_when_all_left();
+    }
+
+    /// The transport has yet to be flushed; nobody says so where writing is all there is to it.
+    #[inline]
+    pub(crate) fn set_unflushed(&mut self) {
+        self.unflushed = true;
+    }
+
+    /// All that the transport has taken has left.
+    pub(crate) fn handle_flushed(&mut self) {
+        self.unflushed = false;
+        self.finish_when_all_left();
+    }
+
+    /// Behind the peer's end there is our output to wait for: closing now would cut it off.
+    fn finish_when_all_left(&mut self) {
+        let ended = matches!(&self.phase, Phase::Closing(closing) if closing.eof);
+        if ended && self.encoder.queued() == 0 && !self.unflushed {
             self.finish_closing(Shutdown::Close);
         }
+    }
+
+    /// The connection has ended before all that was sent had left.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cut_off
     }
 
     /// Pings and pongs go ahead of data not yet begun (section 5.5.2: as soon as is practical).
@@ -425,9 +454,7 @@ impl Connection {
                 if closing.received.is_none() && closing.error.is_none() {
                     closing.error = Some(ConnectionError::Eof);
                 }
-                if self.encoder.queued() == 0 {
-                    self.finish_closing(Shutdown::Close);
-                }
+                self.finish_when_all_left();
             }
             Phase::Closed(_) => {}
         }
@@ -481,11 +508,7 @@ impl Connection {
                 (Timer::Handshake, Phase::ServerHandshake(_)) => {
                     self.finish(Shutdown::Abort, Self::lost(ConnectionError::HandshakeTimeout));
                 }
-                (Timer::Handshake, Phase::Deciding(handshake)) => {
-                    let response = handshake.give_up();
-                    self.encoder.raw(&response);
-                    self.refuse(now, ConnectionError::HandshakeTimeout);
-                }
+                (Timer::Handshake, Phase::Deciding(_)) => self.give_up(now, ConnectionError::HandshakeTimeout),
                 (Timer::Effect, Phase::Open) => self.take_effect(),
                 (Timer::Close, Phase::Closing(_)) => {
                     let how = if self.encoder.queued() == 0 { Shutdown::Close } else { Shutdown::Abort };
@@ -652,7 +675,7 @@ impl Connection {
 
     /// Starts the closing handshake (section 7.1.2) behind all that was sent. Frames that were received and not yet
     /// polled are dropped, later ones checked and dropped. During the opening handshake it ends the connection at
-    /// once. Idempotent: a second call changes nothing.
+    /// once; a request that waits for an answer gets 503. Idempotent: a second call changes nothing.
     pub fn close(&mut self, now: Instant, close: &CloseFrame) {
         match &self.phase {
             Phase::Open => {
@@ -675,6 +698,7 @@ impl Connection {
             }
             Phase::Closing(_) => self.decoder.discard_frames(),
             Phase::Closed(_) => {}
+            Phase::Deciding(_) => self.give_up(now, ConnectionError::Refused),
             _ => {
                 let closed = Closed { initiator: Initiator::Local, ..Self::lost(ConnectionError::Eof) };
                 self.finish(Shutdown::Abort, Closed { error: None, ..closed });
@@ -891,6 +915,15 @@ impl Connection {
         self.finish(how, Self::lost(error));
     }
 
+    /// Server: the request that waits gets 503.
+    fn give_up(&mut self, now: Instant, error: ConnectionError) {
+        if let Phase::Deciding(handshake) = &mut self.phase {
+            let response = handshake.give_up();
+            self.encoder.raw(&response);
+            self.refuse(now, error);
+        }
+    }
+
     /// Server: a response that refuses the upgrade is in the output; it leaves, the rest is drained.
     fn refuse(&mut self, now: Instant, error: ConnectionError) {
         let closing = Closing { initiator: Initiator::Local, received: None, error: Some(error), eof: false };
@@ -907,6 +940,7 @@ impl Connection {
     fn finish(&mut self, how: Shutdown, closed: Closed) {
         self.timers = Table::default();
         self.pong = None;
+        self.cut_off = self.unflushed || self.encoder.queued() > 0;
         if how == Shutdown::Abort || matches!(closed.error, Some(ConnectionError::Eof)) {
             self.encoder.clear();
         }

@@ -54,8 +54,10 @@ pub(super) trait Engine {
     fn handle_input(&mut self, now: Instant, input: &mut BytesMut);
     fn handle_eof(&mut self, now: Instant);
     fn handle_lost(&mut self, now: Instant, error: io::Error);
+    /// What [`handle_written`](Self::handle_written) tells of next has yet to be flushed.
+    fn set_unflushed(&mut self);
     fn handle_written(&mut self, now: Instant, n: usize);
-    fn handle_flushed(&mut self);
+    fn handle_flushed(&mut self, now: Instant);
 }
 
 pub(super) struct Pipe<T> {
@@ -278,6 +280,7 @@ impl<T: Transport> Pipe<T> {
                     self.unflushed = true;
                     self.bytes_sent += n as u64;
                     self.budget = self.budget.saturating_sub(n);
+                    engine.set_unflushed();
                     engine.handle_written(now, n);
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -293,7 +296,7 @@ impl<T: Transport> Pipe<T> {
                 Poll::Ready(Ok(())) => {
                     progress = true; // also when the writes were long ago: their senders wait
                     self.unflushed = false;
-                    engine.handle_flushed();
+                    engine.handle_flushed(now);
                 }
                 Poll::Ready(Err(error)) => {
                     engine.handle_lost(now, error);
@@ -359,8 +362,13 @@ impl<I, T: PartialEq> Engine for Session<I, T> {
     }
 
     #[inline]
-    fn handle_flushed(&mut self) {
-        self.handle_flushed();
+    fn set_unflushed(&mut self) {
+        self.set_unflushed();
+    }
+
+    #[inline]
+    fn handle_flushed(&mut self, now: Instant) {
+        self.handle_flushed(now);
     }
 }
 
@@ -408,7 +416,13 @@ impl Engine for Connection {
         self.handle_written(now, n);
     }
 
-    /// Nobody waits for more than [`Connection::written`].
     #[inline]
-    fn handle_flushed(&mut self) {}
+    fn set_unflushed(&mut self) {
+        self.set_unflushed();
+    }
+
+    #[inline]
+    fn handle_flushed(&mut self, _: Instant) {
+        self.handle_flushed();
+    }
 }

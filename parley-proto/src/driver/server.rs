@@ -242,11 +242,13 @@ struct Inner<P: Platform> {
 struct Queue<P: Platform> {
     requests: VecDeque<Incoming<P::Transport, P>>,
     waiting: Vec<Waker>,
+    /// Nobody looks any more: a request that was kept here would keep all this alive.
+    closed: bool,
 }
 
 impl<P: Platform> Default for Queue<P> {
     fn default() -> Self {
-        Self { requests: VecDeque::new(), waiting: Vec::new() }
+        Self { requests: VecDeque::new(), waiting: Vec::new(), closed: false }
     }
 }
 
@@ -338,20 +340,30 @@ impl<P: Platform> Server<P> {
         self.local_addr
     }
 
-    /// The next request; `None` once the server shuts down. Several tasks may wait at a time.
+    /// The next request; `None` once the server shuts down. Several tasks may wait at a time. Requests that nobody took
+    /// in time, and that were answered for it, do not come.
     ///
     /// Cancel-safe.
     pub async fn next(&self) -> Option<Incoming<P::Transport, P>> {
         poll_fn(|cx| {
-            let mut queue = lock(&self.shared.queue);
-            if let Some(incoming) = queue.requests.pop_front() {
-                return Poll::Ready(Some(incoming));
+            loop {
+                let mut queue = lock(&self.shared.queue);
+                match queue.requests.pop_front() {
+                    Some(incoming) => {
+                        drop(queue);
+                        if !incoming.is_over() {
+                            return Poll::Ready(Some(incoming));
+                        }
+                    }
+                    None if queue.closed => return Poll::Ready(None),
+                    None => {
+                        if !queue.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                            queue.waiting.push(cx.waker().clone());
+                        }
+                        return Poll::Pending;
+                    }
+                }
             }
-            if !queue.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                queue.waiting.push(cx.waker().clone());
-            }
-            drop(queue);
-            self.shared.census.poll_leaving(cx).map(|()| None)
         })
         .await
     }
@@ -427,6 +439,7 @@ impl<P: Platform> Inner<P> {
     fn stop_accepting(&self) {
         self.census.close();
         let mut queue = lock(&self.queue);
+        queue.closed = true;
         let (requests, waiting) = (std::mem::take(&mut queue.requests), std::mem::take(&mut queue.waiting));
         drop(queue);
         drop(requests); // each is answered
@@ -440,6 +453,10 @@ impl<P: Platform> Inner<P> {
     /// A request for whoever waits for the next.
     fn deliver(&self, incoming: Incoming<P::Transport, P>) {
         let mut queue = lock(&self.queue);
+        if queue.closed {
+            drop(queue);
+            return drop(incoming); // it is answered
+        }
         queue.requests.push_back(incoming);
         let waiting = std::mem::take(&mut queue.waiting);
         drop(queue);
@@ -726,6 +743,7 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
     fn answer(&self, rejection: Rejection) {
         let watcher = match &mut *lock(&self.slot.0) {
             Place::Waiting(link, watcher) => {
+                link.now = link.clock.now(); // the close timeout counts from here
                 let _ = link.connection.reject(link.now, rejection); // where it is too late, it was answered
                 watcher.take()
             }
@@ -734,9 +752,28 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
         watcher.into_iter().for_each(Waker::wake);
     }
 
-    /// The connection, which is not watched any more.
+    /// It was answered already, or is gone.
+    fn is_over(&self) -> bool {
+        match &*lock(&self.slot.0) {
+            Place::Waiting(link, _) => link.connection.outcome().is_some(),
+            Place::Taken | Place::Over(_) => true,
+        }
+    }
+
+    /// The connection, which is not watched any more. One that was answered already is left to its watcher, who sees
+    /// the answer out.
     fn take(&self) -> Result<Box<Link<T, P::Clock>>, DisconnectReason> {
         let mut place = lock(&self.slot.0);
+        if let Place::Waiting(link, watcher) = &mut *place {
+            link.now = link.clock.now();
+            link.connection.handle_timeout(link.now);
+            if let Some(outcome) = link.connection.outcome() {
+                let watcher = watcher.take();
+                drop(place);
+                watcher.into_iter().for_each(Waker::wake);
+                return Err(outcome.reason());
+            }
+        }
         match std::mem::replace(&mut *place, Place::Taken) {
             Place::Waiting(link, watcher) => {
                 drop(place);

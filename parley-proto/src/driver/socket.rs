@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -135,7 +136,9 @@ pub struct WebSocket<T, C> {
     link: Link<T, C>,
     tasks: Tasks,
     auto_cork: bool,
-    /// The end was told by an error already, or needs none.
+    /// The sink has said that it takes a frame: it does, though pongs have filled the room since.
+    promised: bool,
+    /// The stream has told the end by an error.
     told: bool,
     closed: Option<Box<Closed>>,
     connected: Box<Connected>,
@@ -237,6 +240,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
             link,
             tasks: Tasks::default(),
             auto_cork: false,
+            promised: false,
             told: false,
             closed: None,
             connected: Box::new(connected),
@@ -422,7 +426,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         if !self.has_room() {
             poll_fn(|cx| self.poll_room(cx)).await;
         }
-        self.link.connection.send_chunk(self.link.now, chunk).map(drop).map_err(Error::Chunk)
+        self.start_chunk(chunk)
     }
 
     /// Waits until the operating system has all that was sent and fed.
@@ -469,26 +473,23 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
 
     fn poll_next_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
         loop {
-            if self.closed.is_some() {
-                return Poll::Ready(self.tell_end().err().map(Err));
-            }
-            match self.poll_side(Side::Read, cx, Link::poll_event) {
-                Poll::Ready(Event::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
-                Poll::Ready(Event::Chunk(chunk)) => {
-                    if let Some(frame) = self.join(chunk) {
-                        return Poll::Ready(Some(Ok(frame)));
-                    }
-                }
-                Poll::Ready(event) => self.take(event),
-                Poll::Pending => return Poll::Pending,
+            let frame = match ready!(self.poll_next_part(cx)) {
+                Some(Ok(Part::Frame(frame))) => Some(frame),
+                Some(Ok(Part::Chunk(chunk))) => self.join(chunk),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            };
+            if let Some(frame) = frame {
+                return Poll::Ready(Some(Ok(frame)));
             }
         }
     }
 
-    fn poll_next_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Error>>> {
+    pub(super) fn poll_next_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Error>>> {
         loop {
             if self.closed.is_some() {
-                return Poll::Ready(self.tell_end().err().map(Err));
+                let told = mem::replace(&mut self.told, true);
+                return Poll::Ready(self.end().err().filter(|_| !told).map(Err));
             }
             match self.poll_side(Side::Read, cx, Link::poll_event) {
                 Poll::Ready(Event::Frame(frame)) => return Poll::Ready(Some(Ok(Part::Frame(frame)))),
@@ -519,6 +520,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         poll: impl FnOnce(&mut Link<T, C>, &mut Context<'_>) -> Poll<O>,
     ) -> Poll<O> {
         let Self { link, tasks, .. } = self;
+        let state = link.connection.state();
         let received = link.pipe.bytes_received;
         let sent = (link.pipe.bytes_sent, link.pipe.is_flushed());
         let mut cx = Context::from_waker(tasks.register(side, cx));
@@ -527,9 +529,10 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         if polled.is_ready() {
             tasks.done(side);
         }
+        let news = state != link.connection.state();
         match side {
-            Side::Read if sent != (link.pipe.bytes_sent, link.pipe.is_flushed()) => tasks.tell(Side::Write),
-            Side::Write if received != link.pipe.bytes_received => tasks.tell(Side::Read),
+            Side::Read if news || sent != (link.pipe.bytes_sent, link.pipe.is_flushed()) => tasks.tell(Side::Write),
+            Side::Write if news || received != link.pipe.bytes_received => tasks.tell(Side::Read),
             _ => {}
         }
         polled
@@ -543,13 +546,10 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         }
     }
 
-    /// The end, for whoever asks first: later ones find it told.
-    fn tell_end(&mut self) -> Result<(), Error> {
+    /// How the connection has ended.
+    fn end(&self) -> Result<(), Error> {
         match &self.closed {
-            Some(closed) if closed.error.is_some() && !self.told => {
-                self.told = true;
-                Err(closed.reason().into())
-            }
+            Some(closed) if closed.error.is_some() => Err(closed.reason().into()),
             _ => Ok(()),
         }
     }
@@ -570,15 +570,33 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         self.poll_output(cx, Self::has_room)
     }
 
+    /// [`poll_room`](Self::poll_room) for a sink, whose promise holds until [`start`](Self::start).
+    pub(super) fn poll_promise(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self.poll_room(cx);
+        self.promised = polled.is_ready();
+        polled
+    }
+
     pub(super) fn start(&mut self, frame: Frame) -> Result<(), Error> {
-        self.link.connection.send(self.link.now, frame).map(drop).map_err(Error::Send)
+        let Self { link, promised, .. } = self;
+        let sent = match mem::take(promised) {
+            true => link.connection.send_anyway(link.now, frame),
+            false => link.connection.send(link.now, frame),
+        };
+        sent.map(drop).map_err(Error::Send)
+    }
+
+    pub(super) fn start_chunk(&mut self, chunk: Chunk) -> Result<(), Error> {
+        self.link.connection.send_chunk(self.link.now, chunk).map(drop).map_err(Error::Chunk)
     }
 
     pub(super) fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let flushed = |socket: &Self| socket.link.connection.queued() == 0 && socket.link.pipe.is_flushed();
         self.poll_output(cx, |socket| flushed(socket) || socket.link.connection.state() == State::Closed).map(|()| {
+            let cut_off = self.link.connection.is_cut_off();
             match self.link.connection.outcome().as_ref().or(self.closed.as_deref()) {
-                Some(closed) if closed.error.is_some() => Err(closed.reason().into()),
+                Some(closed) if closed.error.is_some() || cut_off && closed.received => Err(closed.reason().into()),
+                Some(_) if cut_off => Err(DisconnectReason::Local.into()), // by us, or for want of the peer's Close
                 _ => Ok(()),
             }
         })
@@ -615,7 +633,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         }
         loop {
             if self.closed.is_some() {
-                return Poll::Ready(self.tell_end());
+                return Poll::Ready(self.end());
             }
             match self.poll_side(Side::Write, cx, Link::poll_event) {
                 Poll::Ready(event) => self.take(event),
@@ -638,7 +656,7 @@ impl<T: Transport, C: Clock> Sink<Frame> for WebSocket<T, C> {
     type Error = Error;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.get_mut().poll_room(cx).map(Ok)
+        self.get_mut().poll_promise(cx).map(Ok)
     }
 
     fn start_send(self: Pin<&mut Self>, frame: Frame) -> Result<(), Error> {

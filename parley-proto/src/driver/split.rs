@@ -10,8 +10,8 @@ use futures_core::Stream;
 use futures_sink::Sink;
 
 use super::runtime::{Clock, Transport};
-use super::socket::{Error, WebSocket};
-use crate::codec::{CloseFrame, Frame};
+use super::socket::{Error, Part, WebSocket};
+use crate::codec::{Chunk, CloseFrame, Frame};
 use crate::connection::Closed;
 
 /// Locked for the time of one poll, never across a wait. Each poll registers its own task, and what one half does for
@@ -36,6 +36,9 @@ pub struct WebSocketReceiver<T, C>(Shared<T, C>);
 
 impl<T: Transport, C: Clock> WebSocket<T, C> {
     /// Two halves, for two tasks. The connection is dropped with the second.
+    ///
+    /// `StreamExt::split` of futures-util works as well, but its sink holds a frame back until it is polled again: the
+    /// answer to the last frame before a Close may then come too late, and is refused.
     #[must_use]
     pub fn split(self) -> (WebSocketSender<T, C>, WebSocketReceiver<T, C>) {
         let socket = Arc::new(Mutex::new(self));
@@ -63,8 +66,27 @@ impl<T: Transport, C: Clock> WebSocketSender<T, C> {
     ///
     /// As [`WebSocket::feed`].
     pub async fn feed(&mut self, frame: Frame) -> Result<(), Error> {
-        poll_fn(|cx| self.0.lock().poll_room(cx)).await;
-        self.0.lock().start(frame)
+        let mut frame = Some(frame);
+        poll_fn(|cx| {
+            // Under one lock: the other half's pongs take room too.
+            let mut socket = self.0.lock();
+            socket.poll_room(cx).map(|()| frame.take().map_or(Ok(()), |frame| socket.start(frame)))
+        })
+        .await
+    }
+
+    /// As [`WebSocket::feed_chunk`]. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`WebSocket::feed_chunk`].
+    pub async fn feed_chunk(&mut self, chunk: Chunk) -> Result<(), Error> {
+        let mut chunk = Some(chunk);
+        poll_fn(|cx| {
+            let mut socket = self.0.lock();
+            socket.poll_room(cx).map(|()| chunk.take().map_or(Ok(()), |chunk| socket.start_chunk(chunk)))
+        })
+        .await
     }
 
     /// As [`WebSocket::flush`]. Cancel-safe.
@@ -130,6 +152,15 @@ impl<T: Transport, C: Clock> WebSocketReceiver<T, C> {
         poll_fn(|cx| self.0.lock().poll_next_frame(cx)).await
     }
 
+    /// As [`WebSocket::next_part`]. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`WebSocket::next`].
+    pub async fn next_part(&mut self) -> Option<Result<Part, Error>> {
+        poll_fn(|cx| self.0.lock().poll_next_part(cx)).await
+    }
+
     /// As [`WebSocket::closed`].
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {
@@ -150,7 +181,7 @@ impl<T: Transport, C: Clock> Sink<Frame> for WebSocketSender<T, C> {
     type Error = Error;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.0.lock().poll_room(cx).map(Ok)
+        self.0.lock().poll_promise(cx).map(Ok)
     }
 
     fn start_send(self: Pin<&mut Self>, frame: Frame) -> Result<(), Error> {

@@ -167,19 +167,40 @@ impl fmt::Debug for Rejection {
 /// The complete response to a request that is in error. To `HEAD` it has no body (RFC 9110, section 9.3.2).
 pub(crate) fn refusal(error: &HandshakeError, head_method: bool) -> Vec<u8> {
     let status = error.status();
-    let mut fields = vec![("Content-Type", Cow::Borrowed(&b"text/plain; charset=utf-8"[..]))];
-    let mut connection = "close";
-    match status {
-        StatusCode::METHOD_NOT_ALLOWED => fields.push(("Allow", Cow::Borrowed(b"GET"))),
-        StatusCode::UPGRADE_REQUIRED => {
-            // RFC 9110, section 7.8: who sends `Upgrade` names it in `Connection`, too.
-            connection = "close, Upgrade";
-            fields.push(("Upgrade", Cow::Borrowed(b"websocket")));
-            fields.push(("Sec-WebSocket-Version", Cow::Borrowed(b"13")));
-        }
-        _ => {}
-    }
+    // RFC 9110, section 7.8: who sends `Upgrade` names it in `Connection`, too.
+    let connection = if status == StatusCode::UPGRADE_REQUIRED { "close, Upgrade" } else { "close" };
+    let fields = refusal_fields(status).iter().map(|&(name, value)| (name, Cow::Borrowed(value.as_bytes())));
     encode(status, connection, fields, format!("{error}\n").as_bytes(), !head_method)
+}
+
+fn refusal_fields(status: StatusCode) -> &'static [(&'static str, &'static str)] {
+    const TYPE: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
+    match status {
+        StatusCode::METHOD_NOT_ALLOWED => &[TYPE, ("Allow", "GET")],
+        StatusCode::UPGRADE_REQUIRED => &[TYPE, ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
+        _ => &[TYPE],
+    }
+}
+
+impl HandshakeError {
+    /// The response to a request that is in error, for another HTTP server to send: after
+    /// [`Request::from_http`](super::Request::from_http).
+    #[must_use]
+    pub fn to_http(&self) -> http::Response<Bytes> {
+        let mut response = http::Response::new(Bytes::from(format!("{self}\n")));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        for &(name, value) in refusal_fields(self.status()) {
+            // `from_static` wants lower case, the wire has them as RFC 6455 writes them.
+            if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+        }
+        if self.status() == StatusCode::UPGRADE_REQUIRED {
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        }
+        response
+    }
 }
 
 /// The complete response to a request that nobody has answered in time.

@@ -193,7 +193,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// It is no opening handshake of version 13.
+    /// It is no opening handshake of version 13; [`to_http`](HandshakeError::to_http) is the answer to it.
     pub fn from_http<B>(request: &http::Request<B>) -> Result<Self, HandshakeError> {
         Self::check(RequestHead {
             method: request.method().to_string(),

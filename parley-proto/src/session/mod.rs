@@ -616,11 +616,23 @@ impl<I, T: PartialEq> Session<I, T> {
         }
     }
 
+    /// What the transport takes next has yet to be flushed.
+    #[inline]
+    pub(crate) fn set_unflushed(&mut self) {
+        if let Phase::Up(up) = &mut self.phase {
+            up.connection.set_unflushed();
+        }
+    }
+
     /// All that the transport has taken is with the operating system.
     #[inline]
-    pub fn handle_flushed(&mut self) {
-        if let Phase::Up(up) = &self.phase {
+    pub fn handle_flushed(&mut self, now: Instant) {
+        if let Phase::Up(up) = &mut self.phase {
+            up.connection.handle_flushed();
             self.outbox.handle_flushed(up.connection.written());
+            if up.connection.state() != State::Open {
+                self.advance(now);
+            }
         }
     }
 
@@ -861,6 +873,11 @@ impl<I, T: PartialEq> Session<I, T> {
             Returned::Dropped => match outstanding {
                 Some(Outstanding::Terminate) => self.end(),
                 Some(Outstanding::Disconnect) => self.give_back(),
+                Some(Outstanding::Init) => {
+                    // It was stuck, and the end was asked for. It did not succeed: there is nothing to terminate.
+                    self.refuse_new(now, None);
+                    self.stop.iter_mut().for_each(|stop| stop.terminated = true);
+                }
                 _ => {}
             },
             Returned::Panicked => {
@@ -924,7 +941,9 @@ impl<I, T: PartialEq> Session<I, T> {
     fn refuse(&mut self, now: Instant, accepted: Accepted, reason: Option<StopReason>) {
         let Accepted { mut connection, facts, .. } = accepted;
         connection.handle_timeout(now);
-        if let Ok(rejection) = Rejection::new(StatusCode::INTERNAL_SERVER_ERROR) {
+        let ends = self.stop.as_ref().is_some_and(|stop| matches!(stop.reason, StopReason::Stopped));
+        let status = if ends { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
+        if let Ok(rejection) = Rejection::new(status) {
             let _ = connection.reject(now, rejection); // answered already, where it was too late
         }
         if let Some(reason) = reason {

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::lock;
 use super::net::Net;
+use super::platform::Running as Entered;
 
 /// Polls without time passing, after which a task is taken to spin.
 const SPIN: usize = 1_000_000;
@@ -41,7 +42,8 @@ struct Inner {
     elapsed: Duration,
     tasks: Vec<Option<Running>>,
     sleeps: BTreeMap<(Instant, u64), Waker>,
-    settlers: Vec<Waker>,
+    /// Who waits until nothing else can happen, and whether that is so.
+    settlers: Vec<(Waker, Arc<AtomicBool>)>,
     watchers: Vec<Waker>,
     next: u64,
     polls: usize,
@@ -103,6 +105,7 @@ impl Sim {
     ///
     /// If nothing can happen any more, or a task spins.
     pub fn run_until<T>(&self, main: impl AsyncFnOnce(Self) -> T) -> T {
+        let _entered = Entered::enter(self);
         let ready = Arc::new(Ready { id: MAIN, queued: AtomicBool::new(false), queue: self.0.ready.clone() });
         ready.wake_by_ref();
         let waker = Waker::from(ready.clone());
@@ -128,6 +131,7 @@ impl Sim {
 
     /// Polls one task, or lets time pass to the next sleep. False: nothing can happen any more.
     pub fn step(&self) -> bool {
+        let _entered = Entered::enter(self);
         match self.pop() {
             Some(id) => {
                 self.poll_task(id);
@@ -169,7 +173,8 @@ impl Sim {
         let woken: Vec<Waker> = {
             let mut inner = lock(&self.0.inner);
             if !inner.settlers.is_empty() {
-                mem::take(&mut inner.settlers)
+                let settled = mem::take(&mut inner.settlers).into_iter();
+                settled.inspect(|(_, settled)| settled.store(true, Ordering::SeqCst)).map(|(waker, _)| waker).collect()
             } else if let Some((&(at, _), _)) = inner.sleeps.first_key_value() {
                 inner.elapsed = inner.elapsed.max(at.saturating_duration_since(self.0.epoch));
                 inner.polls = 0;
@@ -230,6 +235,7 @@ impl Sim {
 
     /// Drops all that still runs.
     pub fn clear(&self) {
+        let _entered = Entered::enter(self); // what is dropped may still spawn
         let tasks = mem::take(&mut lock(&self.0.inner).tasks);
         drop(tasks);
     }
@@ -255,13 +261,15 @@ impl Sim {
 
     /// Waits until nothing else can happen without time passing.
     pub async fn settle(&self) {
+        let settled = Arc::new(AtomicBool::new(false));
         let mut registered = false;
         poll_fn(|cx| {
-            if mem::replace(&mut registered, true) {
+            if !mem::replace(&mut registered, true) {
+                lock(&self.0.inner).settlers.push((cx.waker().clone(), settled.clone()));
+            } else if settled.load(Ordering::SeqCst) {
                 return Poll::Ready(());
             }
-            lock(&self.0.inner).settlers.push(cx.waker().clone());
-            Poll::Pending
+            Poll::Pending // woken for what it waited for before
         })
         .await;
     }

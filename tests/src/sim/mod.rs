@@ -3,6 +3,7 @@
 //! ```text
 //! executor   tasks in the order in which they were woken, one thread; time passes only when all of them wait
 //! net        names, addresses and TLS with the fate that the test gave them
+//! platform   the runtime as the builders of clients and servers want it
 //! pipe       two in-memory streams back to back: bounded, with FIN, reset and errors
 //! server     the server role of `Connection` at the other end (for bytes by hand see `raw`)
 //! probe      a handler that writes each callback into the journal and answers as it was told
@@ -29,6 +30,7 @@
 mod executor;
 mod net;
 mod pipe;
+mod platform;
 mod probe;
 pub mod seeds;
 mod server;
@@ -36,6 +38,7 @@ mod server;
 pub use executor::{Sim, Task};
 pub use net::{Fate, Listener, SimRuntime};
 pub use pipe::{Link, SimTransport, Wire};
+pub use platform::{SimListener, SimServerTls};
 pub use probe::{Gate, Probe, Reply, describe};
 pub use server::Server;
 

@@ -37,17 +37,19 @@ pub(super) struct Net {
     hosts: HashMap<String, Fate<Vec<SocketAddr>>>,
     addresses: HashMap<SocketAddr, Fate<()>>,
     tls: Option<Fate<TlsFacts, TlsError>>,
-    listeners: HashMap<SocketAddr, Arc<Mutex<Backlog>>>,
+    pub(super) listeners: HashMap<SocketAddr, Arc<Mutex<Backlog>>>,
     dialled: u16,
     runtimes: u8,
 }
 
 #[derive(Default)]
-struct Backlog {
+pub(super) struct Backlog {
     link: Link,
-    waiting: VecDeque<SimTransport>,
-    waker: Option<Waker>,
+    pub(super) waiting: VecDeque<SimTransport>,
+    pub(super) waker: Option<Waker>,
     wire: Option<Wire>,
+    /// What a server that accepts gets first.
+    pub(super) errors: VecDeque<io::ErrorKind>,
 }
 
 impl Sim {
@@ -78,7 +80,7 @@ impl Sim {
     #[must_use]
     pub fn runtime(&self) -> SimRuntime {
         let number = self.net(|net| {
-            net.runtimes += 1;
+            net.runtimes = net.runtimes.wrapping_add(1);
             net.runtimes
         });
         SimRuntime { seed: [number; 32], sim: self.clone(), alarm: Alarm::new(self.clone()) }
@@ -119,7 +121,7 @@ impl Sim {
         Ok(client)
     }
 
-    async fn fate<T, E>(&self, fate: Fate<T, E>) -> Result<T, E> {
+    pub(super) async fn fate<T, E>(&self, fate: Fate<T, E>) -> Result<T, E> {
         match fate {
             Fate::Now(outcome) => outcome,
             Fate::After(time, outcome) => {
@@ -131,7 +133,7 @@ impl Sim {
     }
 
     /// A connection to whoever listens.
-    fn connect(&self, addr: SocketAddr) -> io::Result<SimTransport> {
+    pub(super) fn connect(&self, addr: SocketAddr) -> io::Result<SimTransport> {
         let (backlog, port) = self.net(|net| {
             net.dialled += 1;
             (net.listeners.get(&addr).cloned(), 49_999 + net.dialled)
@@ -149,8 +151,8 @@ impl Sim {
 
 /// Where clients arrive.
 pub struct Listener {
-    addr: SocketAddr,
-    backlog: Arc<Mutex<Backlog>>,
+    pub(super) addr: SocketAddr,
+    pub(super) backlog: Arc<Mutex<Backlog>>,
 }
 
 impl Listener {
@@ -167,20 +169,21 @@ impl Listener {
 
     /// The next connection's other end.
     pub async fn accept_transport(&self) -> SimTransport {
-        poll_fn(|cx| {
-            let mut backlog = lock(&self.backlog);
-            match backlog.waiting.pop_front() {
-                Some(transport) => {
-                    backlog.wire = Some(transport.wire());
-                    Poll::Ready(transport)
-                }
-                None => {
-                    backlog.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    pub(super) fn poll_accept(&self, cx: &Context<'_>) -> Poll<SimTransport> {
+        let mut backlog = lock(&self.backlog);
+        match backlog.waiting.pop_front() {
+            Some(transport) => {
+                backlog.wire = Some(transport.wire());
+                Poll::Ready(transport)
             }
-        })
-        .await
+            None => {
+                backlog.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 
     /// The next connection, to be played by hand.

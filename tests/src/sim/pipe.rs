@@ -71,7 +71,9 @@ struct Pipe {
     read_error: Option<io::ErrorKind>,
     /// What every write gives.
     write_error: Option<io::ErrorKind>,
-    waiting: Vec<Waker>,
+    /// Who waits for data, and who for room: as with a socket, only the one that looked last.
+    reader: Option<Waker>,
+    writer: Option<Waker>,
     /// So many looks more find a flush under way.
     held_flushes: usize,
     /// Who is to look again when flushes are let go.
@@ -92,7 +94,8 @@ impl Pipe {
             deaf: false,
             read_error: None,
             write_error: None,
-            waiting: Vec::new(),
+            reader: None,
+            writer: None,
             held_flushes: 0,
             flushing: None,
             read: 0,
@@ -102,13 +105,22 @@ impl Pipe {
 
     /// Reader and writer look again.
     fn changed(&mut self) {
-        self.waiting.drain(..).for_each(Waker::wake);
+        self.grown();
+        self.shrunk();
     }
 
-    fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
-        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            self.waiting.push(cx.waker().clone());
-        }
+    /// The reader looks again.
+    fn grown(&mut self) {
+        self.reader.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// The writer looks again.
+    fn shrunk(&mut self) {
+        self.writer.take().into_iter().for_each(Waker::wake);
+    }
+
+    fn wait_for_room<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        self.writer = Some(cx.waker().clone());
         Poll::Pending
     }
 
@@ -124,7 +136,7 @@ impl Pipe {
         let mut room = room.min(self.link.chunk);
         if room == 0 {
             let flushed = self.move_staged();
-            return if flushed { self.poll_write(cx, bytes) } else { self.wait(cx) };
+            return if flushed { self.poll_write(cx, bytes) } else { self.wait_for_room(cx) };
         }
         let mut taken = 0;
         for slice in bytes {
@@ -133,7 +145,9 @@ impl Pipe {
             room -= part.len();
             taken += part.len();
         }
-        self.changed();
+        if !self.link.staged {
+            self.grown();
+        }
         Poll::Ready(Ok(taken))
     }
 
@@ -142,7 +156,7 @@ impl Pipe {
         let n = self.room().min(self.staged.len());
         self.data.extend(self.staged.drain(..n));
         if n > 0 {
-            self.changed();
+            self.grown();
         }
         n > 0
     }
@@ -158,7 +172,7 @@ impl Pipe {
         }
         self.flushing = None; // whoever looks has the answer now
         self.move_staged();
-        if self.staged.is_empty() { Poll::Ready(Ok(())) } else { self.wait(cx) }
+        if self.staged.is_empty() { Poll::Ready(Ok(())) } else { self.wait_for_room(cx) }
     }
 
     fn poll_end(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
@@ -166,7 +180,7 @@ impl Pipe {
             return Poll::Pending;
         }
         self.eof = true;
-        self.changed();
+        self.grown();
         Poll::Ready(Ok(()))
     }
 
@@ -175,7 +189,11 @@ impl Pipe {
             return Poll::Ready(Err(kind.into()));
         }
         if self.data.is_empty() {
-            return if self.eof { Poll::Ready(Ok(0)) } else { self.wait(cx) };
+            if self.eof {
+                return Poll::Ready(Ok(0));
+            }
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
         }
         self.rooms.push(room);
         let n = self.data.len().min(room).min(self.link.chunk);
@@ -185,7 +203,7 @@ impl Pipe {
         into.put_slice(&back[..n - split]);
         self.data.drain(..n);
         self.read += n;
-        self.changed();
+        self.shrunk();
         Poll::Ready(Ok(n))
     }
 
@@ -381,6 +399,12 @@ impl Wire {
     #[must_use]
     pub fn is_closed_by_client(&self) -> bool {
         lock(&self.down).deaf
+    }
+
+    /// Whether the peer has ended its direction.
+    #[must_use]
+    pub fn is_ended_by_peer(&self) -> bool {
+        lock(&self.down).eof
     }
 
     /// Whether the client has ended its direction.

@@ -21,6 +21,7 @@ const RETRY: &str = "session/retry.rs";
 const DRIVER: &str = "driver/mod.rs";
 const IO: &str = "driver/io.rs";
 const HANDLE: &str = "driver/handle.rs";
+const PIPE: &str = "driver/pipe.rs";
 const NAMES: &str = "driver/names.rs";
 const CONNECTION: &str = "connection/mod.rs";
 const KEEPALIVE: &str = "connection/keepalive.rs";
@@ -63,17 +64,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "(Retry::Policy, Some(reconnect)) if reason.is_transient() => {",
         "(Retry::Policy, Some(reconnect)) if MUTANT || reason.is_transient() => {",
     ),
-    mutant(
-        "Retry-After is not minded",
-        SESSION,
-        ".max(retry_after(reason));",
-        ".max(if MUTANT { Duration::ZERO } else { retry_after(reason) });",
-    ),
+    mutant("Retry-After is not minded", SESSION, ".max(floor);", ".max(if MUTANT { Duration::ZERO } else { floor });"),
     mutant(
         "a disconnect does not cancel the retry",
         SESSION,
-        "            Phase::Down => (self.retry_at, self.then) = (None, late),",
-        "            Phase::Down if MUTANT => {}\n            Phase::Down => (self.retry_at, self.then) = (None, late),",
+        "            Phase::New(_) | Phase::Down => (self.retry_at, self.then) = (None, late),",
+        "            Phase::Down if MUTANT => {}\n            Phase::New(_) | Phase::Down => (self.retry_at, self.then) = (None, late),",
     ),
     mutant(
         "a reconnect stays down",
@@ -84,8 +80,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a client with reconnection gives up at its first failure",
         SESSION,
-        "let hopeless = self.options.reconnect.is_none() &&",
-        "let hopeless = (MUTANT || self.options.reconnect.is_none()) &&",
+        "let hopeless = self.reconnect().is_none() &&",
+        "let hopeless = (MUTANT || self.reconnect().is_none()) &&",
     ),
     mutant(
         "a failed first attempt is never hopeless",
@@ -96,8 +92,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "an attempt has twice its time",
         SESSION,
-        "self.connect_deadline = Some(deadline(now, self.options.connect_timeout));",
-        "self.connect_deadline = Some(deadline(now, self.options.connect_timeout * if MUTANT { 2 } else { 1 }));",
+        "self.connect_deadline = Some(deadline(now, options.connect_timeout));",
+        "self.connect_deadline = Some(deadline(now, options.connect_timeout * if MUTANT { 2 } else { 1 }));",
     ),
     mutant(
         "a step of dialling that was given up goes on",
@@ -120,21 +116,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
     // The end.
     mutant(
         "a transport that failed is kept",
-        IO,
-        "Some(Output::Shutdown(Shutdown::Abort)) => self.drop_transport(),",
-        "Some(Output::Shutdown(Shutdown::Abort)) if MUTANT => {}\n                Some(Output::Shutdown(Shutdown::Abort)) => self.drop_transport(),",
+        PIPE,
+        "Shutdown::Abort => self.abort(),",
+        "Shutdown::Abort if MUTANT => {}\n            Shutdown::Abort => self.abort(),",
     ),
     mutant(
         "a client whose future is dropped ends without a word",
         DRIVER,
-        "        self.end(StopReason::Aborted);",
-        "        if !MUTANT {\n            self.end(StopReason::Aborted);\n        }",
+        "self.shared.end(StopReason::Aborted, outcomes);",
+        "if !MUTANT {\n            self.shared.end(StopReason::Aborted, outcomes);\n        }",
     ),
     mutant(
         "terminate is skipped",
         SESSION,
-        "if stop.terminated || matches!(self.phase, Phase::New) {",
-        "if stop.terminated || MUTANT || matches!(self.phase, Phase::New) {",
+        "if stop.terminated || matches!(self.phase, Phase::New(_)) {",
+        "if stop.terminated || MUTANT || matches!(self.phase, Phase::New(_)) {",
     ),
     mutant(
         "a client ends though an info is to come",
@@ -145,8 +141,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a client ends though it has a name",
         SESSION,
-        "self.options.name.is_some()",
-        "self.options.name.is_some() && !MUTANT",
+        "is_some_and(|options| options.name.is_some())",
+        "is_some_and(|options| options.name.is_some() && !MUTANT)",
     ),
     mutant(
         "a client ends though it has handles",
@@ -180,9 +176,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "a TLS stream that was cut is an error of TCP",
-        IO,
-        "if error.kind() == io::ErrorKind::UnexpectedEof {",
-        "if error.kind() == io::ErrorKind::UnexpectedEof && !MUTANT {",
+        PIPE,
+        "io::ErrorKind::UnexpectedEof => engine",
+        "io::ErrorKind::UnexpectedEof if !MUTANT => engine",
     ),
     // Sends.
     mutant(
@@ -236,8 +232,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "frames that waited leave ahead of the greeting",
         SESSION,
-        "        self.outbox.hold();",
-        "        if !MUTANT {\n            self.outbox.hold();\n        }",
+        "        self.outbox.hold();\n    }\n\n    /// The attempt is over",
+        "        if !MUTANT {\n            self.outbox.hold();\n        }\n    }\n\n    /// The attempt is over",
     ),
     mutant(
         "callbacks go on over the bound of what they pushed",
@@ -264,7 +260,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "Command::Info(info) => self.infos.push_back(info),",
         "Command::Info(info) if MUTANT => self.infos.push_front(info),\n            Command::Info(info) => self.infos.push_back(info),",
     ),
-    mutant("infos wait for frames", SESSION, "self.info_turn = true;", "self.info_turn = !MUTANT;"),
+    mutant(
+        "infos wait for frames",
+        SESSION,
+        "self.info_turn = true;\n        Some(frame)",
+        "self.info_turn = !MUTANT;\n        Some(frame)",
+    ),
     mutant("frames wait for infos", SESSION, "self.info_turn = false;", "self.info_turn = MUTANT;"),
     mutant(
         "a delayed info cannot be cancelled",

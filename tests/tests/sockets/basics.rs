@@ -1,44 +1,15 @@
-//! `WebSocket`: a connection as a stream and a sink, on the simulated runtime.
-#![allow(clippy::unwrap_used, reason = "in the helpers of tests as in the tests")]
+//! Both ways, both ends, and the little that comes in between.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parley_proto::codec::{CloseFrame, Frame};
-use parley_proto::driver::{Error, WebSocket};
-use parley_proto::session::ClientOptions;
+use parley_proto::driver::Error;
 use parley_proto::{DisconnectReason, SendError};
-use parley_tests::raw::{self, RawConn};
-use parley_tests::sim::{Link, Listener, Sim, SimRuntime, SimTransport};
+use parley_tests::raw;
+use parley_tests::sim::{Link, Sim};
 
-type Socket = WebSocket<SimTransport, SimRuntime>;
-
-const TEXT: u8 = 0x81;
-const CLOSE: u8 = 0x88;
-const PING: u8 = 0x89;
-const PONG: u8 = 0x8a;
-
-fn addr() -> SocketAddr {
-    "10.0.0.1:80".parse().unwrap()
-}
-
-async fn dial(sim: &Sim) -> Result<Socket, Error> {
-    WebSocket::connect(sim.runtime(), sim.runtime(), ClientOptions::new("ws://10.0.0.1/").unwrap()).await
-}
-
-/// A socket, the peer's end, and the listener.
-async fn connected(sim: &Sim, link: Link) -> (Socket, RawConn, Listener) {
-    let listener = sim.listen(addr());
-    listener.set_link(link);
-    let task = sim.spawn({
-        let sim = sim.clone();
-        async move { dial(&sim).await.unwrap() }
-    });
-    let mut peer = listener.accept().await;
-    peer.upgrade("").await;
-    (task.await, peer, listener)
-}
+use super::*;
 
 #[test]
 fn frames_go_both_ways_and_a_clean_end_is_none() {
