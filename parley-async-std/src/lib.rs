@@ -57,6 +57,7 @@
 //! | `ring` | yes | the crypto provider |
 //! | `aws-lc-rs` | | the crypto provider where `ring` is off |
 //! | `webpki-roots` | | adds `Tls::webpki_roots`: Mozilla's trust roots, compiled in |
+//! | `tracing` | | spans and events: see [`parley_proto::telemetry`] |
 //!
 //! With `tls` but neither provider's feature, `Tls` has to be given a provider; with both features it is `ring`. rustls's
 //! process-wide default is neither read nor set.

@@ -77,6 +77,7 @@ pub mod handshake;
 mod limits;
 mod pool;
 pub mod session;
+pub mod telemetry;
 pub mod transport;
 
 pub use error::{

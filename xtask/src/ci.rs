@@ -16,6 +16,16 @@ const STEPS: &[Step] = &[
         let args = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
         process::run(cargo().args(args))
     }),
+    ("each feature alone", || {
+        // Warnings are errors: a feature that is off must leave nothing unused behind.
+        for package in ["parley-proto", "parley-tokio", "parley-async-std"] {
+            for features in ["", "tls", "ring", "aws-lc-rs", "webpki-roots", "tracing"] {
+                let args = ["clippy", "--quiet", "--package", package, "--no-default-features", "--features", features];
+                process::run(cargo().args(args).args(["--", "-D", "warnings"]))?;
+            }
+        }
+        Ok(())
+    }),
     ("the README's test command", || {
         let readme = fs::read_to_string(root().join("README.md")).map_err(|error| format!("README.md: {error}"))?;
         let command = test_command(&readme).ok_or("README.md has no line that starts with `cargo test`")?;

@@ -176,6 +176,12 @@ impl<I> Shared<I> {
         }
     }
 
+    /// The client's numbers.
+    pub(super) fn numbers(&self) -> Stats {
+        let queued = self.lock().frames.used;
+        self.stats.load(queued)
+    }
+
     // ---- the driver's side
 
     /// The driver runs: nobody has to wake it.
@@ -693,8 +699,7 @@ impl<I> Handle<I> {
     /// The client's numbers, as plain ones.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let queued = self.shared.lock().frames.used;
-        self.shared.stats.load(queued)
+        self.shared.numbers()
     }
 
     /// The client's state at this moment.

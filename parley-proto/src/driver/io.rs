@@ -19,6 +19,7 @@ use super::handle::{Shared, Ticket};
 use super::link::Link;
 use super::pipe::{Alarm, Pipe};
 use super::runtime::{Clock, Runtime, Transport};
+use super::trace::Trace;
 use crate::codec::Frame;
 use crate::error::StopReason;
 use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Session};
@@ -61,6 +62,7 @@ pub(super) struct Io<R: Runtime, I> {
     asleep: bool,
     /// The I/O has not had its turn in this poll of the task.
     io_due: bool,
+    pub(super) trace: Trace,
 }
 
 /// Of a client that has ended nothing is left to give back.
@@ -73,6 +75,7 @@ impl<R: Runtime, I> Drop for Io<R, I> {
 impl<R: Runtime, I: Send + 'static> Io<R, I> {
     pub(super) fn new(runtime: R, session: Session<I, Ticket>, tcp: TcpOptions, ending: Ending<I>) -> Self {
         let now = runtime.now();
+        let trace = Trace::new(now, ending.wanted.as_deref(), session.is_accepted());
         Self {
             shared: ending.shared.clone(),
             ending,
@@ -89,6 +92,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             call_budget: 0,
             asleep: true,
             io_due: true,
+            trace,
         }
     }
 
@@ -125,6 +129,17 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     /// What became of a callback. Deadlines count from here: it may have taken its time without waiting.
     pub(super) fn called(&mut self, returned: Returned) {
         self.refresh();
+        match &returned {
+            Returned::Prepare(outcome) => self.trace.phase(self.now, "prepare", outcome.is_ok()),
+            Returned::Retry(_) => {
+                self.session.called(self.now, returned);
+                if let Some(at) = self.session.retry_at() {
+                    self.trace.retry(self.now, at);
+                }
+                return;
+            }
+            _ => {}
+        }
         self.session.called(self.now, returned);
     }
 
@@ -226,10 +241,12 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
                     self.pipe.abort();
                 }
                 Some(Output::Resolve(id, host, port)) => {
+                    self.trace.begin(self.now);
                     let resolve = self.runtime.resolve(&host, port);
                     self.steps.push((id, Box::pin(async { Done::Resolved(resolve.await) })));
                 }
                 Some(Output::Dial(id, addr)) => {
+                    self.trace.begin(self.now);
                     let dial = self.runtime.dial(addr, &self.tcp);
                     self.steps.push((id, Box::pin(async { Done::Dialled(dial.await) })));
                 }
@@ -242,7 +259,27 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             }
         };
         self.tell();
+        if cfg!(feature = "tracing") {
+            self.trace(next.as_ref());
+        }
         next
+    }
+
+    fn trace(&mut self, next: Option<&Next<I>>) {
+        match next {
+            Some(Next::Call(Call::Prepare(call))) => self.trace.attempt(self.now, &call.0, &call.1),
+            Some(Next::Call(Call::Connect(connected))) => {
+                self.trace.connected(self.now, connected, self.shared.numbers());
+            }
+            Some(Next::Call(Call::Disconnect(reason))) => {
+                self.trace.disconnected(self.now, reason, self.shared.numbers());
+            }
+            Some(Next::Stopped(reason)) => self.trace.stopped(reason),
+            _ => {}
+        }
+        let counters = self.session.counters();
+        let (dropped, refused) = (counters.dropped, counters.refused);
+        self.trace.lost(dropped, refused);
     }
 
     /// Tells the handles what has changed for them.
@@ -272,12 +309,17 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             drop(self.steps.swap_remove(index));
             self.refresh();
             match done {
-                Done::Resolved(outcome) => self.session.resolved(self.now, id, outcome),
+                Done::Resolved(outcome) => {
+                    self.trace.phase(self.now, "dns", outcome.is_ok());
+                    self.session.resolved(self.now, id, outcome);
+                }
                 Done::Dialled(outcome) => {
+                    self.trace.phase(self.now, "tcp", outcome.is_ok());
                     let outcome = outcome.map(|transport| self.pipe.adopt(transport).facts());
                     self.session.dialled(self.now, id, outcome);
                 }
                 Done::Tls(outcome) => {
+                    self.trace.phase(self.now, "tls", outcome.is_ok());
                     let outcome = outcome.map(|transport| self.pipe.adopt(transport).facts());
                     self.session.tls_done(self.now, id, outcome);
                 }

@@ -18,6 +18,7 @@ mod split;
 mod stats;
 #[cfg(feature = "tls")]
 mod tls;
+mod trace;
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,10 +69,11 @@ where
             io.ending.end(reason.clone());
             return End { reason, clean: false, handler: Some(handler) };
         }
+        let span = io.trace.span.clone();
         let caught = {
             let mut life = pin!(live(&mut io, &mut handler));
             // One catch around a whole wake-up costs nothing a frame.
-            poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(cx))) {
+            poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| span.in_scope(|| life.as_mut().poll(cx)))) {
                 Ok(poll) => poll.map(Some),
                 Err(_) => Poll::Ready(None),
             })
@@ -83,7 +85,7 @@ where
                 // What a panic left half-way is not used again, and its own destructor may panic too.
                 let _ = catch_unwind(AssertUnwindSafe(move || drop(handler)));
                 io.session.called(io.now, Returned::Panicked);
-                (poll_fn(|cx| poll_end(&mut io, cx)).await, None)
+                (poll_fn(|cx| span.in_scope(|| poll_end(&mut io, cx))).await, None)
             }
         };
         let clean = io.session.ended_cleanly();

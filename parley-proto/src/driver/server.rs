@@ -29,9 +29,10 @@ use super::io::Io;
 use super::link::Link;
 use super::runtime::{Clock, Platform, Runtime, Transport};
 use super::socket::{Error, WebSocket};
+use super::trace;
 use crate::codec::CloseFrame;
 use crate::connection::{Config, Connection, Event, Keepalive, deadline};
-use crate::error::DisconnectReason;
+use crate::error::{ConnectPhase, DisconnectReason};
 use crate::handler::Handler;
 use crate::handshake::{Acceptance, Origins, Rejection, Request};
 use crate::session::Session;
@@ -411,7 +412,7 @@ impl<P: Platform> Server<P> {
     /// Cancel-safe: dropped, the connections go on to close; called again, it waits again.
     pub async fn shutdown(&self, limit: Duration) -> usize {
         self.shared.stop_accepting();
-        self.shared.census.tell(Notice::Leave);
+        let connections = self.shared.census.tell(Notice::Leave);
         let mut clock = P::clock();
         let until = deadline(clock.now(), limit);
         let census = &self.shared.census;
@@ -419,7 +420,9 @@ impl<P: Platform> Server<P> {
             Poll::Ready(()) => Poll::Ready(true),
             Poll::Pending => clock.poll_sleep(cx, until).map(|()| false),
         });
-        if empty.await { 0 } else { census.tell(Notice::Gone) }
+        let dropped = if empty.await { 0 } else { census.tell(Notice::Gone) };
+        trace::shut_down(connections, dropped);
+        dropped
     }
 }
 
@@ -480,11 +483,13 @@ impl<P: Platform> Inner<P> {
         loop {
             match poll_fn(|cx| link.poll_next(cx)).await {
                 Event::Request(request) if self.options.origins.allow(&request) => {
+                    trace::requested(&request);
                     let slot = Arc::new(Slot(Mutex::new(Place::Waiting(Box::new(link), None))));
                     return Ok(Incoming { request: *request, facts, slot, server: self, _undecided: undecided });
                 }
-                Event::Request(_) => {
+                Event::Request(request) => {
                     Self::count(&self.counters.refused);
+                    trace::refused(&request);
                     if let Ok(rejection) = Rejection::new(http::StatusCode::FORBIDDEN) {
                         let _ = link.connection.reject(link.now, rejection); // a request waits
                     }
@@ -495,6 +500,7 @@ impl<P: Platform> Inner<P> {
                     if let Some(on_http) = &self.options.on_http {
                         Self::count(&self.counters.answered);
                         let response = on_http(&request);
+                        trace::answered(request.uri().path(), response.status().as_u16());
                         if link.connection.respond(link.now, &response).is_err() {
                             link.connection.abort(link.now); // an interim status is no answer
                         }
@@ -504,6 +510,7 @@ impl<P: Platform> Inner<P> {
                 }
                 Event::Closed(closed) => {
                     Self::count(&self.counters.failed);
+                    trace::handshake_failed(&closed.reason());
                     return Err(AcceptError::Handshake(closed.reason()));
                 }
                 Event::Open(_) | Event::Frame(_) | Event::Chunk(_) => {} // none comes before
@@ -532,6 +539,9 @@ async fn accept_all<P: Platform>(server: Arc<Inner<P>>, mut listener: P::Listene
             Some(Ok(transport)) => {
                 pause = ACCEPT_PAUSE.0;
                 Inner::<P>::count(&server.counters.accepted);
+                if cfg!(feature = "tracing") {
+                    trace::accepted(&transport.facts()); // which asks the system
+                }
                 if let Some(permit) = census.admit() {
                     let undecided = census.undecided();
                     P::spawn(greet(server.clone(), transport, permit, undecided));
@@ -539,6 +549,7 @@ async fn accept_all<P: Platform>(server: Arc<Inner<P>>, mut listener: P::Listene
             }
             Some(Err(error)) => {
                 Inner::<P>::count(&server.counters.accept_errors);
+                trace::accept_failed(&error);
                 if !is_about_one_connection(&error) {
                     let until = deadline(clock.now(), pause);
                     pause = (pause * 2).min(ACCEPT_PAUSE.1);
@@ -567,7 +578,12 @@ async fn greet<P: Platform>(server: Arc<Inner<P>>, transport: P::Transport, mut 
         None => transport,
         Some(tls) => match secure::<P>(transport, tls, &mut permit, &mut clock, until).await {
             Some(Ok(transport)) => transport,
-            _ => return Inner::<P>::count(&server.counters.failed),
+            failed => {
+                let late = DisconnectReason::ConnectTimeout(ConnectPhase::Tls);
+                let reason = failed.and_then(Result::err).map_or(late, DisconnectReason::Tls);
+                trace::handshake_failed(&reason);
+                return Inner::<P>::count(&server.counters.failed);
+            }
         },
     };
     if let Ok(incoming) = server.clone().request(transport, permit, undecided, clock, until).await {

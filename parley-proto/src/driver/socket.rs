@@ -17,6 +17,7 @@ use super::client::Setup;
 use super::io::{Io, Next};
 use super::link::Link;
 use super::runtime::{Clock, Runtime, Transport};
+use super::trace;
 use super::{Ending, TransportFacts};
 use crate::Role;
 use crate::codec::{Chunk, CloseFrame, Frame, Utf8Bytes};
@@ -540,6 +541,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
 
     fn take(&mut self, event: Event) {
         if let Event::Closed(closed) = event {
+            trace::closed(&closed, self.link.pipe.bytes_received, self.link.pipe.bytes_sent);
             self.closed = Some(closed);
             self.tasks.tell(Side::Read);
             self.tasks.tell(Side::Write);

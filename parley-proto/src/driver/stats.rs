@@ -35,8 +35,15 @@ pub struct Stats {
 const NONE: u64 = u64::MAX;
 
 /// What the driver writes and handles read, without a lock.
-#[derive(Default)]
 pub(super) struct Published([AtomicU64; 10]);
+
+impl Default for Published {
+    fn default() -> Self {
+        let published = Self(Default::default());
+        published.store(&Counters::default(), 0, 0, None);
+        published
+    }
+}
 
 impl Published {
     pub(super) fn store(&self, counters: &Counters, bytes_received: u64, bytes_sent: u64, rtt: Option<Rtt>) {
@@ -57,7 +64,7 @@ impl Published {
     pub(super) fn load(&self, queued: usize) -> Stats {
         let [attempts, frames_received, frames_sent, bytes_received, bytes_sent, dropped, refused, last, smoothed, min] =
             std::array::from_fn(|at| self.0[at].load(Ordering::Relaxed));
-        let rtt = (last != NONE && attempts > 0).then(|| {
+        let rtt = (last != NONE).then(|| {
             let [last, smoothed, min] = [last, smoothed, min].map(Duration::from_nanos);
             Rtt { last, smoothed, min }
         });

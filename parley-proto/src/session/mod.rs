@@ -267,6 +267,18 @@ impl<I, T: PartialEq> Session<I, T> {
 
     // ---- commands
 
+    /// Whether this is a server's connection: it never dials.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.dial.is_none()
+    }
+
+    /// When the next attempt begins, while one is to come.
+    #[must_use]
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
     /// Something that another task wants.
     pub fn command(&mut self, now: Instant, command: Command<I, T>) {
         match command {
