@@ -259,7 +259,9 @@ impl Platform for AsyncStd {
 
     async fn accept(listener: &mut Async<TcpListener>, options: &TcpOptions) -> io::Result<Transport> {
         let (stream, _) = listener.accept().await?;
-        configure(SockRef::from(&stream), options)?;
+        // Some systems refuse options on a socket that its client has reset already: that is about this one alone.
+        configure(SockRef::from(&stream), options)
+            .map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))?;
         Ok(Transport::from(stream))
     }
 

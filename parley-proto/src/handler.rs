@@ -83,14 +83,14 @@ pub trait Handler<Info: Send + 'static = ()>: Send + 'static {
 
     /// A part of a big message, where messages come in parts: where
     /// [`chunks_above`](crate::connection::Config::chunks_above) is set. Its parts come in order, with nothing but pings,
-    /// pongs and infos between them.
+    /// pongs and infos between them. Without this callback a part is an error: nobody would get the message.
     ///
     /// # Errors
     ///
     /// Stops the client: Close 1011, then [`StopReason::Handler`].
     fn handle_chunk(&mut self, chunk: Chunk) -> impl Future<Output = Result<Action, BoxError>> + Send {
         let _ = chunk;
-        async { Ok(Action::Continue) }
+        async { Err("a message came in parts, and the handler has no `handle_chunk`".into()) }
     }
 
     /// A ping; its pong is queued already, and leaves when a callback first waits, at the latest when those for what was

@@ -255,3 +255,22 @@ async fn halves_of_both_sides_on_many_threads() {
         assert!(next.is_none());
     }
 }
+
+#[tokio::test]
+async fn a_socket_that_has_ended_keeps_no_place_though_a_half_of_it_is_kept() {
+    let (server, addr) = server(any().max_connections(1));
+    let url = format!("ws://{addr}/");
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let (client, socket) = tokio::join!(parley_tokio::connect(&url), async {
+            server.next().await.unwrap().into_websocket().await.unwrap()
+        });
+        let (sender, mut receiver) = socket.split();
+        kept.push(sender);
+        let mut client = client.unwrap();
+        let (closed, end) = tokio::join!(client.close(), receiver.next());
+        closed.unwrap();
+        assert!(end.is_none());
+    }
+    assert_eq!(server.stats().connections, 0);
+}

@@ -70,6 +70,7 @@ impl<T: Transport, C: Clock> Link<T, C> {
         if matches!(event, Some(Event::Closed(_))) {
             let how = self.connection.poll_shutdown();
             self.pipe.shut_down(how.unwrap_or(Shutdown::Abort));
+            self.permit = None; // whoever keeps the socket keeps no place in its server
         }
         event
     }

@@ -375,7 +375,8 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     }
 
     /// The next frame or part of a message, where messages come [in parts](Config::chunks_above); `next` and the stream put
-    /// the parts together.
+    /// the parts together. Keep to one of the two until a message has ended: what `next` has gathered of it is dropped by
+    /// this, and what this has given out of it is missing there, so that the message is not yielded.
     ///
     /// Cancel-safe.
     ///
@@ -383,7 +384,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     ///
     /// As [`next`](Self::next).
     pub async fn next_part(&mut self) -> Option<Result<Part, Error>> {
-        poll_fn(|cx| self.poll_next_part(cx)).await
+        poll_fn(|cx| self.poll_next_part_alone(cx)).await
     }
 
     /// Sends a frame, and waits until the operating system has it; see [`set_auto_cork`](Self::set_auto_cork).
@@ -486,7 +487,16 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         }
     }
 
-    pub(super) fn poll_next_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Error>>> {
+    /// [`poll_next_part`](Self::poll_next_part) for who wants the parts, not the whole.
+    pub(super) fn poll_next_part_alone(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Error>>> {
+        let polled = self.poll_next_part(cx);
+        if matches!(polled, Poll::Ready(Some(Ok(Part::Chunk(_))))) {
+            self.joining = None;
+        }
+        polled
+    }
+
+    fn poll_next_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Error>>> {
         loop {
             if self.closed.is_some() {
                 let told = mem::replace(&mut self.told, true);
@@ -504,7 +514,11 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     /// A message that came in parts, with its last. The decoder has held it against the limit, and checked a text.
     #[cold]
     fn join(&mut self, chunk: Chunk) -> Option<Frame> {
-        let joining = self.joining.get_or_insert_default();
+        if chunk.first {
+            self.joining = Some(Box::default());
+        }
+        // Parts of a message whose beginning `next_part` gave out are no message.
+        let joining = self.joining.as_mut()?;
         joining.extend_from_slice(&chunk.payload);
         if !chunk.last {
             return None;

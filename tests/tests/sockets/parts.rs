@@ -121,3 +121,54 @@ fn a_handler_gets_big_messages_in_parts_and_small_ones_whole() {
         peer.frame().await;
     });
 }
+
+#[test]
+fn what_one_way_of_receiving_has_begun_the_other_does_not_mix_up() {
+    Sim::new().run_until(async |sim| {
+        let listener = sim.listen(addr());
+        let task = sim.spawn({
+            let sim = sim.clone();
+            async move { dial_with(&sim, in_parts(0)).await.unwrap() }
+        });
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        let mut socket = task.await;
+
+        // Begun in parts: what follows is no message of its own.
+        peer.send(&[raw::frame(0x01, b"pay 1"), raw::frame(0x80, b" to bob")].concat()).await;
+        assert!(matches!(socket.next_part().await.unwrap().unwrap(), Part::Chunk(chunk) if chunk.first));
+        peer.send(&raw::frame(TEXT, b"whole")).await;
+        assert_eq!(socket.next().await.unwrap().unwrap(), Frame::text("whole"));
+
+        // Begun as a whole, and given up: it does not stick to the next one.
+        peer.send(&raw::frame(0x01, &"\u{20ac}".as_bytes()[..2])).await;
+        let early = {
+            let mut next = std::pin::pin!(socket.next());
+            std::future::poll_fn(|cx| std::task::Poll::Ready(next.as_mut().poll(cx).is_ready())).await
+        };
+        assert!(!early, "the message is not complete");
+        peer.send(&raw::frame(0x80, &"\u{20ac}".as_bytes()[2..])).await;
+        assert!(matches!(socket.next_part().await.unwrap().unwrap(), Part::Chunk(chunk) if chunk.last));
+        peer.send(&raw::frame(TEXT, b"clean")).await;
+        assert_eq!(socket.next().await.unwrap().unwrap(), Frame::text("clean"));
+    });
+}
+
+struct Whole;
+
+impl Handler for Whole {}
+
+#[test]
+fn a_handler_that_takes_no_parts_is_told_instead_of_losing_them() {
+    Sim::new().run_until(async |sim| {
+        let listener = sim.listen(addr());
+        let client = sim.start::<_, ()>(in_parts(10), Whole).await.unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        peer.send(&raw::frame(TEXT, b"more than ten bytes")).await;
+        assert_eq!(peer.frame().await.payload[..2], 1011_u16.to_be_bytes());
+        drop(peer);
+        let Err(error) = client.join().await else { panic!("a clean end") };
+        assert!(error.to_string().contains("handle_chunk"), "{error}");
+    });
+}
