@@ -720,19 +720,12 @@ pub(crate) async fn an_unknown_authority_ends_the_client(bed: Bed) {
     let (handler, mut events) = recorder();
     let other = Tls::with_config(Arc::new(Ca::new("another").client_config()));
     let client = bed.builder(&server.url("/")).tls(other).start(handler).await.unwrap();
-    let accepted = peers::spawn({
-        let server = server.clone();
-        async move {
-            let stream = server.accept_tcp().await;
-            let acceptor = tokio_rustls::TlsAcceptor::from(peers::server_config(true).unwrap());
-            acceptor.accept(stream).await.map(drop).expect_err("the client goes away").to_string()
-        }
-    });
-    match disconnected(client.join().await) {
+    let (ended, refused) = tokio::join!(client.join(), server.try_accept_tls());
+    match disconnected(ended) {
         DisconnectReason::Tls(TlsError::Handshake(error)) => assert!(error.to_string().contains("UnknownIssuer")),
         other => panic!("{other:?}"),
     }
-    let alert = accepted.await.unwrap();
+    let alert = refused.unwrap_err().to_string();
     assert!(alert.contains("UnknownCA"), "an alert is all that the server sees: {alert}");
     assert!(matches!(events.terminated().await, StopReason::Disconnected(DisconnectReason::Tls(_))));
     events.nothing_more().await;
@@ -855,7 +848,7 @@ pub(crate) async fn many_tasks_share_a_handle(bed: Bed) {
         .map(|task| {
             let handle = client.handle();
             // On another runtime than the client's: a handle needs none.
-            peers::spawn(async move {
+            peers::beside(async move {
                 for number in 0..EACH {
                     handle.send_frame(Frame::text(format!("{task} {number}"))).await.unwrap();
                 }
@@ -872,7 +865,7 @@ pub(crate) async fn many_tasks_share_a_handle(bed: Bed) {
         *next += 1;
     }
     for task in tasks {
-        task.await.unwrap();
+        task.await;
     }
     client.stop().await;
     client.join().await.unwrap();
