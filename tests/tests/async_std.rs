@@ -15,7 +15,7 @@ mod adapter {
 }
 
 #[macro_use]
-#[path = "../src/scenarios.rs"]
+#[path = "../src/scenarios/mod.rs"]
 mod scenarios;
 
 mod on_async_std {

@@ -20,7 +20,7 @@ mod adapter {
 }
 
 #[macro_use]
-#[path = "../src/scenarios.rs"]
+#[path = "../src/scenarios/mod.rs"]
 mod scenarios;
 
 fn current_thread() -> Runtime {
