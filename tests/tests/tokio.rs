@@ -9,7 +9,8 @@ use std::time::Duration;
 use parley_tests::peers::{self, on_peers, within_deadline};
 use parley_tests::recorder::recorder;
 use parley_tokio::{
-    Client, ClientRequest, ClientState, Frame, Origins, SendError, Server, StartError, StopReason, Transport, WebSocket, client,
+    Client, ClientRequest, ClientState, Frame, Origins, SendError, Server, StartError, StopReason, Transport,
+    WebSocket, client,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Builder, Runtime};
