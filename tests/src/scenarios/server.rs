@@ -12,7 +12,7 @@ use parley_proto::handshake::{Acceptance, ClientRequest, Origins, Rejection};
 use parley_proto::{Action, BoxError, DisconnectReason, Handler, ProtocolError, StopReason};
 use parley_tests::peers;
 use parley_tests::raw::{End, RawConn, frame, header, masked_frame};
-use parley_tests::recorder::{Events, Recorder, Seen, answering};
+use parley_tests::recorder::{Events, Recorder, Seen, answering, recorder};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::{Bed, CLOSE, LONG, SHORT, Serving, TEXT, close, echo};
@@ -173,7 +173,8 @@ pub(crate) async fn a_request_that_nobody_answers_gets_503(bed: Bed) {
     let serving = bed.serve_with(Origins::any(), |builder| builder.decision_timeout(Duration::from_millis(200)));
     let (refused, incoming) = tokio::join!(bed.builder(&serving.url("/")).connect(), serving.next());
     assert_eq!(refusal(refused).0, 503);
-    drop(incoming);
+    let late = incoming.accept(recorder().0).await;
+    assert!(matches!(late, Err(StartError::Disconnected(_))), "{late:?}");
 }
 
 pub(crate) async fn a_failing_init_is_answered_with_500(bed: Bed) {
