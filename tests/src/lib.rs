@@ -1,7 +1,7 @@
 //! What the tests share: certificates, transports by hand, peers by hand and by the library, a handler that tells what
 //! it sees, and a simulated runtime.
 //!
-//! `scenarios.rs` is no module here: each runtime's test includes it, see there.
+//! `scenarios` is no module here: each runtime's test includes it, see there.
 
 pub mod ca;
 pub mod echo;

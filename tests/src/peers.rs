@@ -1,9 +1,13 @@
-//! Where the peers of a scenario live: on a tokio runtime of their own, whatever runtime the client under test is on.
+//! Where the peers of a scenario live: on a tokio runtime of their own, over loopback, whatever runtime is under test. Where
+//! that is the simulated one, they are in its world.
 
 use std::any::Any;
+use std::fmt;
 use std::future::Future;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::resume_unwind;
+use std::pin::Pin;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, LazyLock};
 use std::thread;
@@ -11,12 +15,13 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use socket2::{Domain, Socket, Type};
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use crate::ca::Ca;
 use crate::raw::{RawConn, RawServer};
+use crate::sim::{Listener, Sim};
 
 /// What no scenario takes, however loaded the machine: one that is not over by then hangs.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -41,65 +46,157 @@ pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static
     PEERS.spawn(future)
 }
 
+/// Runs a future beside the scenario, where its peers are, and gives its outcome.
+pub fn beside<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> Pin<Box<dyn Future<Output = T> + Send>> {
+    match Sim::running_here() {
+        Some(sim) => Box::pin(sim.spawn(future)),
+        None => Box::pin(outcome(spawn(future))),
+    }
+}
+
 /// The outcome of a future that needs the peers' runtime around it.
 pub async fn on_peers<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
-    match spawn(future).await {
+    outcome(spawn(future)).await
+}
+
+async fn outcome<T>(task: JoinHandle<T>) -> T {
+    match task.await {
         Ok(value) => value,
         Err(error) => resume_unwind(error.try_into_panic().unwrap_or_else(|error| Box::new(error.to_string()))),
     }
 }
 
-/// A [`RawServer`] that is used from any runtime.
-#[derive(Clone, Debug)]
-pub struct Server(Arc<RawServer>);
+/// Where something listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Address {
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Whether it speaks TLS.
+    pub secure: bool,
+}
+
+impl Address {
+    /// The URL of `path` (which begins with a slash) there.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        let scheme = if self.secure { "wss" } else { "ws" };
+        format!("{scheme}://{}{path}", self.addr)
+    }
+}
+
+/// A server that is played by hand, on any runtime: in the world that runs on this thread, else on loopback.
+#[derive(Clone)]
+pub struct Server {
+    place: Place,
+    secure: bool,
+}
+
+#[derive(Clone)]
+enum Place {
+    Loopback(Arc<RawServer>),
+    World(Arc<Listener>),
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("url", &self.url("/")).finish()
+    }
+}
 
 impl Server {
     /// On a port of the system's choice.
     pub async fn bind(secure: bool) -> Self {
-        Self(Arc::new(
-            on_peers(async move {
-                match server_config(secure) {
-                    Some(config) => RawServer::bind_tls(config).await,
-                    None => RawServer::bind().await,
-                }
-            })
-            .await,
-        ))
+        let place = match Sim::running_here() {
+            Some(sim) => Place::World(Arc::new(sim.listen(sim.free_addr()))),
+            None => Place::Loopback(Arc::new(on_peers(RawServer::bind()).await)),
+        };
+        Self { place, secure }
     }
 
     /// Where it listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.0.addr()
+        match &self.place {
+            Place::Loopback(server) => server.addr(),
+            Place::World(listener) => listener.addr(),
+        }
     }
 
     /// The URL of `path` (which begins with a slash) here.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
-        self.0.url(path)
+        Address { addr: self.addr(), secure: self.secure }.url(path)
     }
 
     /// The next connection, its TLS handshake done.
+    ///
+    /// # Panics
+    ///
+    /// The handshake failed.
     pub async fn accept(&self) -> RawConn {
-        let server = self.0.clone();
-        on_peers(async move { server.accept().await }).await
+        if !self.secure {
+            return self.accept_tcp().await;
+        }
+        self.try_accept_tls().await.expect("a TLS handshake")
     }
 
-    /// The next connection as it is.
-    pub async fn accept_tcp(&self) -> TcpStream {
-        let server = self.0.clone();
-        on_peers(async move { server.accept_tcp().await }).await
+    /// The next connection as it is: under `wss://` no TLS handshake is done.
+    pub async fn accept_tcp(&self) -> RawConn {
+        match &self.place {
+            Place::World(listener) => listener.accept().await,
+            Place::Loopback(server) => {
+                let server = server.clone();
+                on_peers(async move { RawConn::new(server.accept_tcp().await) }).await
+            }
+        }
+    }
+
+    /// The next connection, after a TLS handshake that may fail.
+    ///
+    /// # Errors
+    ///
+    /// What the handshake failed with, as this side sees it.
+    pub async fn try_accept_tls(&self) -> io::Result<RawConn> {
+        let acceptor = TlsAcceptor::from(TLS.clone());
+        match &self.place {
+            Place::World(listener) => RawConn::accept_tls(listener.accept_transport().await, &acceptor).await,
+            Place::Loopback(server) => {
+                let server = server.clone();
+                on_peers(async move { RawConn::accept_tls(server.accept_tcp().await, &acceptor).await }).await
+            }
+        }
     }
 }
 
-/// An address that refuses connections for as long as the socket lives: bound, so that nobody else gets it, and not
-/// listening.
+/// A client that is played by hand: connected, and under TLS its handshake done.
+///
+/// # Panics
+///
+/// Nobody accepts; the handshake failed.
+pub async fn dial(addr: SocketAddr, secure: bool) -> RawConn {
+    match Sim::running_here() {
+        Some(sim) if secure => {
+            RawConn::connect_tls(sim.dial_transport(addr), CA.client_config(), addr).await.expect("a TLS handshake")
+        }
+        Some(sim) => sim.dial(addr),
+        None if secure => on_peers(RawConn::dial_tls(addr, CA.client_config())).await,
+        None => on_peers(RawConn::dial(addr)).await,
+    }
+}
+
+/// An address that refuses connections for as long as the guard lives: that of a socket which is bound, so that nobody
+/// else gets it, and not listening. In a world nobody else would get it anyway.
 #[must_use]
-pub fn refusing() -> (Socket, SocketAddr) {
+pub fn refusing() -> (Option<Socket>, SocketAddr) {
+    if let Some(sim) = Sim::running_here() {
+        return (None, sim.free_addr());
+    }
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("loopback has a free port");
     let addr = socket.local_addr().expect("a bound socket has an address").as_socket().expect("an IP address");
-    (socket, addr)
+    (Some(socket), addr)
 }
 
 /// Runs a scenario, which fails where it hangs.

@@ -40,12 +40,12 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 use sha1::{Digest, Sha1};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::sim::SimTransport;
 
@@ -91,7 +91,7 @@ impl RawServer {
         let stream = self.accept_tcp().await;
         match &self.tls {
             None => RawConn::new(stream),
-            Some(tls) => RawConn::new(TlsStream::from(tls.accept(stream).await.expect("a TLS handshake"))),
+            Some(tls) => RawConn::accept_tls(stream, tls).await.expect("a TLS handshake"),
         }
     }
 
@@ -125,7 +125,7 @@ impl Stream for TcpStream {
     }
 }
 
-impl Stream for TlsStream<TcpStream> {
+impl<S: Stream> Stream for TlsStream<S> {
     fn reset(&self) {
         self.get_ref().0.reset();
     }
@@ -172,9 +172,27 @@ impl RawConn {
 
     /// A client's end.
     pub async fn dial(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).await.expect("the server accepts");
-        stream.set_nodelay(true).expect("a socket option");
-        Self::new(stream)
+        Self::new(dial(addr).await)
+    }
+
+    /// The same under TLS.
+    pub async fn dial_tls(addr: SocketAddr, config: ClientConfig) -> Self {
+        Self::connect_tls(dial(addr).await, config, addr).await.expect("a TLS handshake")
+    }
+
+    /// The server's end of a TLS handshake.
+    pub(crate) async fn accept_tls(stream: impl Stream + 'static, tls: &TlsAcceptor) -> io::Result<Self> {
+        Ok(Self::new(TlsStream::from(tls.accept(stream).await?)))
+    }
+
+    /// The client's end, for the server at this address.
+    pub(crate) async fn connect_tls(
+        stream: impl Stream + 'static,
+        tls: ClientConfig,
+        addr: SocketAddr,
+    ) -> io::Result<Self> {
+        let connector = TlsConnector::from(Arc::new(tls));
+        Ok(Self::new(TlsStream::from(connector.connect(addr.ip().into(), stream).await?)))
     }
 
     /// Everything that ever came from the other side.
@@ -287,6 +305,12 @@ impl RawConn {
     async fn array<const N: usize>(&mut self) -> [u8; N] {
         self.receive(N).await.try_into().expect("as many as asked for")
     }
+}
+
+async fn dial(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).await.expect("the server accepts");
+    stream.set_nodelay(true).expect("a socket option");
+    stream
 }
 
 /// The response of section 4.2.2 to this request, with further header lines (each with its CRLF).
@@ -405,7 +429,7 @@ mod tests {
         let ca = Ca::new("raw");
         let server = RawServer::bind_tls(ca.server_config(&[])).await;
         assert!(server.url("/x").starts_with("wss://127.0.0.1:") && server.url("/x").ends_with("/x"));
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(ca.client_config()));
+        let connector = TlsConnector::from(Arc::new(ca.client_config()));
         for (shut, end) in [(true, End::Fin), (false, End::Cut)] {
             let dial = async {
                 let tcp = TcpStream::connect(server.addr()).await.unwrap();

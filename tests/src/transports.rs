@@ -1,6 +1,6 @@
 //! An adapter below the driver: its `Runtime`, and its transport by hand, over loopback.
 //!
-//! One list for every runtime, used as `scenarios.rs` is: a runtime's test includes this file with `#[macro_use] #[path]`,
+//! One list for every runtime, used as `scenarios` is: a runtime's test includes this file with `#[macro_use] #[path]`,
 //! has a module `adapter` with the adapter's `Tls`, `Platform` (its `Runtime`) and `platform(Tls)`, and in a module with
 //! `fn block_on` it calls `transport_tests!()`.
 

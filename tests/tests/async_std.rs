@@ -7,15 +7,27 @@ use parley_tests::recorder::recorder;
 
 /// What the scenarios are about.
 mod adapter {
-    pub(crate) use parley_async_std::{AsyncStd as Platform, Client, ClientBuilder, Tls};
+    use parley_async_std::Transport;
+    pub(crate) use parley_async_std::{
+        AsyncStd as Platform, Client, ClientBuilder, Incoming, Server, ServerBuilder, Tls, WebSocket, client, upgraded,
+    };
+    use smol::net::unix::UnixStream;
 
     pub(crate) fn platform(tls: Tls) -> Platform {
         Platform::new().unwrap().with_tls(tls)
     }
+
+    pub(crate) fn pair() -> (UnixStream, UnixStream) {
+        UnixStream::pair().unwrap()
+    }
+
+    pub(crate) fn transport(stream: UnixStream) -> Transport<UnixStream> {
+        Transport::new(stream)
+    }
 }
 
 #[macro_use]
-#[path = "../src/scenarios.rs"]
+#[path = "../src/scenarios/mod.rs"]
 mod scenarios;
 
 mod on_async_std {

@@ -4,23 +4,41 @@
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use parley_tests::peers::{Server, on_peers, within_deadline};
+use parley_tests::peers::{self, on_peers, within_deadline};
 use parley_tests::recorder::recorder;
-use parley_tokio::{Client, ClientState, Frame, SendError, StartError, StopReason};
+use parley_tokio::{
+    Client, ClientRequest, ClientState, Frame, Origins, SendError, Server, StartError, StopReason, Transport,
+    WebSocket, client,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Builder, Runtime};
 
 /// What the scenarios are about.
 mod adapter {
-    pub(crate) use parley_tokio::{Client, ClientBuilder, Tls, Tokio as Platform};
+    use parley_tokio::Transport;
+    pub(crate) use parley_tokio::{
+        Client, ClientBuilder, Incoming, Server, ServerBuilder, Tls, Tokio as Platform, WebSocket, client, upgraded,
+    };
+    use tokio::io::DuplexStream;
 
     pub(crate) fn platform(tls: Tls) -> Platform {
         Platform::new().unwrap().with_tls(tls)
     }
+
+    /// A few bytes at a time.
+    pub(crate) fn pair() -> (DuplexStream, DuplexStream) {
+        tokio::io::duplex(256)
+    }
+
+    pub(crate) fn transport(stream: DuplexStream) -> Transport<DuplexStream> {
+        Transport::new(stream)
+    }
 }
 
 #[macro_use]
-#[path = "../src/scenarios.rs"]
+#[path = "../src/scenarios/mod.rs"]
 mod scenarios;
 
 fn current_thread() -> Runtime {
@@ -31,7 +49,7 @@ fn multi_thread() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-mod on_the_current_thread {
+mod on_tokio_current_thread {
     fn block_on(future: impl Future<Output = ()>) {
         super::current_thread().block_on(future);
     }
@@ -39,7 +57,7 @@ mod on_the_current_thread {
     scenario_tests!();
 }
 
-mod on_many_threads {
+mod on_tokio_multi_thread {
     fn block_on(future: impl Future<Output = ()>) {
         super::multi_thread().block_on(future);
     }
@@ -67,7 +85,7 @@ fn a_runtime_that_shuts_down_aborts_its_clients() {
         let outer = current_thread();
         outer.block_on(async {
             let inner = multi_thread();
-            let server = Server::bind(false).await;
+            let server = peers::Server::bind(false).await;
             let (handler, mut events) = recorder();
             let builder = Client::builder(&server.url("/")).unwrap();
             let client = inner.spawn(async { builder.start(handler).await.unwrap() }).await.unwrap();
@@ -98,7 +116,7 @@ fn a_runtime_that_shuts_down_aborts_its_clients() {
 fn an_aborted_task_closes_its_connection() {
     within_deadline(|| {
         current_thread().block_on(async {
-            let server = Server::bind(false).await;
+            let server = peers::Server::bind(false).await;
             let (handler, mut events) = recorder();
             let task = tokio::spawn(Client::builder(&server.url("/")).unwrap().run(handler));
             let mut peer = server.accept().await;
@@ -125,4 +143,47 @@ async fn client_and_server_share_a_runtime() {
     client.stop().await;
     client.join().await.unwrap();
     on_peers(async {}).await;
+}
+
+/// Four tasks on four threads, through a stream that holds a few bytes: nobody misses a wake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn halves_of_both_sides_on_many_threads() {
+    async fn both<S>(socket: WebSocket<S>) -> WebSocket<S>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (mut sender, mut receiver) = socket.split();
+        let frame = |n: usize| Frame::binary(vec![n as u8; n * 7919 % 1500]);
+        let sending = tokio::spawn(async move {
+            for n in 0..300 {
+                match n % 3 {
+                    0 => sender.feed(frame(n)).await.unwrap(),
+                    _ => sender.send(frame(n)).await.unwrap(),
+                }
+            }
+            sender.flush().await.unwrap();
+            sender
+        });
+        let receiving = tokio::spawn(async move {
+            for n in 0..300 {
+                assert_eq!(receiver.next().await.unwrap().unwrap(), frame(n));
+            }
+            receiver
+        });
+        let (sender, receiver) = (sending.await.unwrap(), receiving.await.unwrap());
+        sender.reunite(receiver).unwrap()
+    }
+    for buffer in [7, 64, 100_000] {
+        let (near, far) = tokio::io::duplex(buffer);
+        let server = Server::builder(Origins::any()).build().unwrap();
+        let request = ClientRequest::new("ws://example.com/").unwrap();
+        let (client, socket) = tokio::join!(client(near, request), async {
+            server.accept(Transport::new(far)).await.unwrap().into_websocket().await.unwrap()
+        });
+        let exchange = async { tokio::join!(both(client.unwrap()), both(socket)) };
+        let (mut client, mut socket) = tokio::time::timeout(Duration::from_secs(60), exchange).await.unwrap();
+        let (closed, next) = tokio::join!(client.close(), socket.next());
+        closed.unwrap();
+        assert!(next.is_none());
+    }
 }

@@ -14,8 +14,6 @@ use parley_tokio::{
     BoxError, Client, ClientBuilder, ClientState, CloseFrame, DisconnectReason, Frame, Handle, Handler, Limits,
     SendError, StartError, StopReason, TcpOptions, Tls, lookup,
 };
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, yield_now};
@@ -41,24 +39,6 @@ enum End {
     ShutdownBackground,
     ShutdownTimeout,
     Dropped,
-}
-
-enum Peer {
-    Tcp(TcpStream),
-    Raw(RawConn),
-}
-
-impl Peer {
-    /// Reads until the client has closed its end.
-    async fn end(self) {
-        match self {
-            Self::Raw(mut peer) => drop(peer.end().await),
-            Self::Tcp(mut stream) => {
-                let mut bytes = [0; 1024];
-                while stream.read(&mut bytes).await.is_ok_and(|n| n > 0) {}
-            }
-        }
-    }
 }
 
 fn current_thread() -> Runtime {
@@ -87,16 +67,16 @@ async fn under_way<T: Send + 'static>(future: impl Future<Output = T> + Send + '
 }
 
 /// The server's end, once the client has come this far.
-async fn reach(stage: Stage, server: &Server, handle: &Handle<u32>, events: &mut Events) -> Peer {
+async fn reach(stage: Stage, server: &Server, handle: &Handle<u32>, events: &mut Events) -> RawConn {
     if matches!(stage, Stage::Tls | Stage::Upgrade) {
         while !matches!(events.next().await, Seen::Prepare(_)) {}
     }
     match stage {
-        Stage::Tls => Peer::Tcp(server.accept_tcp().await),
+        Stage::Tls => server.accept_tcp().await,
         Stage::Upgrade => {
             let mut peer = server.accept().await;
             peer.head().await;
-            Peer::Raw(peer)
+            peer
         }
         Stage::Open | Stage::Blocked | Stage::Closing => {
             let mut peer = server.accept().await;
@@ -106,7 +86,7 @@ async fn reach(stage: Stage, server: &Server, handle: &Handle<u32>, events: &mut
                 handle.disconnect().await;
                 assert_eq!(peer.frame().await.first, 0x88);
             }
-            Peer::Raw(peer)
+            peer
         }
     }
 }
@@ -159,7 +139,7 @@ async fn ends(stage: Stage, end: End, inner: Runtime) {
         client = Some(tasks.spawn(start(builder, handler)).await.unwrap());
     }
     let handle = lookup::<u32>(&name).unwrap();
-    let peer = reach(stage, &server, &handle, &mut events).await;
+    let mut peer = reach(stage, &server, &handle, &mut events).await;
 
     // Whoever waits.
     let wait_for = handle.clone();

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{self, cargo, root};
-use crate::{Outcome, autobahn, bench, fuzz, interop, mutants, parity, purity, rules, sim};
+use crate::{Outcome, autobahn, bench, fuzz, interop, mutants, parity, purity, rules, scenarios, sim};
 
 type Step = (&'static str, fn() -> Outcome);
 
@@ -26,11 +26,11 @@ const STEPS: &[Step] = &[
         }
         Ok(())
     }),
-    ("the README's test command", || {
+    ("the README's test command, and the scenarios in it", || {
         let readme = fs::read_to_string(root().join("README.md")).map_err(|error| format!("README.md: {error}"))?;
         let command = test_command(&readme).ok_or("README.md has no line that starts with `cargo test`")?;
         println!("{command}");
-        process::run(cargo().args(command.split_whitespace().skip(1)))
+        scenarios::run_tests(cargo().args(command.split_whitespace().skip(1)))
     }),
     ("docs", || {
         let args = ["doc", "--workspace", "--no-deps", "--all-features"];

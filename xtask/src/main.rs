@@ -14,6 +14,7 @@ mod parity;
 mod process;
 mod purity;
 mod rules;
+mod scenarios;
 mod sim;
 
 use std::process::ExitCode;
@@ -39,6 +40,12 @@ const TASKS: &[Task] = &[
         usage: "",
         about: "each rule of the guide has a test that bears its number",
         run: rules::run,
+    },
+    Task {
+        name: "scenarios",
+        usage: "",
+        about: "the one list of scenarios on every runtime, counted",
+        run: scenarios::run,
     },
     Task {
         name: "autobahn",

@@ -1,6 +1,7 @@
 //! Folders and child processes: what a task starts, it also ends.
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -41,6 +42,24 @@ pub(crate) fn output(command: &mut Command) -> Result<String, String> {
     } else {
         Err(format!("{} failed ({})", shown(command), output.status))
     }
+}
+
+/// Runs `command` to its end, shows what it prints, and returns that as well, beside whether it succeeded.
+pub(crate) fn echoed(command: &mut Command) -> Result<(String, Result<(), String>), String> {
+    let mut running = Running::start(command.stdout(Stdio::piped()))?;
+    let mut printed = String::new();
+    if let Some(stdout) = running.child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line.map_err(|error| format!("{}: {error}", shown(command)))?;
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            printed.push_str(&line);
+            printed.push('\n');
+        }
+    }
+    let status = running.child.wait().map_err(|error| format!("{}: {error}", shown(command)))?;
+    let outcome = if status.success() { Ok(()) } else { Err(format!("{} failed ({status})", shown(command))) };
+    Ok((printed, outcome))
 }
 
 /// Whether a program of this name is on the PATH.
@@ -133,6 +152,13 @@ impl Drop for Running {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_printed_comes_back_also_from_a_command_that_fails() {
+        let (printed, outcome) = echoed(Command::new("sh").args(["-c", "echo one; printf two; exit 3"])).unwrap();
+        assert_eq!(printed, "one\ntwo\n");
+        assert!(outcome.unwrap_err().contains("exit status: 3"));
+    }
 
     #[test]
     fn the_executable_of_the_named_target_is_found() {

@@ -6,6 +6,7 @@
 //! platform   the runtime as the builders of clients and servers want it
 //! pipe       two in-memory streams back to back: bounded, with FIN, reset and errors
 //! server     the server role of `Connection` at the other end (for bytes by hand see `raw`)
+//! tls        the same platform with real TLS over the pipes
 //! probe      a handler that writes each callback into the journal and answers as it was told
 //! seeds      all of it at random, one world a seed, with the guide's rules checked
 //! ```
@@ -34,6 +35,7 @@ mod platform;
 mod probe;
 pub mod seeds;
 mod server;
+mod tls;
 
 pub use executor::{Sim, Task};
 pub use net::{Fate, Listener, SimRuntime};
@@ -41,6 +43,7 @@ pub use pipe::{Link, SimTransport, Wire};
 pub use platform::{SimListener, SimServerTls};
 pub use probe::{Gate, Probe, Reply, describe};
 pub use server::Server;
+pub use tls::{TlsRuntime, TlsTransport};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

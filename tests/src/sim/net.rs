@@ -39,6 +39,7 @@ pub(super) struct Net {
     tls: Option<Fate<TlsFacts, TlsError>>,
     pub(super) listeners: HashMap<SocketAddr, Arc<Mutex<Backlog>>>,
     dialled: u16,
+    given_out: u16,
     runtimes: u8,
 }
 
@@ -74,6 +75,22 @@ impl Sim {
         let backlog: Arc<Mutex<Backlog>> = Arc::default();
         self.net(|net| net.listeners.insert(addr, backlog.clone()));
         Listener { addr, backlog }
+    }
+
+    /// An address on loopback that is given out once.
+    #[must_use]
+    pub fn free_addr(&self) -> SocketAddr {
+        let number = self.net(|net| {
+            net.given_out += 1;
+            net.given_out
+        });
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 9_000 + number))
+    }
+
+    /// The two ends of a connection that nobody has dialled.
+    #[must_use]
+    pub fn pair(&self) -> (SimTransport, SimTransport) {
+        SimTransport::pair(self, Link::default(), TransportFacts::default())
     }
 
     /// A runtime for one client. Its seed is a number, another for each.

@@ -326,6 +326,19 @@ impl AsyncWrite for SimTransport {
         lock(&self.outgoing).poll_write(cx, &[IoSlice::new(bytes)])
     }
 
+    /// As a socket: where TLS has but one write for its alert, more than the first slice leaves.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        lock(&self.outgoing).poll_write(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         lock(&self.outgoing).poll_flush(cx)
     }

@@ -36,7 +36,8 @@ impl Drop for Running {
 
 impl Sim {
     /// The world that runs on this thread.
-    fn running_here() -> Option<Self> {
+    #[must_use]
+    pub fn running_here() -> Option<Self> {
         RUNNING.with_borrow(|running| running.last().cloned())
     }
 
@@ -63,7 +64,11 @@ impl Sim {
     /// If nobody does.
     #[must_use]
     pub fn dial(&self, addr: SocketAddr) -> RawConn {
-        RawConn::new(self.connect(addr).expect("somebody listens"))
+        RawConn::new(self.dial_transport(addr))
+    }
+
+    pub(crate) fn dial_transport(&self, addr: SocketAddr) -> SimTransport {
+        self.connect(addr).expect("somebody listens")
     }
 
     /// Whoever listens there.
@@ -125,8 +130,11 @@ impl Platform for SimRuntime {
         drop(Sim::here().spawn(task));
     }
 
-    fn bind(addr: SocketAddr) -> io::Result<SimListener> {
+    fn bind(mut addr: SocketAddr) -> io::Result<SimListener> {
         let sim = Sim::here();
+        if addr.port() == 0 {
+            addr.set_port(sim.free_addr().port());
+        }
         let listener = sim.listen(addr);
         Ok(SimListener { sim, listener })
     }

@@ -1,10 +1,4 @@
-//! The scenarios: what a user of an adapter sees of a client, over real sockets on loopback, `ws://` and `wss://`.
-//!
-//! One list for every runtime. A runtime's test includes this file with `#[macro_use] #[path]`, has a module `adapter`
-//! with the adapter's `Client`, `ClientBuilder`, `Tls`, `Platform` (its `Runtime`) and `platform(Tls)`, and in a module with
-//! `fn block_on` it calls `scenario_tests!()`.
-//!
-//! The peers are on a runtime of their own ([`peers`]), so that nothing here names one but theirs.
+//! A client: its handler, its handle, and a server that is played by hand.
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -19,242 +13,19 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use parley_proto::codec::{CloseFrame, Frame, FrameError};
 use parley_proto::connection::Keepalive;
-use parley_proto::driver::{Clock, Handle, JoinError, Runtime, Setup, StartError, TcpOptions, TlsError, TlsTarget};
+use parley_proto::driver::{Clock, Handle, Runtime, Setup, StartError, TcpOptions, TlsError, TlsTarget};
 use parley_proto::handshake::HandshakeError;
 use parley_proto::session::{ClientOptions, ClientState};
 use parley_proto::{
     Action, BoxError, ConnectPhase, DisconnectReason, Handler, Limits, ProtocolError, SendError, StopReason,
 };
 use parley_tests::ca::Ca;
-use parley_tests::echo::EchoServer;
-use parley_tests::peers::{self, CA, Server};
-use parley_tests::raw::{End, RawConn, RawFrame, frame, header, switching_protocols};
-use parley_tests::recorder::{Events, Recorder, Seen, answering, recorder};
+use parley_tests::peers;
+use parley_tests::raw::{End, frame, header, switching_protocols};
+use parley_tests::recorder::{Recorder, Seen, answering, recorder};
 
+use super::{BINARY, Bed, CLOSE, Open, PING, PONG, SHORT, TEXT, close, close_of, disconnected, echo, masked};
 use crate::adapter::{self, Client, ClientBuilder, Platform, Tls};
-
-/// FIN and opcode.
-const TEXT: u8 = 0x81;
-const BINARY: u8 = 0x82;
-const CLOSE: u8 = 0x88;
-const PING: u8 = 0x89;
-const PONG: u8 = 0x8a;
-
-/// Long enough for a handshake on a machine that has other things to do, short enough to wait for.
-const SHORT: Duration = Duration::from_millis(1_500);
-
-/// A test per scenario and scheme, each on `super::block_on`.
-macro_rules! scenario_tests {
-    () => {
-        scenario_tests! { in ws(false):
-            text_and_binary_messages_arrive,
-            a_message_of_a_mebibyte_goes_both_ways,
-            fragments_arrive_as_one_message,
-            a_callback_echoes,
-            a_ping_is_answered,
-            a_subprotocol_is_agreed_on,
-            the_server_sees_headers_and_basic_credentials,
-            a_header_overrides_the_credentials_of_the_url,
-            frames_in_the_packet_of_the_101_are_delivered,
-            a_refusal_reaches_the_handler,
-            a_handshake_that_breaks_the_protocol_sends_no_frame,
-            the_peer_closes,
-            this_side_closes,
-            an_end_without_a_close_is_told_apart,
-            a_reset_is_told_apart,
-            a_refused_connection_ends_the_client,
-            the_second_address_is_tried,
-            a_server_that_does_not_answer_times_out,
-            a_silent_server_is_pinged_and_given_up,
-            a_server_that_takes_nothing_is_given_up,
-            a_sent_frame_is_on_the_wire,
-            a_full_queue_gives_the_frame_back,
-            a_refused_send_gives_the_frame_back,
-            ten_thousand_fed_frames_arrive_in_order,
-            many_tasks_share_a_handle,
-            a_started_client_is_connecting,
-            an_info_reaches_the_handler_in_every_state,
-            a_disconnected_client_lives_until_it_is_stopped,
-            a_disconnect_abandons_the_attempt,
-            a_failing_init_fails_the_start,
-            a_run_returns_after_its_one_connection,
-            a_run_that_is_dropped_closes_the_socket,
-            a_detached_client_goes_on_to_its_connections_end,
-            a_panic_fails_one_client_alone,
-            an_error_of_a_callback_stops_the_client,
-            a_protocol_error_is_answered_with_its_code,
-            frames_before_a_protocol_error_are_answered,
-            frames_before_the_peers_close_are_answered,
-            secrets_stay_out_of_debug,
-        }
-        scenario_tests! { in wss(true):
-            text_and_binary_messages_arrive,
-            a_message_of_a_mebibyte_goes_both_ways,
-            fragments_arrive_as_one_message,
-            a_callback_echoes,
-            a_ping_is_answered,
-            a_subprotocol_is_agreed_on,
-            the_server_sees_headers_and_basic_credentials,
-            a_header_overrides_the_credentials_of_the_url,
-            frames_in_the_packet_of_the_101_are_delivered,
-            a_refusal_reaches_the_handler,
-            a_handshake_that_breaks_the_protocol_sends_no_frame,
-            the_peer_closes,
-            this_side_closes,
-            an_end_without_a_close_is_told_apart,
-            a_reset_is_told_apart,
-            a_refused_connection_ends_the_client,
-            the_second_address_is_tried,
-            a_server_that_does_not_answer_times_out,
-            a_silent_server_is_pinged_and_given_up,
-            a_server_that_takes_nothing_is_given_up,
-            a_sent_frame_is_on_the_wire,
-            a_full_queue_gives_the_frame_back,
-            a_refused_send_gives_the_frame_back,
-            ten_thousand_fed_frames_arrive_in_order,
-            many_tasks_share_a_handle,
-            a_started_client_is_connecting,
-            an_info_reaches_the_handler_in_every_state,
-            a_disconnected_client_lives_until_it_is_stopped,
-            a_disconnect_abandons_the_attempt,
-            a_failing_init_fails_the_start,
-            a_run_returns_after_its_one_connection,
-            a_run_that_is_dropped_closes_the_socket,
-            a_detached_client_goes_on_to_its_connections_end,
-            a_panic_fails_one_client_alone,
-            an_error_of_a_callback_stops_the_client,
-            a_protocol_error_is_answered_with_its_code,
-            frames_before_a_protocol_error_are_answered,
-            frames_before_the_peers_close_are_answered,
-            secrets_stay_out_of_debug,
-            a_cut_tls_stream_is_no_clean_end,
-            an_unknown_authority_ends_the_client,
-            a_silent_tls_handshake_times_out,
-            the_handler_sees_what_tls_agreed_on,
-        }
-    };
-    (in $scheme:ident($secure:expr): $($name:ident,)*) => {
-        mod $scheme {
-            $(#[test]
-            fn $name() {
-                parley_tests::peers::within_deadline(|| {
-                    super::block_on($crate::scenarios::$name($crate::scenarios::Bed::new($secure, stringify!($name))));
-                });
-            })*
-        }
-    };
-}
-
-/// What a scenario is played on.
-#[derive(Clone)]
-pub(crate) struct Bed {
-    secure: bool,
-    tls: Tls,
-}
-
-/// A client whose handshake is complete, what its handler sees, and the server's side.
-struct Open {
-    client: Client<Recorder, u32>,
-    events: Events,
-    peer: RawConn,
-    request: String,
-}
-
-impl Bed {
-    /// Trusts the scenarios' authority, by one way or the other.
-    pub(crate) fn new(secure: bool, scenario: &str) -> Self {
-        let tls = match scenario.len() % 2 {
-            _ if !secure => Tls::new(),
-            0 => Tls::new().root_certificate(CA.root()),
-            _ => Tls::with_config(Arc::new(CA.client_config())),
-        };
-        Self { secure, tls }
-    }
-
-    async fn server(&self) -> Server {
-        Server::bind(self.secure).await
-    }
-
-    async fn echo_server(&self) -> EchoServer {
-        peers::on_peers(EchoServer::bind(peers::server_config(self.secure))).await
-    }
-
-    fn builder(&self, url: &str) -> ClientBuilder {
-        Client::builder(url).unwrap().tls(self.tls.clone())
-    }
-
-    fn scheme(&self) -> &'static str {
-        if self.secure { "wss" } else { "ws" }
-    }
-
-    async fn open(&self) -> Open {
-        self.open_answering(|_| Action::Continue).await
-    }
-
-    async fn open_answering(&self, answer: impl FnMut(&Seen) -> Action + Send + 'static) -> Open {
-        let server = self.server().await;
-        let (handler, mut events) = answering(answer);
-        let client = self.builder(&server.url("/")).start(handler).await.unwrap();
-        let mut peer = server.accept().await;
-        let request = peer.upgrade("").await;
-        events.connected().await;
-        Open { client, events, peer, request }
-    }
-}
-
-impl Open {
-    /// The client is stopped, and ends as it should.
-    async fn stop(mut self) {
-        self.client.stop().await;
-        assert_eq!(close_of(&mut self.peer).await, close(1000, ""));
-        self.ends().await.unwrap();
-    }
-
-    /// Our Close has come: it is answered, and the client's end awaited.
-    async fn ends(mut self) -> Result<Recorder, JoinError<Recorder>> {
-        self.peer.send(&frame(CLOSE, &close(1000, ""))).await;
-        self.peer.shutdown().await;
-        assert_eq!(self.peer.end().await, End::Fin);
-        self.client.join().await
-    }
-}
-
-/// The payload of a close frame.
-fn close(code: u16, reason: &str) -> Vec<u8> {
-    [&code.to_be_bytes(), reason.as_bytes()].concat()
-}
-
-/// The payload of the Close that comes next.
-async fn close_of(peer: &mut RawConn) -> Vec<u8> {
-    let frame = peer.frame().await;
-    assert_eq!((frame.first, frame.masking_key.is_some()), (CLOSE, true), "a masked Close: {frame:?}");
-    frame.payload
-}
-
-/// What comes next, as a client has to send it: masked.
-async fn masked(peer: &mut RawConn) -> (u8, Vec<u8>) {
-    let RawFrame { first, masking_key, payload } = peer.frame().await;
-    assert!(masking_key.is_some(), "a client masks what it sends (section 5.3)");
-    (first, payload)
-}
-
-fn echo(seen: &Seen) -> Action {
-    match seen {
-        Seen::Frame(frame) => Action::Push(frame.clone()),
-        _ => Action::Continue,
-    }
-}
-
-/// What a client that could not connect ended with.
-fn disconnected<H>(result: Result<H, JoinError<H>>) -> DisconnectReason {
-    match result {
-        Ok(_) => panic!("a clean end"),
-        Err(error) => match error.reason() {
-            StopReason::Disconnected(reason) => reason.clone(),
-            other => panic!("{other:?}"),
-        },
-    }
-}
 
 // Messages
 
@@ -693,7 +464,8 @@ pub(crate) async fn a_silent_server_is_pinged_and_given_up(bed: Bed) {
 pub(crate) async fn a_server_that_takes_nothing_is_given_up(bed: Bed) {
     let server = bed.server().await;
     let (handler, mut events) = recorder();
-    let client = bed.builder(&server.url("/")).write_timeout(SHORT).start(handler).await.unwrap();
+    let write_timeout = Duration::from_millis(300);
+    let client = bed.builder(&server.url("/")).write_timeout(write_timeout).start(handler).await.unwrap();
     let mut peer = server.accept().await;
     peer.upgrade("").await;
     events.connected().await;
@@ -720,19 +492,12 @@ pub(crate) async fn an_unknown_authority_ends_the_client(bed: Bed) {
     let (handler, mut events) = recorder();
     let other = Tls::with_config(Arc::new(Ca::new("another").client_config()));
     let client = bed.builder(&server.url("/")).tls(other).start(handler).await.unwrap();
-    let accepted = peers::spawn({
-        let server = server.clone();
-        async move {
-            let stream = server.accept_tcp().await;
-            let acceptor = tokio_rustls::TlsAcceptor::from(peers::server_config(true).unwrap());
-            acceptor.accept(stream).await.map(drop).expect_err("the client goes away").to_string()
-        }
-    });
-    match disconnected(client.join().await) {
+    let (ended, refused) = tokio::join!(client.join(), server.try_accept_tls());
+    match disconnected(ended) {
         DisconnectReason::Tls(TlsError::Handshake(error)) => assert!(error.to_string().contains("UnknownIssuer")),
         other => panic!("{other:?}"),
     }
-    let alert = accepted.await.unwrap();
+    let alert = refused.unwrap_err().to_string();
     assert!(alert.contains("UnknownCA"), "an alert is all that the server sees: {alert}");
     assert!(matches!(events.terminated().await, StopReason::Disconnected(DisconnectReason::Tls(_))));
     events.nothing_more().await;
@@ -848,14 +613,14 @@ pub(crate) async fn ten_thousand_fed_frames_arrive_in_order(bed: Bed) {
 pub(crate) async fn many_tasks_share_a_handle(bed: Bed) {
     const TASKS: usize = 8;
     const EACH: usize = 200;
-    let server = bed.echo_server().await;
+    let server = bed.echo_server();
     let (handler, mut events) = recorder();
     let client = bed.builder(&server.url("/")).start(handler).await.unwrap();
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| {
             let handle = client.handle();
             // On another runtime than the client's: a handle needs none.
-            peers::spawn(async move {
+            peers::beside(async move {
                 for number in 0..EACH {
                     handle.send_frame(Frame::text(format!("{task} {number}"))).await.unwrap();
                 }
@@ -872,7 +637,7 @@ pub(crate) async fn many_tasks_share_a_handle(bed: Bed) {
         *next += 1;
     }
     for task in tasks {
-        task.await.unwrap();
+        task.await;
     }
     client.stop().await;
     client.join().await.unwrap();
@@ -882,7 +647,7 @@ pub(crate) async fn many_tasks_share_a_handle(bed: Bed) {
 
 /// What is sent as soon as `start` has returned waits for the connection.
 pub(crate) async fn a_started_client_is_connecting(bed: Bed) {
-    let server = bed.echo_server().await;
+    let server = bed.echo_server();
     for _ in 0..20 {
         let (handler, mut events) = recorder();
         let client = bed.builder(&server.url("/")).start(handler).await.unwrap();
