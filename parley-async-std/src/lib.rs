@@ -93,7 +93,7 @@ pub use parley_proto::{
     Retry, SendError, StopReason,
 };
 pub use runtime::{AsyncStd, Timer};
-pub use socket::{client, connect, upgraded};
+pub use socket::{client, connect, server, upgraded};
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 pub use transport::Transport;

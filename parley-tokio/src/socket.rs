@@ -3,7 +3,7 @@
 use parley_proto::Role;
 use parley_proto::connection::Config;
 use parley_proto::driver;
-use parley_proto::handshake::{ClientRequest, Negotiated};
+use parley_proto::handshake::{ClientRequest, Negotiated, Origins};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{Client, ClientBuilder, Error, Tokio, Transport, WebSocket};
@@ -42,6 +42,19 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     ClientBuilder::from(request).connect_over(Transport::new(stream)).await
+}
+
+/// The server side of the opening handshake over a stream of the user's own, within 5 s: whatever is asked for is
+/// accepted, if its origin is welcome. [`Server::accept`](crate::Server) shows the request first, and has options.
+///
+/// # Errors
+///
+/// [`Error::Accept`]: there was no request to accept; [`Error::Runtime`].
+pub async fn server<S>(stream: S, origins: Origins) -> Result<WebSocket<S>, Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    driver::server::<Tokio, _>(Transport::new(stream), origins).await
 }
 
 /// A connection over a stream whose opening handshake was done elsewhere, by hyper or axum say. The stream has to begin

@@ -1,7 +1,7 @@
 //! The server role on tokio: what is not in the scenarios.
 #![allow(clippy::unwrap_used, reason = "in the helpers of tests as in the tests")]
 
-use parley_tokio::{Origins, Server};
+use parley_tokio::{Frame, Origins, Server};
 
 #[tokio::test]
 async fn a_socket_that_has_ended_keeps_no_place_though_a_half_of_it_is_kept() {
@@ -20,4 +20,18 @@ async fn a_socket_that_has_ended_keeps_no_place_though_a_half_of_it_is_kept() {
         assert!(end.is_none());
     }
     assert_eq!(server.stats().connections, 0);
+}
+
+#[tokio::test]
+async fn both_ends_of_a_stream_of_the_users_own() {
+    let (near, far) = tokio::io::duplex(256);
+    let request = parley_tokio::ClientRequest::new("ws://example.com/").unwrap();
+    let (client, server) =
+        tokio::join!(parley_tokio::client(near, request), parley_tokio::server(far, Origins::same_host()));
+    let (mut client, mut server) = (client.unwrap(), server.unwrap());
+    server.send(Frame::text("hello")).await.unwrap();
+    assert_eq!(client.next().await.unwrap().unwrap(), Frame::text("hello"));
+    let (closed, end) = tokio::join!(client.close(), server.next());
+    closed.unwrap();
+    assert!(end.is_none());
 }

@@ -816,6 +816,20 @@ impl<T: Transport, P: Platform> fmt::Debug for Incoming<T, P> {
     }
 }
 
+/// The server side of the opening handshake over a stream of the user's own, without options: whatever is asked for is
+/// accepted, if its origin is welcome. A [`Server`] shows the request first.
+///
+/// # Errors
+///
+/// [`Error::Accept`]: there was no request to accept; [`Error::Runtime`].
+pub async fn server<P: Platform, T: Transport>(
+    transport: T,
+    origins: Origins,
+) -> Result<WebSocket<T, P::Clock>, Error> {
+    let server = Server::<P>::builder(origins).build().map_err(|error| Error::Runtime(error.into()))?;
+    server.accept(transport).await.map_err(Error::Accept)?.into_websocket().await
+}
+
 /// A client's life, which its server may end.
 async fn attend<I: Send + 'static>(life: impl Future<Output = ()>, permit: Option<Box<Permit>>, own: Handle<I>) {
     let Some(mut permit) = permit else { return life.await };

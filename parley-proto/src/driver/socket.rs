@@ -17,6 +17,7 @@ use super::client::Setup;
 use super::io::{Io, Next};
 use super::link::Link;
 use super::runtime::{Clock, Runtime, Transport};
+use super::server::AcceptError;
 use super::trace;
 use super::{Ending, TransportFacts};
 use crate::Role;
@@ -43,6 +44,8 @@ pub enum Error {
     Chunk(ChunkError),
     /// Server: the reply does not fit the request.
     Reply(ApiMisuse),
+    /// Server: there was no request to accept.
+    Accept(AcceptError),
 }
 
 impl Error {
@@ -74,6 +77,7 @@ impl fmt::Display for Error {
             Self::Send(error) => error.fmt(f),
             Self::Chunk(error) => error.fmt(f),
             Self::Reply(error) => error.fmt(f),
+            Self::Accept(error) => error.fmt(f),
         }
     }
 }
@@ -87,6 +91,7 @@ impl std::error::Error for Error {
             Self::Send(error) => Some(error),
             Self::Chunk(error) => Some(error),
             Self::Reply(error) => Some(error),
+            Self::Accept(error) => Some(error),
         }
     }
 }
