@@ -1,6 +1,8 @@
 //! The server role on tokio: what is not in the scenarios.
 #![allow(clippy::unwrap_used, reason = "in the helpers of tests as in the tests")]
 
+use bytes::Bytes;
+use parley_tests::raw::{End, RawConn};
 use parley_tokio::{Frame, Origins, Server};
 
 #[tokio::test]
@@ -34,4 +36,17 @@ async fn both_ends_of_a_stream_of_the_users_own() {
     let (closed, end) = tokio::join!(client.close(), server.next());
     closed.unwrap();
     assert!(end.is_none());
+}
+
+#[tokio::test]
+async fn a_big_page_arrives_whole() {
+    let page = Bytes::from(vec![b'p'; 300_000]);
+    let answer = page.clone();
+    let builder = Server::builder(Origins::any()).on_http(move |_| http::Response::new(answer.clone()));
+    let server = builder.bind("127.0.0.1:0").unwrap();
+    let mut conn = RawConn::dial(server.local_addr().unwrap()).await;
+    conn.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(conn.head().await.contains("Content-Length: 300000\r\n"));
+    assert!(conn.receive(page.len()).await == page);
+    assert_eq!(conn.end().await, End::Fin);
 }

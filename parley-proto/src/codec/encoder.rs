@@ -128,6 +128,16 @@ impl Encoder {
         self.fill(bytes.len())
     }
 
+    /// [`raw`](Self::raw), by reference where that is worth it: the body of a response, which many connections may share.
+    pub(crate) fn raw_shared(&mut self, bytes: Bytes) -> u64 {
+        if bytes.len() < LARGE {
+            return self.raw(&bytes);
+        }
+        self.end += bytes.len() as u64;
+        self.large.push_back(Large { at: self.filled, payload: bytes });
+        self.end
+    }
+
     /// 16 unpredictable bytes for a client's handshake key (section 4.1), from the generator of the masking keys.
     /// Servers need none: theirs are zero.
     pub fn nonce(&mut self) -> [u8; 16] {

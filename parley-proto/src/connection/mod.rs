@@ -578,8 +578,9 @@ impl Connection {
     /// No such request is waiting, or the status is an interim one (1xx).
     pub fn respond(&mut self, now: Instant, response: &http::Response<Bytes>) -> Result<(), ApiMisuse> {
         let Phase::Deciding(handshake) = &mut self.phase else { return Err(ApiMisuse::NoRequest) };
-        let response = handshake.respond(response)?;
-        self.encoder.raw(&response);
+        let (head, body) = handshake.respond_in_two(response)?;
+        self.encoder.raw(&head);
+        self.encoder.raw_shared(body);
         self.refuse(now, ConnectionError::Refused);
         Ok(())
     }

@@ -95,6 +95,9 @@ impl<P: Platform> ServerBuilder<P> {
 
     /// Connections at a time whose request is being read, or waits for the application's answer. While there are as
     /// many, no more are accepted. At least 1. Default 256.
+    ///
+    /// Peers that connect and say nothing hold others up by it, each for the [handshake timeout](Self::handshake_timeout):
+    /// where strangers can reach the server, raise it to what memory allows (some 2 KiB each), or let a proxy stand before.
     pub fn max_handshakes(mut self, most: usize) -> Self {
         self.max_handshakes = most.max(1);
         self

@@ -208,13 +208,12 @@ pub(crate) fn unavailable() -> Vec<u8> {
     encode(StatusCode::SERVICE_UNAVAILABLE, "close", [], b"", false)
 }
 
-/// A complete response of the application's own. What says where it ends and what becomes of the connection is not the
-/// application's to say.
-pub(crate) fn respond(response: &http::Response<Bytes>, with_body: bool) -> Vec<u8> {
+/// The head of a response of the application's own. What says where it ends and what becomes of the connection is not
+/// the application's to say.
+pub(crate) fn respond(response: &http::Response<Bytes>) -> Vec<u8> {
     let fields = response.headers().iter().filter(|(name, _)| !is_reserved(name));
     let fields = fields.map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_bytes())));
-    let with_body = with_body && !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    encode(response.status(), "close", fields, response.body(), with_body)
+    encode(response.status(), "close", fields, response.body(), false)
 }
 
 fn encode<'a>(
@@ -224,7 +223,7 @@ fn encode<'a>(
     body: &[u8],
     with_body: bool,
 ) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256 + body.len());
+    let mut out = Vec::with_capacity(256 + if with_body { body.len() } else { 0 });
     let reason = status.canonical_reason().unwrap_or_default();
     out.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).as_bytes());
     put(&mut out, "Connection", connection.as_bytes());

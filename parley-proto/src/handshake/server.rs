@@ -119,15 +119,23 @@ impl ServerHandshake {
     ///
     /// No plain request waits, or the status is an interim one (1xx).
     pub fn respond(&mut self, response: &http::Response<Bytes>) -> Result<Vec<u8>, ApiMisuse> {
+        let (mut head, body) = self.respond_in_two(response)?;
+        head.extend_from_slice(&body);
+        Ok(head)
+    }
+
+    /// The same as head and body, of which the latter may be shared by many connections.
+    pub(crate) fn respond_in_two(&mut self, response: &http::Response<Bytes>) -> Result<(Vec<u8>, Bytes), ApiMisuse> {
         let State::Refused(ServerRefusal { request: Some(request), .. }) = &self.state else {
             return Err(ApiMisuse::NoRequest);
         };
         if response.status().is_informational() {
             return Err(ApiMisuse::RejectionStatus(response.status()));
         }
-        let response = respond(response, request.method() != Method::HEAD);
+        let without_body = request.method() == Method::HEAD
+            || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         self.state = State::Answered;
-        Ok(response)
+        Ok((respond(response), if without_body { Bytes::new() } else { response.body().clone() }))
     }
 
     /// The response to whatever waits, when nobody has answered it.
