@@ -64,7 +64,7 @@ impl Census {
         let signal = Arc::new(Signal::default());
         let key = inner.live.insert(signal.clone());
         drop(inner);
-        Some(Permit { census: self.clone(), key, signal, known: None })
+        Some(Permit { census: self.clone(), key, signal, known: None, undecided: None })
     }
 
     /// One more request that is under way or waits for the application's answer.
@@ -143,6 +143,8 @@ pub(super) struct Permit {
     key: usize,
     signal: Arc<Signal>,
     known: Option<Waker>,
+    /// Its request, while that is read. It stops to count first: whoever waits for the last connection finds no request.
+    pub(super) undecided: Option<Undecided>,
 }
 
 impl Permit {
@@ -162,6 +164,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.undecided = None;
         self.census.leave(|inner| drop(inner.live.try_remove(self.key)));
     }
 }

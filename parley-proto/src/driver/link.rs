@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::census::{Notice, Permit};
+use super::census::{Notice, Permit, Undecided};
 use super::pipe::{Alarm, Pipe};
 use super::runtime::{Clock, Transport};
 use crate::codec::CloseFrame;
@@ -35,6 +35,11 @@ impl<T: Transport, C: Clock> Link<T, C> {
         let mut link = Self::new(connection, Pipe::over(transport, input), clock);
         link.offer();
         link
+    }
+
+    /// What counts the request, for whoever decides about it.
+    pub(super) fn undecided(&mut self) -> Option<Undecided> {
+        self.permit.as_mut().and_then(|permit| permit.undecided.take())
     }
 
     /// Input that was left over, for a connection that takes it now.
@@ -70,7 +75,8 @@ impl<T: Transport, C: Clock> Link<T, C> {
         if matches!(event, Some(Event::Closed(_))) {
             let how = self.connection.poll_shutdown();
             self.pipe.shut_down(how.unwrap_or(Shutdown::Abort));
-            self.permit = None; // whoever keeps the socket keeps no place in its server
+            // Whoever keeps the socket keeps no place in its server. A request that failed is counted first.
+            self.permit.take_if(|permit| permit.undecided.is_none());
         }
         event
     }

@@ -473,7 +473,7 @@ impl<P: Platform> Inner<P> {
     async fn request<T: Transport>(
         self: Arc<Self>,
         transport: T,
-        permit: Permit,
+        mut permit: Permit,
         undecided: Undecided,
         clock: P::Clock,
         until: Instant,
@@ -482,13 +482,15 @@ impl<P: Platform> Inner<P> {
         let seed = lock(&self.seeds).seed();
         let connection = Connection::server(self.config.clone(), seed, until);
         let mut link = Link::over(connection, transport, BytesMut::new(), clock);
+        permit.undecided = Some(undecided);
         link.permit = Some(Box::new(permit));
         loop {
             match poll_fn(|cx| link.poll_next(cx)).await {
                 Event::Request(request) if self.options.origins.allow(&request) => {
                     trace::requested(&request);
+                    let undecided = link.undecided();
                     let slot = Arc::new(Slot(Mutex::new(Place::Waiting(Box::new(link), None))));
-                    return Ok(Incoming { request: *request, facts, slot, server: self, _undecided: undecided });
+                    return Ok(Incoming { request: *request, facts, slot, server: self, undecided });
                 }
                 Event::Request(request) => {
                     Self::count(&self.counters.refused);
@@ -496,6 +498,7 @@ impl<P: Platform> Inner<P> {
                     if let Ok(rejection) = Rejection::new(http::StatusCode::FORBIDDEN) {
                         let _ = link.connection.reject(link.now, rejection); // a request waits
                     }
+                    drop(link.undecided());
                     P::spawn(finish(link));
                     return Err(AcceptError::Origin);
                 }
@@ -508,6 +511,7 @@ impl<P: Platform> Inner<P> {
                             link.connection.abort(link.now); // an interim status is no answer
                         }
                     }
+                    drop(link.undecided());
                     P::spawn(finish(link));
                     return Err(AcceptError::Answered);
                 }
@@ -662,7 +666,8 @@ pub struct Incoming<T: Transport, P: Platform> {
     facts: TransportFacts,
     slot: Arc<Slot<T, P::Clock>>,
     server: Arc<Inner<P>>,
-    _undecided: Undecided,
+    /// Until it is answered.
+    undecided: Option<Undecided>,
 }
 
 impl<T: Transport, P: Platform> Incoming<T, P> {
@@ -755,11 +760,12 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
     }
 
     /// Rejects with a status, headers and a body of one's own.
-    pub fn reject(self, rejection: Rejection) {
+    pub fn reject(mut self, rejection: Rejection) {
         self.answer(rejection);
     }
 
-    fn answer(&self, rejection: Rejection) {
+    fn answer(&mut self, rejection: Rejection) {
+        self.undecided = None; // before whoever watches can see the connection off
         let watcher = match &mut *lock(&self.slot.0) {
             Place::Waiting(link, watcher) => {
                 link.now = link.clock.now(); // the close timeout counts from here

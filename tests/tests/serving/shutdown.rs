@@ -1,5 +1,9 @@
 //! Seeing everybody off, whatever they are at.
 
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake};
+
 use parley_proto::codec::Frame;
 use parley_proto::driver::{AcceptError, StartError};
 use parley_proto::{DisconnectReason, StopReason};
@@ -26,6 +30,37 @@ fn a_request_that_is_under_way_is_dropped() {
     }
 }
 
+/// Whoever waits for the last connection is woken when it goes, on another thread maybe, and looks at once.
+#[test]
+fn no_request_outlives_the_last_connection() {
+    struct Looks(Arc<Server>, Mutex<Vec<(usize, usize)>>);
+
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {
+            let stats = self.0.stats();
+            self.1.lock().unwrap().push((stats.connections, stats.undecided));
+        }
+    }
+
+    Sim::new().run_until(async |sim| {
+        let server = Arc::new(serve(any()));
+        let mut peer = sim.dial(addr());
+        peer.send(&REQUEST[..30]).await;
+        sim.settle().await;
+        let looks = Arc::new(Looks(server.clone(), Mutex::default()));
+        let waker = looks.clone().into();
+        let mut down = pin!(server.shutdown(secs(1)));
+        assert!(down.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        sim.settle().await;
+        assert_empty(&server);
+        let looks = looks.1.lock().unwrap();
+        assert!(
+            !looks.is_empty() && !looks.iter().any(|&(connections, undecided)| undecided > connections),
+            "{looks:?}"
+        );
+    });
+}
+
 /// Queued, or with the application.
 #[test]
 fn an_undecided_request_gets_503() {
@@ -36,7 +71,7 @@ fn an_undecided_request_gets_503() {
             let mut peer = ask(&sim).await;
             sim.settle().await;
             let incoming = if taken { server.next().await } else { None };
-            let server = std::sync::Arc::new(server);
+            let server = Arc::new(server);
             let down = sim.spawn({
                 let server = server.clone();
                 async move { server.shutdown(secs(3)).await }
@@ -63,7 +98,7 @@ fn an_init_that_runs_is_answered_with_503() {
             let (mut peer, incoming) = asked(&sim, &server).await;
             let accepting = sim.spawn(incoming.accept(Probe::new(&sim).on("init", Reply::wait(&gate))));
             sim.noted("init").await;
-            let server = std::sync::Arc::new(server);
+            let server = Arc::new(server);
             let down = sim.spawn({
                 let server = server.clone();
                 async move { server.shutdown(secs(30)).await }
