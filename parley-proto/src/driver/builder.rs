@@ -310,6 +310,6 @@ fn platform<P: Platform>(tls: P::Tls) -> Result<P, Error> {
 }
 
 /// An error outside of the platform's runtime.
-fn running<P: Platform>() -> io::Result<()> {
+pub(super) fn running<P: Platform>() -> io::Result<()> {
     if P::is_running() { Ok(()) } else { Err(io::Error::other("there is no runtime around this task")) }
 }

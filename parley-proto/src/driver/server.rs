@@ -22,6 +22,7 @@ use bytes::{Bytes, BytesMut};
 use core::net::SocketAddr;
 
 use super::Ending;
+use super::builder::running;
 use super::census::{Census, Notice, Permit, Undecided};
 use super::client::{Client, StartError, client_of};
 use super::handle::{Handle, Shared};
@@ -97,7 +98,8 @@ impl<P: Platform> ServerBuilder<P> {
     /// many, no more are accepted. At least 1. Default 256.
     ///
     /// Peers that connect and say nothing hold others up by it, each for the [handshake timeout](Self::handshake_timeout):
-    /// where strangers can reach the server, raise it to what memory allows (some 2 KiB each), or let a proxy stand before.
+    /// where strangers can reach the server, raise it to what memory allows (a request takes up to
+    /// [`Limits::head`]), or let a proxy stand before.
     pub fn max_handshakes(mut self, most: usize) -> Self {
         self.max_handshakes = most.max(1);
         self
@@ -169,7 +171,7 @@ impl<P: Platform> ServerBuilder<P> {
     /// It is no address; or the system's: the address is in use, say. Outside of the platform's runtime.
     pub fn bind(self, addr: &str) -> io::Result<Server<P>> {
         let addr = addr.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        self.check()?;
+        running::<P>()?;
         self.listen(P::bind(addr)?)
     }
 
@@ -186,17 +188,13 @@ impl<P: Platform> ServerBuilder<P> {
         Ok(server)
     }
 
-    fn check(&self) -> io::Result<()> {
-        if P::is_running() { Ok(()) } else { Err(io::Error::other("there is no runtime to serve on")) }
-    }
-
     /// A server that listens nowhere, for [`Server::accept`].
     ///
     /// # Errors
     ///
     /// Outside of the platform's runtime, or where that gives no random bytes.
     pub fn build(self) -> io::Result<Server<P>> {
-        self.check()?;
+        running::<P>()?;
         let shared = Arc::new(Inner {
             seeds: Mutex::new(P::create(P::Tls::default())?),
             config: Arc::new(self.config.clone()),
