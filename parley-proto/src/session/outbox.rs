@@ -204,16 +204,16 @@ impl<T> Outbox<T> {
 
     /// What waits of this broadcast will not be sent.
     pub(super) fn skip(&mut self, broadcast: u64) {
-        let (mut released, before) = (0, self.data.len());
+        let (mut skipped, before) = (0, self.data.len());
         // Frames of a broadcast are never among those that `handle_connect` sent: `first` stays right.
         self.data.retain(|item| match item {
             Item::Prepared { frame, from } if *from == broadcast => {
-                released += cost_prepared(frame);
+                skipped += cost_prepared(frame);
                 false
             }
             _ => true,
         });
-        self.released += released;
+        self.released += skipped;
         self.dropped += (before - self.data.len()) as u64;
     }
 
