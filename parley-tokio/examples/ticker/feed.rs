@@ -46,35 +46,38 @@ pub(crate) async fn run(server: Server, log: Timeline) -> Result<(), Error> {
     for steps in SCRIPT {
         let Some(incoming) = server.next().await else { break };
         let mut socket = incoming.into_websocket().await?;
-        for step in steps {
-            answer_for(PACE, &mut socket, &market).await?;
-            match step {
-                Tick => socket.send(market.tick()).await?,
-                Lose => {
-                    log.line("feed", "loses a tick");
-                    market.tick();
-                }
-                Stall => {
-                    log.line("feed", "sends no more ticks");
-                    until_closed(&mut socket).await?;
-                }
-                Freeze => {
-                    log.line("feed", "is silent from here on");
-                    frozen.push(socket);
-                    break;
-                }
-                Drop => {
-                    log.line("feed", "drops the connection");
-                    break;
-                }
-                Finish => {
-                    socket.send(Frame::text("closed")).await?;
-                    until_closed(&mut socket).await?;
-                }
-            }
+        if let Err(error) = serve(&mut socket, steps, &mut market, log).await {
+            log.line("feed", &format!("has lost its subscriber: {error}"));
+        }
+        if let [.., Freeze] = steps {
+            frozen.push(socket); // any other is dropped here
         }
         for _ in 0..6 {
             market.tick(); // it goes on while nobody listens
+        }
+    }
+    Ok(())
+}
+
+async fn serve(socket: &mut WebSocket, steps: &[Step], market: &mut Market, log: Timeline) -> Result<(), Error> {
+    for step in steps {
+        answer_for(PACE, socket, market).await?;
+        match step {
+            Tick => socket.send(market.tick()).await?,
+            Lose => {
+                log.line("feed", "loses a tick");
+                market.tick();
+            }
+            Stall => {
+                log.line("feed", "sends no more ticks");
+                until_closed(socket).await?;
+            }
+            Freeze => log.line("feed", "is silent from here on"),
+            Drop => log.line("feed", "drops the connection"),
+            Finish => {
+                socket.send(Frame::text("closed")).await?;
+                until_closed(socket).await?;
+            }
         }
     }
     Ok(())
