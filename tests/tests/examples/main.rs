@@ -1,6 +1,7 @@
 //! The examples as a user runs them: what they print, and how they behave towards others.
 #![allow(clippy::unwrap_used, reason = "in the helpers of tests as in the tests")]
 
+mod axum;
 mod client;
 mod ticker;
 
@@ -11,10 +12,12 @@ use std::process::{Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout, Command};
 
 /// Those with tests here.
-const EXAMPLES: [&str; 2] = ["client", "ticker"];
+const EXAMPLES: [&str; 3] = ["axum", "client", "ticker"];
 /// A run that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -78,6 +81,42 @@ async fn printed_by(name: &str) -> String {
 /// Without the times that lines begin with.
 fn masked(printed: &str) -> Vec<&str> {
     printed.lines().map(|line| line.split_once(" ms  ").expect("a line begins with its time").1).collect()
+}
+
+/// What a browser gets for a path.
+async fn get(addr: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response
+}
+
+/// An example that serves, until it is dropped.
+struct Serving {
+    child: Child,
+    printed: Lines<BufReader<ChildStdout>>,
+    addr: String,
+}
+
+impl Serving {
+    /// `says` stands before the address in the first line that it prints.
+    async fn start(name: &str, args: &[&str], says: &str) -> Self {
+        let mut child =
+            Command::new(example(name)).args(args).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = printed.next_line().await.unwrap().expect("a line");
+        let addr = line.strip_prefix(says).and_then(|rest| rest.strip_suffix('/')).expect(&line).to_owned();
+        Self { child, printed, addr }
+    }
+
+    /// Sends it, and it alone, what Ctrl-C does.
+    #[cfg(unix)]
+    async fn interrupt(&self) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
+    }
 }
 
 async fn within_deadline<T>(future: impl Future<Output = T>) -> T {
