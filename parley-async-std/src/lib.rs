@@ -80,11 +80,11 @@ mod transport;
 pub use parley_proto::driver::rustls;
 
 pub use parley_proto::Role;
-pub use parley_proto::codec::{Chunk, CloseCode, CloseFrame, Frame, Utf8Bytes};
+pub use parley_proto::codec::{Chunk, CloseCode, CloseFrame, Frame, PreparedFrame, Utf8Bytes};
 pub use parley_proto::connection::{Closed, Config, Keepalive, Rtt};
 pub use parley_proto::driver::{
-    AcceptError, Error, Handle, InfoError, JoinError, LookupError, Part, ServerStats, StartError, Stats, TcpOptions,
-    lookup,
+    AcceptError, Broadcast, BroadcastStats, Delivered, Error, Handle, InfoError, JoinError, LookupError, Part,
+    ServerStats, Slow, StartError, Stats, Subscription, TcpOptions, lookup,
 };
 pub use parley_proto::handshake::{Acceptance, ClientRequest, Negotiated, Origins, Rejection, Request};
 pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, TimerId};

@@ -8,8 +8,8 @@ use bytes::{Buf, Bytes};
 use rand::rngs::ChaCha12Rng;
 use rand::{Rng, SeedableRng};
 
-use super::header::{FIN, LENGTH_16, LENGTH_64, MASK, MAX_CONTROL, MAX_HEADER};
-use super::{CloseFrame, Frame, OpCode, mask};
+use super::header::{FIN, MAX_CONTROL, MAX_HEADER, put_header};
+use super::{CloseFrame, Frame, OpCode, PreparedFrame, mask};
 use crate::{Role, pool};
 
 /// Payloads of this many bytes and more are not copied into the output buffer but queued beside it.
@@ -102,6 +102,14 @@ impl Encoder {
         debug_assert!(!frame.is_control() || frame.len() <= MAX_CONTROL);
         let first = FIN | frame.opcode().bits();
         self.encode(first, frame.into_payload())
+    }
+
+    /// As [`frame`](Self::frame), with what was encoded already where that will do: a server's.
+    pub fn prepared(&mut self, frame: &PreparedFrame) -> u64 {
+        match self.keys {
+            None => self.raw_shared(frame.as_bytes().clone()),
+            Some(_) => self.frame(frame.to_frame()),
+        }
     }
 
     /// Encodes one fragment of a message: `opcode` is the message's in the first, `Continuation` in the others; `fin`
@@ -301,35 +309,6 @@ impl Encoder {
         self.filled += len;
         self.end += len as u64;
         self.end
-    }
-}
-
-/// Writes a header to the front of `out`, which has room for the longest, and returns its length.
-///
-/// As [`FrameHeader::encode`](super::FrameHeader::encode), without the detour over a header.
-#[inline]
-fn put_header(out: &mut [u8], first: u8, payload_len: usize, key: Option<[u8; 4]>) -> usize {
-    let mask_bit = if key.is_some() { MASK } else { 0 };
-    let Some(out) = out.first_chunk_mut::<MAX_HEADER>() else { return 0 };
-    out[0] = first;
-    let len = if payload_len <= MAX_CONTROL {
-        out[1] = mask_bit | payload_len as u8;
-        2
-    } else if let Ok(payload_len) = u16::try_from(payload_len) {
-        out[1] = mask_bit | LENGTH_16;
-        out[2..4].copy_from_slice(&payload_len.to_be_bytes());
-        4
-    } else {
-        out[1] = mask_bit | LENGTH_64;
-        out[2..10].copy_from_slice(&(payload_len as u64).to_be_bytes());
-        10
-    };
-    match key {
-        Some(key) => {
-            out[len..len + 4].copy_from_slice(&key);
-            len + 4
-        }
-        None => len,
     }
 }
 

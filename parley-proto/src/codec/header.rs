@@ -215,6 +215,35 @@ impl FrameHeader {
     }
 }
 
+/// Writes a header to the front of `out`, which has room for the longest, and returns its length.
+///
+/// As [`FrameHeader::encode`], without the detour over a header.
+#[inline]
+pub(super) fn put_header(out: &mut [u8], first: u8, payload_len: usize, key: Option<[u8; 4]>) -> usize {
+    let mask_bit = if key.is_some() { MASK } else { 0 };
+    let Some(out) = out.first_chunk_mut::<MAX_HEADER>() else { return 0 };
+    out[0] = first;
+    let len = if payload_len <= MAX_CONTROL {
+        out[1] = mask_bit | payload_len as u8;
+        2
+    } else if let Ok(payload_len) = u16::try_from(payload_len) {
+        out[1] = mask_bit | LENGTH_16;
+        out[2..4].copy_from_slice(&payload_len.to_be_bytes());
+        4
+    } else {
+        out[1] = mask_bit | LENGTH_64;
+        out[2..10].copy_from_slice(&(payload_len as u64).to_be_bytes());
+        10
+    };
+    match key {
+        Some(key) => {
+            out[len..len + 4].copy_from_slice(&key);
+            len + 4
+        }
+        None => len,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ mod frame;
 mod header;
 mod mask;
 mod opcode;
+mod prepared;
 mod queue;
 mod utf8;
 
@@ -24,5 +25,6 @@ pub use frame::{Frame, Utf8Bytes};
 pub use header::{FrameHeader, Rsv};
 pub use mask::apply_mask;
 pub use opcode::OpCode;
+pub use prepared::PreparedFrame;
 pub(crate) use queue::Queue;
 pub use utf8::Utf8Validator;

@@ -32,7 +32,7 @@ pub use keepalive::{Keepalive, Rtt};
 pub use timer::Timer;
 pub(crate) use timer::{deadline, earliest};
 
-use crate::codec::{Chunk, CloseFrame, Decoder, Encoder, End, Frame, OpCode, Transmit, Utf8Validator};
+use crate::codec::{Chunk, CloseFrame, Decoder, Encoder, End, Frame, OpCode, PreparedFrame, Transmit, Utf8Validator};
 use crate::error::{ChunkError, NetworkError, SendError};
 use crate::handshake::{
     Acceptance, ApiMisuse, ClientFailure, ClientHandshake, ClientRequest, HandshakeError, Negotiated, Rejection,
@@ -619,6 +619,29 @@ impl Connection {
             self.encode_pong();
         }
         Ok(self.encoder.frame(frame))
+    }
+
+    /// As [`send`](Self::send), a frame that many connections send. An error gives back nothing that its sender does not
+    /// have.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    pub fn send_prepared(&mut self, _now: Instant, frame: &PreparedFrame) -> Result<u64, SendError> {
+        if !matches!(self.phase, Phase::Open) {
+            return Err(match self.state() {
+                State::Connecting => SendError::Disconnected(frame.to_frame()),
+                _ => SendError::Closing(frame.to_frame()),
+            });
+        }
+        if !self.has_room() {
+            return Err(SendError::Full(frame.to_frame()));
+        }
+        if self.sending.is_some() && !frame.is_control() {
+            return Err(SendError::OutOfTurn(frame.to_frame()));
+        }
+        self.encode_pong();
+        Ok(self.encoder.prepared(frame))
     }
 
     /// Encodes a part of a message, as a fragment (section 5.4), and returns the output offset at its end.

@@ -12,12 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use slab::Slab;
 
+use super::broadcast::{Delivery, Receiver, Slow};
 use super::stats::{Published, Stats};
 
 use crate::Limits;
-use crate::codec::{CloseFrame, Frame};
+use crate::codec::{CloseFrame, Frame, PreparedFrame};
 use crate::error::{SendError, StopReason};
-use crate::session::{ClientState, Command, TimerId, cost};
+use crate::session::{ClientState, Command, TimerId, cost, cost_prepared};
 
 /// Names a waiting send in [`Inner::slots`].
 pub(super) type Ticket = usize;
@@ -46,6 +47,8 @@ struct Inner<I> {
     epoch: u64,
     /// The last delayed info's number.
     timers: u64,
+    /// The last number that a broadcast was given.
+    broadcasts: u64,
     stopped: Option<StopReason>,
     /// Tasks that wait for a state.
     watchers: Slab<Waker>,
@@ -149,6 +152,7 @@ impl<I> Shared<I> {
                 started: false,
                 epoch: 0,
                 timers: 0,
+                broadcasts: 0,
                 stopped: None,
                 watchers: Slab::new(),
                 driver: None,
@@ -276,7 +280,64 @@ impl<I> Shared<I> {
     }
 }
 
+impl<I: Send> Receiver for Shared<I> {
+    fn number(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.broadcasts += 1;
+        inner.broadcasts
+    }
+
+    fn deliver(&self, from: u64, frame: &PreparedFrame, slow: &Slow, wakers: &mut Vec<Waker>) -> Delivery {
+        let mut inner = self.lock();
+        if inner.closing || !matches!(inner.state, ClientState::Connecting | ClientState::Connected) {
+            return Delivery::Missed;
+        }
+        let cost = cost_prepared(frame);
+        let delivery = if inner.frames.try_enter(cost) {
+            inner.commands.push_back(Command::SendPrepared { frame: frame.clone(), from, skip: false });
+            Delivery::Queued
+        } else {
+            match slow {
+                Slow::Drop => return Delivery::Dropped,
+                Slow::Skip => {
+                    inner.skip_to(frame, from, cost);
+                    Delivery::Skipped
+                }
+                Slow::Close(close) => {
+                    inner.closing = true;
+                    inner.commands.extend([Command::Skip(from), Command::Disconnect(close.clone())]);
+                    Delivery::Closed
+                }
+            }
+        };
+        self.dirty.store(true, Ordering::SeqCst);
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            wakers.extend(inner.driver.clone());
+        }
+        delivery
+    }
+}
+
 impl<I> Inner<I> {
+    /// A frame of a broadcast takes the place of those that wait. Of those that the driver has not seen it replaces the last, so
+    /// that there is no more of them however long that takes; the rest is the outbox's part.
+    fn skip_to(&mut self, newest: &PreparedFrame, broadcast: u64, cost: usize) {
+        let unseen = self.commands.iter_mut().rev().find_map(|command| match command {
+            Command::SendPrepared { frame, from, skip } if *from == broadcast => Some((frame, skip)),
+            _ => None,
+        });
+        self.frames.used += cost;
+        match unseen {
+            Some((frame, skip)) => {
+                self.frames.used -= cost_prepared(frame);
+                (*frame, *skip) = (newest.clone(), true);
+            }
+            None => {
+                self.commands.push_back(Command::SendPrepared { frame: newest.clone(), from: broadcast, skip: true });
+            }
+        }
+    }
+
     /// Whom a change of state concerns.
     fn watchers(&self) -> Vec<Waker> {
         self.watchers.iter().map(|(_, waker)| waker.clone()).collect()
@@ -410,6 +471,10 @@ impl<I> fmt::Debug for InfoError<I> {
 impl<I> std::error::Error for InfoError<I> {}
 
 impl<I> Handle<I> {
+    pub(super) fn shared(&self) -> &Arc<Shared<I>> {
+        &self.shared
+    }
+
     pub(super) fn new(shared: Arc<Shared<I>>, own: bool) -> Self {
         if !own {
             shared.handles.fetch_add(1, Ordering::SeqCst);
@@ -926,6 +991,39 @@ mod tests {
         assert_eq!(seen.len(), 9, "{seen:?}");
         assert!(kinds.windows(2).all(|two| two[0] != two[1]));
         assert!(matches!(&seen[8], Command::Stop(close) if u16::from(close.code()) == 1000), "the first one's Close");
+    }
+
+    /// The driver may be a long time in coming, kept by a callback.
+    #[test]
+    fn a_slow_one_that_skips_holds_one_frame_beside_its_queue() {
+        let limits = Limits::client().with_send_queue(100).unwrap();
+        let shared: Arc<Shared<()>> = Shared::new(&limits);
+        shared.publish(ClientState::Connected, false);
+        let from = shared.number();
+        let frame = |text: &str| PreparedFrame::new(&Frame::text(text.to_owned())).unwrap();
+        let mut wakers = Vec::new();
+        let mut outcomes = Vec::new();
+        for round in 0..10 {
+            outcomes.push(shared.deliver(from, &frame(&format!("{round}")), &Slow::Skip, &mut wakers));
+        }
+        assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Delivery::Queued)).count(), 3);
+        let mut seen = VecDeque::new();
+        shared.take_commands(&mut seen);
+        let texts: Vec<_> = seen
+            .iter()
+            .map(|command| match command {
+                Command::SendPrepared { frame, skip, .. } => (frame.to_frame(), *skip),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let expected = [("0", false), ("1", false), ("9", true)].map(|(text, skip)| (Frame::text(text), skip));
+        assert_eq!(texts, expected);
+        assert_eq!(shared.numbers().queued, 3 * 33);
+        // The queue is full all the same: the next one is a skip of its own.
+        shared.deliver(from, &frame("10"), &Slow::Skip, &mut wakers);
+        shared.take_commands(&mut seen);
+        assert!(matches!(seen.back(), Some(Command::SendPrepared { skip: true, .. })));
+        assert_eq!(shared.numbers().queued, 3 * 33 + 34, "until the driver has dropped what it skips");
     }
 
     #[test]

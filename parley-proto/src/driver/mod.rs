@@ -3,6 +3,7 @@
 //!
 //! An adapter makes a [`Setup`], and spawns the future of [`Setup::client`] or hands out that of [`Setup::run`].
 
+mod broadcast;
 mod builder;
 mod census;
 mod client;
@@ -26,6 +27,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+pub use broadcast::{Broadcast, BroadcastStats, Delivered, Slow, Subscription};
 pub use builder::{ClientBuilder, upgraded};
 #[cfg(feature = "tls")]
 pub use rustls;

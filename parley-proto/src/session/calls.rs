@@ -5,7 +5,7 @@ use std::time::Duration;
 use core::net::SocketAddr;
 
 use super::DialId;
-use crate::codec::{Chunk, CloseFrame, Frame};
+use crate::codec::{Chunk, CloseFrame, Frame, PreparedFrame};
 use crate::connection::Shutdown;
 use crate::error::{BoxError, DisconnectReason, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
@@ -57,6 +57,17 @@ pub enum Command<I, T> {
         /// By the client's own handle.
         own: bool,
     },
+    /// Send a frame that a broadcast has encoded.
+    SendPrepared {
+        /// What to send.
+        frame: PreparedFrame,
+        /// The broadcast, by the client's number for it.
+        from: u64,
+        /// Whether it takes the place of what waits of the same broadcast.
+        skip: bool,
+    },
+    /// Drop what waits of this broadcast.
+    Skip(u64),
     /// Settle this once all that was accepted before has left. `own`: for the client's own handle, which waits for
     /// no connection.
     Flush {

@@ -36,6 +36,7 @@ pub use dial::DialId;
 use dial::{Addresses, Dialling, Step};
 pub use options::{BuildError, ClientOptions};
 pub use outbox::cost;
+pub(crate) use outbox::cost_prepared;
 use outbox::{Outbox, Source};
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
@@ -283,6 +284,19 @@ impl<I, T: PartialEq> Session<I, T> {
     pub fn command(&mut self, now: Instant, command: Command<I, T>) {
         match command {
             Command::Send { frame, ticket, own } => self.send(now, frame, ticket, own),
+            Command::SendPrepared { frame, from, skip } => {
+                if skip {
+                    self.outbox.skip(from);
+                }
+                match self.outlet() {
+                    Outlet::Waiting | Outlet::Open => {
+                        self.outbox.send_prepared(self.phase.connection_mut(), now, frame, from);
+                        self.pump(now);
+                    }
+                    Outlet::Closing | Outlet::Disconnected | Outlet::Stopped => self.outbox.drop_prepared(&frame),
+                }
+            }
+            Command::Skip(broadcast) => self.outbox.skip(broadcast),
             Command::Flush { ticket, own } => {
                 self.outbox.flush(self.phase.connection(), ticket, own);
                 self.pump(now);

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::time::Instant;
 
-use crate::codec::{CloseFrame, Frame};
+use crate::codec::{CloseFrame, Frame, PreparedFrame};
 use crate::connection::{Connection, State};
 use crate::error::{DisconnectReason, SendError};
 
@@ -21,6 +21,12 @@ const FRAME_COST: usize = 32;
 /// What a frame costs of a queue's bound, in bytes.
 #[must_use]
 pub fn cost(frame: &Frame) -> usize {
+    frame.len().saturating_add(FRAME_COST)
+}
+
+/// As [`cost`].
+#[must_use]
+pub(crate) fn cost_prepared(frame: &PreparedFrame) -> usize {
     frame.len().saturating_add(FRAME_COST)
 }
 
@@ -40,6 +46,11 @@ enum Item<T> {
         frame: Frame,
         ticket: Option<T>,
         source: Source,
+    },
+    /// Of a broadcast, by its number: nobody waits for it, and it counts to the bound of the handles' queue.
+    Prepared {
+        frame: PreparedFrame,
+        from: u64,
     },
     Flush(T),
     /// A close that was asked for, behind all that was accepted before it.
@@ -150,6 +161,53 @@ impl<T> Outbox<T> {
         }
     }
 
+    /// As [`send`](Self::send), a frame of a broadcast.
+    pub(super) fn send_prepared(
+        &mut self,
+        connection: Option<&mut Connection>,
+        now: Instant,
+        frame: PreparedFrame,
+        from: u64,
+    ) {
+        match connection {
+            Some(connection) if !self.held && self.is_empty() && connection.has_room() => {
+                self.begin_prepared(connection, now, &frame);
+            }
+            _ => self.data.push_back(Item::Prepared { frame, from }),
+        }
+    }
+
+    /// What waits of this broadcast will not be sent.
+    pub(super) fn skip(&mut self, broadcast: u64) {
+        let (mut released, before) = (0, self.data.len());
+        // Frames of a broadcast are never among those that `handle_connect` sent: `first` stays right.
+        self.data.retain(|item| match item {
+            Item::Prepared { frame, from } if *from == broadcast => {
+                released += cost_prepared(frame);
+                false
+            }
+            _ => true,
+        });
+        self.released += released;
+        self.dropped += (before - self.data.len()) as u64;
+    }
+
+    /// A frame of a broadcast that this client cannot send.
+    pub(super) fn drop_prepared(&mut self, frame: &PreparedFrame) {
+        self.released += cost_prepared(frame);
+        self.dropped += 1;
+    }
+
+    fn begin_prepared(&mut self, connection: &mut Connection, now: Instant, frame: &PreparedFrame) {
+        match connection.send_prepared(now, frame) {
+            Ok(_) => {
+                self.sent += 1;
+                self.released += cost_prepared(frame);
+            }
+            Err(_) => self.drop_prepared(frame),
+        }
+    }
+
     /// Settles `ticket` when all that was accepted before has left. `own`: it waits for nothing that waits for a
     /// callback to return.
     pub(super) fn flush(&mut self, connection: Option<&Connection>, ticket: T, own: bool) {
@@ -220,6 +278,7 @@ impl<T> Outbox<T> {
                     self.uncount(&frame, source);
                     self.begin(connection, now, frame, ticket, source);
                 }
+                Some(Item::Prepared { frame, .. }) => self.begin_prepared(connection, now, &frame),
                 Some(Item::Flush(ticket)) => {
                     self.begun.push_back((connection.encoded(), ticket));
                     self.settle_flushed();
@@ -300,6 +359,7 @@ impl<T> Outbox<T> {
         for item in mem::take(&mut self.control).into_iter().chain(mem::take(&mut self.data)) {
             match item {
                 Item::Frame { frame, ticket, source } => self.refuse(error(frame), ticket, source),
+                Item::Prepared { frame, .. } => self.drop_prepared(&frame),
                 Item::Flush(ticket) => self.settled.push_back((ticket, Err(SendError::Lost(reason.clone())))),
                 Item::Close(_) => {}
             }

@@ -103,6 +103,7 @@ macro_rules! scenario_tests {
                 a_panic_of_a_served_handler_fails_one_connection_alone,
                 a_silent_client_is_given_up,
                 accepting_waits_while_there_are_enough,
+                a_broadcast_reaches_all_who_have_subscribed,
                 a_shutdown_closes_all_with_1001_and_waits,
                 what_does_not_end_in_time_is_dropped,
                 a_stream_of_the_users_own_is_served,

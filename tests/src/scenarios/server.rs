@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parley_proto::codec::{Frame, FrameError};
-use parley_proto::driver::{AcceptError, Error, StartError};
+use parley_proto::driver::{AcceptError, Broadcast, Error, Slow, StartError};
+
 use parley_proto::handshake::{Acceptance, ClientRequest, Origins, Rejection};
+use parley_proto::session::ClientState;
 use parley_proto::{Action, BoxError, DisconnectReason, Handler, ProtocolError, StopReason};
 use parley_tests::peers;
 use parley_tests::raw::{End, RawConn, frame, header, masked_frame};
@@ -312,6 +314,41 @@ pub(crate) async fn accepting_waits_while_there_are_enough(bed: Bed) {
 }
 
 // The end of a server
+
+pub(crate) async fn a_broadcast_reaches_all_who_have_subscribed(bed: Bed) {
+    let serving = bed.serve();
+    let room = Broadcast::new(Slow::Drop);
+    let large = Frame::binary(vec![7; 100_000]);
+    let mut members = Vec::new();
+    for _ in 0..3 {
+        let accept = async { serving.next().await.accept(recorder().0).await.unwrap() };
+        let (socket, session) = tokio::join!(bed.builder(&serving.url("/")).connect(), accept);
+        session.wait_for(ClientState::Connected).await.unwrap();
+        let subscription = room.subscribe(&session);
+        members.push((socket.unwrap(), session, subscription));
+    }
+    for frame in [Frame::text("to all"), large.clone(), Frame::text("")] {
+        assert_eq!(room.send(&frame).unwrap().queued, 3);
+    }
+    for (socket, ..) in &mut members {
+        for frame in [Frame::text("to all"), large.clone(), Frame::text("")] {
+            assert_eq!(socket.next().await.unwrap().unwrap(), frame);
+        }
+    }
+
+    // A client masks what it sends: its server reads the same.
+    let (handler, mut events) = recorder();
+    let accept = async { serving.next().await.into_websocket().await.unwrap() };
+    let (client, mut socket) = tokio::join!(bed.builder(&serving.url("/")).start(handler), accept);
+    let client: Client<Recorder, u32> = client.unwrap();
+    events.connected().await;
+    let upstream = Broadcast::new(Slow::Drop);
+    let _subscription = upstream.subscribe(&client);
+    for frame in [Frame::text("up"), large] {
+        assert_eq!(upstream.send(&frame).unwrap().queued, 1);
+        assert_eq!(socket.next().await.unwrap().unwrap(), frame);
+    }
+}
 
 pub(crate) async fn a_shutdown_closes_all_with_1001_and_waits(bed: Bed) {
     let serving = bed.serve();

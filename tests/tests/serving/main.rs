@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "in the helpers of tests as in the tests")]
 
 mod bounds;
+mod broadcast;
 mod deadlines;
 mod dropped;
 mod sessions;
