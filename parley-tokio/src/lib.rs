@@ -73,7 +73,7 @@ mod transport;
 pub use parley_proto::driver::rustls;
 
 pub use parley_proto::Role;
-pub use parley_proto::codec::{Chunk, CloseCode, CloseFrame, Frame, PreparedFrame, Utf8Bytes};
+pub use parley_proto::codec::{Chunk, CloseCode, CloseFrame, CloseFrameError, Frame, PreparedFrame, Utf8Bytes};
 pub use parley_proto::connection::{Closed, Config, Keepalive, Rtt};
 pub use parley_proto::driver::{
     AcceptError, Broadcast, BroadcastStats, Delivered, Error, Handle, InfoError, JoinError, LookupError, Part,
