@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
-use parley_tokio::{BoxError, Incoming, Limits, Origins, Rejection, Server};
+use parley_tokio::{Acceptance, BoxError, Incoming, Limits, Origins, Rejection, Server};
 use rooms::Rooms;
 use visitor::Visitor;
 
@@ -36,7 +36,7 @@ async fn main() -> Result<(), BoxError> {
         .bind(&addr)?;
     println!("open http://{}/", server.local_addr().ok_or("a bound server has an address")?);
 
-    let rooms = Rooms::default();
+    let rooms = Rooms::new()?;
     let mut interrupt = pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
@@ -56,7 +56,9 @@ async fn visit(incoming: Incoming, rooms: Rooms) -> Result<(), BoxError> {
         incoming.reject(Rejection::new(StatusCode::NOT_FOUND)?);
         return Ok(());
     }
-    Visitor::welcome(incoming, rooms).await
+    // The client lives on in a task of its own when its `Client` is dropped here.
+    incoming.accept_with(Acceptance::new(), |own| Visitor::new(rooms, own)).await?;
+    Ok(())
 }
 
 /// What the page may do: run our script, and talk to us. Should a message ever become code, the browser refuses to run it.

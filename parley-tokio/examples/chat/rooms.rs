@@ -1,13 +1,13 @@
 //! Who is in which room, and what was said there lately.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use parley_tokio::{Frame, Handle, SendError};
+use parley_tokio::{Broadcast, CloseFrameError, Frame, Handle, Slow, Subscription};
 
-use crate::visitor::Notice;
-use crate::wire::Refusal;
+use crate::wire::{Line, Refusal};
 
 /// These are there though nobody is in them. Any other room comes with its first member, and goes with its last.
 const ALWAYS_THERE: [&str; 3] = ["lobby", "random", "rust"];
@@ -16,47 +16,41 @@ const ROOMS: usize = 50;
 /// What a newcomer gets to read.
 const HISTORY: usize = 50;
 
-/// A connection, as others reach it.
-pub(crate) type Member = Handle<Notice>;
-
-/// All rooms. Nothing waits under the lock: frames are put into the members' queues, each of which has its bound.
+/// All rooms. Nothing waits under the lock: a broadcast puts its frame into the queues of those who listen.
 #[derive(Clone)]
 pub(crate) struct Rooms(Arc<Mutex<House>>);
 
 struct House {
     rooms: BTreeMap<String, Room>,
+    /// To all in all rooms.
+    everybody: Broadcast,
+    /// What becomes of those who do not keep up.
+    slow: Slow,
     /// Of the last message, in milliseconds since 1970.
     last: u64,
 }
 
-#[derive(Default)]
 struct Room {
-    members: BTreeMap<String, Member>,
+    names: BTreeSet<String>,
+    members: Broadcast,
     history: VecDeque<Frame>,
 }
 
 impl Room {
-    /// A frame for everybody here. Its bytes are shared, not copied.
-    fn tell(&self, frame: &Frame) {
-        for member in self.members.values() {
-            send(member, frame.clone());
-        }
+    fn new(slow: &Slow) -> Self {
+        Self { names: BTreeSet::new(), members: Broadcast::new(slow.clone()), history: VecDeque::new() }
     }
 }
 
-fn send(member: &Member, frame: Frame) {
-    if let Err(SendError::Full(_)) = member.try_send_frame(frame) {
-        let _ = member.try_send_info(Refusal::TooSlow);
-    } // any other error: it is about to leave
+fn tell(who: &Broadcast, what: impl Into<Frame>) {
+    let _ = who.send(&what.into()); // refuses nothing but pings and pongs that are too long
 }
 
 impl House {
     /// How many are in each room has changed.
     fn tell_counts(&self) {
-        let counts: String =
-            self.rooms.iter().map(|(name, room)| format!("\t{name}\t{}", room.members.len())).collect();
-        let frame = Frame::text(format!("rooms{counts}"));
-        self.rooms.values().for_each(|room| room.tell(&frame));
+        let counts: Vec<_> = self.rooms.iter().map(|(name, room)| (name.as_str(), room.names.len())).collect();
+        tell(&self.everybody, Line::Rooms(&counts));
     }
 
     /// The time, but never the same twice, nor an earlier one when the clock is set back: pages go by it.
@@ -67,31 +61,41 @@ impl House {
     }
 }
 
-impl Default for Rooms {
-    fn default() -> Self {
-        let rooms = ALWAYS_THERE.map(|name| (name.to_owned(), Room::default())).into();
-        Self(Arc::new(Mutex::new(House { rooms, last: 0 })))
-    }
-}
-
 impl Rooms {
-    /// Takes a seat in a room, which is made if need be.
-    pub(crate) fn enter(&self, room: &str, name: &str, member: &Member) -> Result<Seat, Refusal> {
+    pub(crate) fn new() -> Result<Self, CloseFrameError> {
+        let slow = Slow::Close(Refusal::TooSlow.to_close()?);
+        let rooms = ALWAYS_THERE.map(|name| (name.to_owned(), Room::new(&slow))).into();
+        let everybody = Broadcast::new(slow.clone());
+        Ok(Self(Arc::new(Mutex::new(House { rooms, everybody, slow, last: 0 }))))
+    }
+
+    /// Takes a seat in a room, which is made if need be. `visitor` is a client's own handle: what it sends here is in its
+    /// queue before anything that is told to the room from now on.
+    pub(crate) fn enter<I: Send + 'static>(
+        &self,
+        room: &str,
+        name: &str,
+        visitor: &Handle<I>,
+    ) -> Result<Seat, Refusal> {
         let mut house = self.lock();
-        if !house.rooms.contains_key(room) && house.rooms.len() >= ROOMS {
-            return Err(Refusal::TooManyRooms);
-        }
-        let here = house.rooms.entry(room.to_owned()).or_default();
-        if here.members.contains_key(name) {
+        let House { rooms, everybody, slow, .. } = &mut *house;
+        let is_full = rooms.len() >= ROOMS;
+        let here = match rooms.entry(room.to_owned()) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(_) if is_full => return Err(Refusal::TooManyRooms),
+            Entry::Vacant(free) => free.insert(Room::new(slow)),
+        };
+        if !here.names.insert(name.to_owned()) {
             return Err(Refusal::NameTaken);
         }
-        here.tell(&Frame::text(format!("joined\t{name}")));
-        here.members.insert(name.to_owned(), member.clone());
-        let names: String = here.members.keys().map(|name| format!("\t{name}")).collect();
-        send(member, Frame::text(format!("here\t{room}{names}")));
-        here.history.iter().for_each(|said| send(member, said.clone()));
+        tell(&here.members, Line::Joined(name));
+        for frame in [Line::Here { room, names: &here.names }.into()].into_iter().chain(here.history.iter().cloned()) {
+            let _ = visitor.try_send_frame(frame); // if its connection is closing, so will the seat be left
+        }
+        let in_room = here.members.subscribe(visitor);
+        let in_house = everybody.subscribe(visitor);
         house.tell_counts();
-        Ok(Seat { rooms: self.clone(), room: room.to_owned(), name: name.to_owned() })
+        Ok(Seat { rooms: self.clone(), room: room.to_owned(), name: name.to_owned(), in_room, _in_house: in_house })
     }
 
     fn lock(&self) -> MutexGuard<'_, House> {
@@ -104,6 +108,8 @@ pub(crate) struct Seat {
     rooms: Rooms,
     room: String,
     name: String,
+    in_room: Subscription,
+    _in_house: Subscription,
 }
 
 impl Seat {
@@ -112,8 +118,8 @@ impl Seat {
         let mut house = self.rooms.lock();
         let time = house.time();
         let Some(here) = house.rooms.get_mut(&self.room) else { return };
-        let said = Frame::text(format!("said\t{time}\t{}\t{text}", self.name));
-        here.tell(&said);
+        let said = Frame::from(Line::Said { time, name: &self.name, text });
+        tell(&here.members, said.clone());
         here.history.push_back(said);
         if here.history.len() > HISTORY {
             here.history.pop_front();
@@ -123,7 +129,7 @@ impl Seat {
     /// Shows the others that something is being written.
     pub(crate) fn type_on(&self) {
         if let Some(here) = self.rooms.lock().rooms.get(&self.room) {
-            here.tell(&Frame::text(format!("typing\t{}", self.name)));
+            let _ = here.members.send_to_others(&self.in_room, &Line::Typing(&self.name).into());
         }
     }
 }
@@ -132,9 +138,9 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut house = self.rooms.lock();
         let Some(here) = house.rooms.get_mut(&self.room) else { return };
-        here.members.remove(&self.name);
-        here.tell(&Frame::text(format!("left\t{}", self.name)));
-        if here.members.is_empty() && !ALWAYS_THERE.contains(&self.room.as_str()) {
+        here.names.remove(&self.name);
+        let _ = here.members.send_to_others(&self.in_room, &Line::Left(&self.name).into());
+        if here.names.is_empty() && !ALWAYS_THERE.contains(&self.room.as_str()) {
             house.rooms.remove(&self.room);
         }
         house.tell_counts();

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use parley_tokio::{Acceptance, Action, BoxError, Connected, Frame, Handle, Handler, Incoming};
-use tokio::sync::oneshot;
+use parley_tokio::{Action, BoxError, Connected, Frame, Handle, Handler};
 
-use crate::rooms::{Member, Rooms, Seat};
+use crate::QUEUE_LIMIT;
+use crate::rooms::{Rooms, Seat};
 use crate::wire::{Refusal, Request};
 
 /// Requests that a visitor may send in a second. A flood is read no further, and its sender is sent away.
@@ -13,38 +13,27 @@ const RATE_LIMIT: u32 = 10;
 /// How long a connection may be there without joining a room.
 const JOIN_WITHIN: Duration = Duration::from_secs(10);
 
-/// What reaches a visitor's handler from elsewhere: it has to go, for this reason.
-pub(crate) type Notice = Refusal;
+/// What a visitor's handler tells itself later: a room has to be joined by now.
+pub(crate) struct JoinByNow;
 
 pub(crate) struct Visitor {
     rooms: Rooms,
-    /// The client's own handle: here the way to set a timer.
-    own: Handle<Notice>,
-    /// The way for others to reach this one, and then the same. It comes from outside, since the own handle does not
-    /// know a full queue.
-    arrival: Option<oneshot::Receiver<Member>>,
-    member: Option<Member>,
-    /// In the room where it is. Dropped with all of this when the connection ends, however it does.
+    /// The client's own handle: it subscribes to what is said in rooms, and sets the timer.
+    own: Handle<JoinByNow>,
+    /// The room where it is. It lies here to be dropped when the connection ends, however that does.
     seat: Option<Seat>,
     pace: Pace,
 }
 
 impl Visitor {
-    pub(crate) async fn welcome(incoming: Incoming, rooms: Rooms) -> Result<(), BoxError> {
-        let (give, arrival) = oneshot::channel();
-        let make = |own| Self { rooms, own, arrival: Some(arrival), member: None, seat: None, pace: Pace::new() };
-        let client = incoming.accept_with(Acceptance::new(), make).await?;
-        let _ = give.send(client.handle()); // it may have gone already
-        Ok(()) // the client lives on, in a task of its own
+    pub(crate) fn new(rooms: Rooms, own: Handle<JoinByNow>) -> Self {
+        Self { rooms, own, seat: None, pace: Pace::new() }
     }
 }
 
-impl Handler<Notice> for Visitor {
+impl Handler<JoinByNow> for Visitor {
     async fn handle_connect(&mut self, _: &Connected) -> Result<Action, BoxError> {
-        if let Some(arrival) = self.arrival.take() {
-            self.member = Some(arrival.await?); // no frame is delivered before this returns
-        }
-        self.own.send_info_after(JOIN_WITHIN, Refusal::NeverJoined)?;
+        self.own.send_info_after(JOIN_WITHIN, JoinByNow)?;
         Ok(Action::Continue)
     }
 
@@ -55,10 +44,10 @@ impl Handler<Notice> for Visitor {
         }
     }
 
-    async fn handle_info(&mut self, notice: Notice) -> Result<Action, BoxError> {
-        match notice {
-            Refusal::NeverJoined if self.seat.is_some() => Ok(Action::Continue),
-            refusal => Ok(Action::StopWith(refusal.to_close()?)),
+    async fn handle_info(&mut self, JoinByNow: JoinByNow) -> Result<Action, BoxError> {
+        match self.seat {
+            Some(_) => Ok(Action::Continue),
+            None => Ok(Action::StopWith(Refusal::NeverJoined.to_close()?)),
         }
     }
 }
@@ -67,14 +56,19 @@ impl Visitor {
     fn serve(&mut self, frame: &Frame) -> Result<(), Refusal> {
         self.pace.step()?;
         let Frame::Text(line) = frame else { return Err(Refusal::NotText) };
-        match (Request::parse(line)?, &self.seat, &self.member) {
-            (Request::Join { room, name }, _, Some(member)) => {
+        match (Request::parse(line)?, &self.seat) {
+            (Request::Join { room, name }, _) => {
+                // What a client's own handle sends is never refused for lack of room: who joins again and again without
+                // reading what was said there has to be noticed here.
+                if self.own.stats().queued > QUEUE_LIMIT as u64 {
+                    return Err(Refusal::TooSlow);
+                }
                 self.seat = None; // it leaves one room before it enters another, or the same again
-                self.seat = Some(self.rooms.enter(room, name, member)?);
+                self.seat = Some(self.rooms.enter(room, name, &self.own)?);
             }
-            (Request::Say(text), Some(seat), _) => seat.say(text),
-            (Request::Typing, Some(seat), _) => seat.type_on(),
-            _ => return Err(Refusal::NotARequest), // not before joining
+            (Request::Say(text), Some(seat)) => seat.say(text),
+            (Request::Typing, Some(seat)) => seat.type_on(),
+            (Request::Say(_) | Request::Typing, None) => return Err(Refusal::NotARequest),
         }
         Ok(())
     }

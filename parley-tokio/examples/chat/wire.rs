@@ -8,9 +8,10 @@
 //!                  rooms (ROOM PEOPLE)...
 //! ```
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use parley_tokio::{CloseCode, CloseFrame, CloseFrameError};
+use parley_tokio::{CloseCode, CloseFrame, CloseFrameError, Frame};
 
 /// What a page asks for.
 pub(crate) enum Request<'a> {
@@ -31,6 +32,31 @@ impl<'a> Request<'a> {
             ("typing", "") => Ok(Self::Typing),
             _ => Err(Refusal::NotARequest),
         }
+    }
+}
+
+/// What the server says.
+pub(crate) enum Line<'a> {
+    Here { room: &'a str, names: &'a BTreeSet<String> },
+    Joined(&'a str),
+    Left(&'a str),
+    Typing(&'a str),
+    Said { time: u64, name: &'a str, text: &'a str },
+    Rooms(&'a [(&'a str, usize)]),
+}
+
+impl From<Line<'_>> for Frame {
+    fn from(line: Line<'_>) -> Self {
+        Self::text(match line {
+            Line::Here { room, names } => names.iter().fold(format!("here\t{room}"), |line, name| line + "\t" + name),
+            Line::Joined(name) => format!("joined\t{name}"),
+            Line::Left(name) => format!("left\t{name}"),
+            Line::Typing(name) => format!("typing\t{name}"),
+            Line::Said { time, name, text } => format!("said\t{time}\t{name}\t{text}"),
+            Line::Rooms(rooms) => {
+                rooms.iter().fold("rooms".to_owned(), |line, (name, people)| line + &format!("\t{name}\t{people}"))
+            }
+        })
     }
 }
 

@@ -55,6 +55,7 @@ async fn it_serves_the_upgrade_to_its_own_pages_and_other_routes_beside_it() {
 async fn an_interrupt_ends_it() {
     within_deadline(async {
         let mut server = Serving::start("axum", &["--serve", "127.0.0.1:0"], "listening on http://").await;
+        assert!(get(&server.addr, "/echoed").await.ends_with("\r\n\r\n0")); // it looks for an interrupt by now
         server.interrupt().await;
         assert_eq!(server.printed.next_line().await.unwrap(), None);
         assert!(server.child.wait().await.unwrap().success());

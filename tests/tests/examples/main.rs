@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "in the helpers of tests as in the tests")]
 
 mod axum;
+mod chat;
 mod client;
 mod ticker;
 
@@ -17,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 
 /// Those with tests here.
-const EXAMPLES: [&str; 3] = ["axum", "client", "ticker"];
+const EXAMPLES: [&str; 4] = ["axum", "chat", "client", "ticker"];
 /// A run that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(120);
 
