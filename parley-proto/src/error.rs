@@ -329,7 +329,7 @@ impl fmt::Display for SendError {
 
 impl Error for SendError {}
 
-/// Why a part of a message was not sent. It gives the part back.
+/// Why a part of a message was not sent. It gives the part back, unless it was lost.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ChunkError {
@@ -345,19 +345,23 @@ pub enum ChunkError {
     OutOfTurn(Chunk),
     /// With this part the text is not UTF-8 (section 8.1).
     NotUtf8(Chunk),
+    /// The connection ended for this reason after the part was accepted: what has reached the peer of the message is not
+    /// whole.
+    Lost(DisconnectReason),
 }
 
 impl ChunkError {
-    /// Gives the part back.
+    /// Gives the part back, if it can be.
     #[must_use]
-    pub fn into_chunk(self) -> Chunk {
+    pub fn into_chunk(self) -> Option<Chunk> {
         match self {
+            Self::Lost(_) => None,
             Self::Full(chunk)
             | Self::Disconnected(chunk)
             | Self::Closing(chunk)
             | Self::Stopped(chunk)
             | Self::OutOfTurn(chunk)
-            | Self::NotUtf8(chunk) => chunk,
+            | Self::NotUtf8(chunk) => Some(chunk),
         }
     }
 }
@@ -371,6 +375,7 @@ impl fmt::Display for ChunkError {
             Self::Stopped(_) => "the client has ended",
             Self::OutOfTurn(_) => "a part of a message out of order",
             Self::NotUtf8(_) => "a part of a text that is not UTF-8",
+            Self::Lost(reason) => return write!(f, "the connection ended while a message was being sent: {reason}"),
         })
     }
 }

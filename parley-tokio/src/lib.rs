@@ -76,8 +76,8 @@ pub use parley_proto::Role;
 pub use parley_proto::codec::{Chunk, CloseCode, CloseFrame, CloseFrameError, Frame, PreparedFrame, Utf8Bytes};
 pub use parley_proto::connection::{Closed, Config, Keepalive, Rtt};
 pub use parley_proto::driver::{
-    AcceptError, Broadcast, BroadcastStats, Delivered, Error, Handle, InfoError, JoinError, LookupError, Part,
-    ServerStats, Slow, StartError, Stats, Subscription, TcpOptions, lookup,
+    AcceptError, Broadcast, BroadcastStats, Delivered, Error, Handle, InfoError, JoinError, LookupError, MessageWriter,
+    Part, ServerStats, Slow, StartError, Stats, Subscription, TcpOptions, lookup,
 };
 pub use parley_proto::handshake::{Acceptance, ClientRequest, Negotiated, Origins, Rejection, Request};
 pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, TimerId};

@@ -9,7 +9,8 @@ use parley_tests::recorder::recorder;
 mod adapter {
     use parley_async_std::Transport;
     pub(crate) use parley_async_std::{
-        AsyncStd as Platform, Client, ClientBuilder, Incoming, Server, ServerBuilder, Tls, WebSocket, client, upgraded,
+        AsyncStd as Platform, Client, ClientBuilder, Incoming, Server, ServerBuilder, Tls, WebSocket, client, server,
+        upgraded,
     };
     use smol::net::unix::UnixStream;
 

@@ -8,7 +8,7 @@ mod adapter {
     use parley_proto::Role;
     use parley_proto::connection::Config;
     use parley_proto::driver::{self, Error, Platform as _};
-    use parley_proto::handshake::{ClientRequest, Negotiated};
+    use parley_proto::handshake::{ClientRequest, Negotiated, Origins};
     use parley_tests::sim::{Sim, SimRuntime, SimTransport, TlsTransport};
 
     pub(crate) use parley_proto::driver::Tls;
@@ -35,6 +35,10 @@ mod adapter {
 
     pub(crate) async fn client(stream: SimTransport, request: ClientRequest) -> Result<WebSocket<SimTransport>, Error> {
         ClientBuilder::from(request).connect_over(stream).await
+    }
+
+    pub(crate) async fn server(stream: SimTransport, origins: Origins) -> Result<WebSocket<SimTransport>, Error> {
+        driver::server::<Platform, _>(stream, origins).await
     }
 
     pub(crate) fn upgraded(

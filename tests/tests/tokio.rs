@@ -19,7 +19,8 @@ use tokio::runtime::{Builder, Runtime};
 mod adapter {
     use parley_tokio::Transport;
     pub(crate) use parley_tokio::{
-        Client, ClientBuilder, Incoming, Server, ServerBuilder, Tls, Tokio as Platform, WebSocket, client, upgraded,
+        Client, ClientBuilder, Incoming, Server, ServerBuilder, Tls, Tokio as Platform, WebSocket, client, server,
+        upgraded,
     };
     use tokio::io::DuplexStream;
 

@@ -26,8 +26,21 @@ const QUICK_CASES: usize = 247;
 const RUNTIMES: [(&str, &str, &str); 2] =
     [("tokio", "parley-tokio", ""), ("async-std", "parley-async-std", "_async_std")];
 
-/// What a server is asked for: by a handler, and by a loop around a `WebSocket`.
-const PATHS: [(&str, &str); 2] = [("handler", "/"), ("socket", "/socket")];
+/// What a server is asked for: by a handler, and by a loop around a `WebSocket`; each once more by the server that has its
+/// messages in parts.
+const WAYS: [(&str, Whole, &str); 4] = [
+    ("handler", Whole::Yes, "/"),
+    ("socket", Whole::Yes, "/socket"),
+    ("handler-in-parts", Whole::No, "/"),
+    ("socket-in-parts", Whole::No, "/socket"),
+];
+
+/// Whether a server's messages come whole.
+#[derive(Clone, Copy)]
+enum Whole {
+    Yes,
+    No,
+}
 
 /// How long the suite may take to listen, and the client to run all cases.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -133,11 +146,16 @@ fn test_client(
 /// Runs the suite's client against our server.
 fn test_server(wstest: &Path, work: &Path, reports: &Path, runtime: Runtime, plan: &Plan) -> Outcome {
     let program = build(runtime, "autobahn_server")?;
-    let (mut server, addr) = start_server(&program, work)?;
+    let (mut server, whole, in_parts) = start_server(&program, work)?;
     let spec = fs::read_to_string(scripts().join("fuzzingclient.json"))
         .map_err(|error| format!("fuzzingclient.json: {error}"))?;
-    let servers = PATHS
-        .map(|(name, path)| format!("{{\"agent\": \"parley-{}-{name}\", \"url\": \"ws://{addr}{path}\"}}", runtime.0));
+    let servers = WAYS.map(|(name, kind, path)| {
+        let addr = match kind {
+            Whole::Yes => &whole,
+            Whole::No => &in_parts,
+        };
+        format!("{{\"agent\": \"parley-{}-{name}\", \"url\": \"ws://{addr}{path}\"}}", runtime.0)
+    });
     let spec_path = work.join("fuzzingclient.json");
     let from = "[{\"agent\": \"parley\", \"url\": \"ws://127.0.0.1:9002\"}]";
     let spec = filled(
@@ -150,7 +168,7 @@ fn test_server(wstest: &Path, work: &Path, reports: &Path, runtime: Runtime, pla
     )?;
     fs::write(&spec_path, spec).map_err(|error| format!("{}: {error}", spec_path.display()))?;
 
-    println!("running the cases against the server parley-{}, by {} ways", runtime.0, PATHS.len());
+    println!("running the cases against the server parley-{}, by {} ways", runtime.0, WAYS.len());
     let log_path = work.join("wstest.log");
     let log = File::create(&log_path).map_err(|error| format!("{}: {error}", log_path.display()))?;
     let errors = log.try_clone().map_err(|error| format!("{}: {error}", log_path.display()))?;
@@ -166,16 +184,16 @@ fn test_server(wstest: &Path, work: &Path, reports: &Path, runtime: Runtime, pla
     }
 }
 
-/// Starts a server, which says on which address it listens.
-fn start_server(program: &Path, work: &Path) -> Result<(Running, String), String> {
+/// Starts a server, which says on which addresses it listens: where messages come whole, and where in parts.
+fn start_server(program: &Path, work: &Path) -> Result<(Running, String, String), String> {
     let said_path = work.join("server.log");
     let said = File::create(&said_path).map_err(|error| format!("{}: {error}", said_path.display()))?;
     let mut server = Running::start(process::die_with_us(program).arg("127.0.0.1:0").stdout(said))?;
     let deadline = Instant::now() + START_LIMIT;
     loop {
         let said = fs::read_to_string(&said_path).unwrap_or_default();
-        if let Some(addr) = said.strip_prefix("listening on ").and_then(|rest| rest.strip_suffix('\n')) {
-            return Ok((server, addr.to_owned()));
+        if let Some((whole, in_parts)) = addresses(&said) {
+            return Ok((server, whole.to_owned(), in_parts.to_owned()));
         }
         if let Some(status) = server.ended()? {
             return Err(format!("the server ended before it listened ({status})"));
@@ -185,6 +203,11 @@ fn start_server(program: &Path, work: &Path) -> Result<(Running, String), String
         }
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Of both lines that a server says.
+fn addresses(said: &str) -> Option<(&str, &str)> {
+    said.strip_prefix("listening on ")?.strip_suffix('\n')?.split_once("\nin parts on ")
 }
 
 /// The patterns of a list such as `1.*,7.9.1`; they go into a JSON file, so only what a case's number has is let in.
@@ -326,6 +349,13 @@ mod tests {
         assert!(spec.contains("\"outdir\": \"/t/clients\""));
         assert!(spec.contains("\"cases\": [\"1.*\", \"7.9.1\"]"));
         assert!(spec_for("{}", 1, Path::new("/t"), &[]).is_err());
+    }
+
+    #[test]
+    fn a_server_has_said_both_addresses_or_none() {
+        assert_eq!(addresses("listening on a:1\nin parts on b:2\n"), Some(("a:1", "b:2")));
+        assert_eq!(addresses("listening on a:1\nin parts on b:2"), None);
+        assert_eq!(addresses("listening on a:1\n"), None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The way from other tasks to a client: one queue, a short lock, a wake when the driver sleeps.
 
+mod message;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slab::Slab;
+
+pub use message::MessageWriter;
 
 use super::broadcast::{Delivery, Receiver, Slow};
 use super::stats::{Published, Stats};
@@ -39,6 +43,10 @@ struct Inner<I> {
     commands: VecDeque<Command<I, Ticket>>,
     frames: Gate,
     infos: Gate,
+    /// One message in parts at a time,
+    writers: Gate,
+    /// and of its parts so much.
+    parts: Gate,
     slots: Slab<Slot>,
     state: ClientState,
     closing: bool,
@@ -47,8 +55,9 @@ struct Inner<I> {
     epoch: u64,
     /// The last delayed info's number.
     timers: u64,
-    /// The last number that a broadcast was given.
+    /// The last number that a broadcast was given, and a message in parts.
     broadcasts: u64,
+    messages: u64,
     stopped: Option<StopReason>,
     /// Tasks that wait for a state.
     watchers: Slab<Waker>,
@@ -146,6 +155,8 @@ impl<I> Shared<I> {
                 commands: VecDeque::new(),
                 frames: Gate::new(limits.send_queue()),
                 infos: Gate::new(limits.info_queue()),
+                writers: Gate::new(1),
+                parts: Gate::new(message::PARTS),
                 slots: Slab::new(),
                 state: ClientState::Disconnected,
                 closing: false,
@@ -153,6 +164,7 @@ impl<I> Shared<I> {
                 epoch: 0,
                 timers: 0,
                 broadcasts: 0,
+                messages: 0,
                 stopped: None,
                 watchers: Slab::new(),
                 driver: None,
@@ -182,7 +194,9 @@ impl<I> Shared<I> {
 
     /// The client's numbers.
     pub(super) fn numbers(&self) -> Stats {
-        let queued = self.lock().frames.used;
+        let inner = self.lock();
+        let queued = inner.frames.used + inner.parts.used;
+        drop(inner);
         self.stats.load(queued)
     }
 
@@ -215,9 +229,9 @@ impl<I> Shared<I> {
     }
 
     /// Makes room for what has left the queues.
-    pub(super) fn release(&self, frames: usize, infos: usize) {
+    pub(super) fn release(&self, frames: usize, parts: usize, infos: usize) {
         let mut inner = self.lock();
-        let first = [inner.frames.release(frames), inner.infos.release(infos)];
+        let first = [inner.frames.release(frames), inner.parts.release(parts), inner.infos.release(infos)];
         drop(inner);
         wake(first.into_iter().flatten());
     }
@@ -235,7 +249,8 @@ impl<I> Shared<I> {
             let mut waiting = inner.watchers();
             if state == ClientState::Disconnected {
                 inner.epoch += 1;
-                waiting.extend(inner.frames.queue.iter().map(|(_, waker)| waker.clone()));
+                let for_room = inner.frames.queue.iter().chain(&inner.parts.queue);
+                waiting.extend(for_room.map(|(_, waker)| waker.clone()));
             }
             drop(inner);
             wake(waiting);
@@ -272,8 +287,10 @@ impl<I> Shared<I> {
         for ticket in waiting {
             wakers.extend(inner.answer(ticket, Err(SendError::Lost(reason.clone()))));
         }
-        wakers.extend(inner.frames.queue.drain(..).map(|(_, waker)| waker));
-        wakers.extend(inner.infos.queue.drain(..).map(|(_, waker)| waker));
+        let Inner { frames, infos, writers, parts, .. } = &mut *inner;
+        for gate in [frames, infos, writers, parts] {
+            wakers.extend(gate.queue.drain(..).map(|(_, waker)| waker));
+        }
         drop(inner);
         wake(wakers);
         drop(unseen); // infos may do anything when they are dropped
@@ -1055,7 +1072,7 @@ mod tests {
         assert!(poll(second.as_mut(), &waker).is_pending());
         shared.settle(0, Ok(()));
         assert_eq!(taken(), [true]);
-        shared.release(usize::MAX, 1);
+        shared.release(usize::MAX, 0, 1);
         assert_eq!(taken(), [true, true]);
         {
             let mut given_up = pin!(handle.feed_frame(Frame::text("c")));

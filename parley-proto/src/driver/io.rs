@@ -284,10 +284,10 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
 
     /// Tells the handles what has changed for them.
     pub(super) fn tell(&mut self) {
-        let released = self.session.take_released();
+        let (released, parts) = self.session.take_released();
         let infos = self.session.take_released_infos();
-        if released > 0 || infos > 0 {
-            self.shared.release(released, infos);
+        if released > 0 || parts > 0 || infos > 0 {
+            self.shared.release(released, parts, infos);
         }
         let rtt = self.session.rtt();
         self.shared.stats.store(self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);

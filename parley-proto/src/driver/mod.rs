@@ -33,7 +33,7 @@ pub use builder::{ClientBuilder, upgraded};
 pub use rustls;
 
 pub use client::{Client, JoinError, Setup, StartError};
-pub use handle::{Handle, InfoError};
+pub use handle::{Handle, InfoError, MessageWriter};
 pub use names::{LookupError, lookup};
 pub use runtime::{Clock, Platform, Runtime, Transport};
 pub use server::{AcceptError, Incoming, Server, ServerBuilder, ServerStats, server};

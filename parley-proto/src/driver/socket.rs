@@ -154,7 +154,6 @@ pub struct WebSocket<T, C> {
 
 /// What [`WebSocket::next_part`] yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Part {
     /// A whole message, a ping or a pong.
     Frame(Frame),

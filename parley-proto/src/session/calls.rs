@@ -68,6 +68,19 @@ pub enum Command<I, T> {
     },
     /// Drop what waits of this broadcast.
     Skip(u64),
+    /// Send a part of a message: the first takes the message's place among what is sent, the others follow it there.
+    SendChunk {
+        /// The message, by the client's number for it.
+        message: u64,
+        /// What to send; in order.
+        chunk: Chunk,
+        /// Settled once it has left, or is lost.
+        ticket: Option<T>,
+        /// By the client's own handle.
+        own: bool,
+    },
+    /// No more parts of this message will come.
+    Abandon(u64),
     /// Settle this once all that was accepted before has left. `own`: for the client's own handle, which waits for
     /// no connection.
     Flush {

@@ -36,8 +36,8 @@ pub use dial::DialId;
 use dial::{Addresses, Dialling, Step};
 pub use options::{BuildError, ClientOptions};
 pub use outbox::cost;
-pub(crate) use outbox::cost_prepared;
 use outbox::{Outbox, Source};
+pub(crate) use outbox::{cost_chunk, cost_prepared};
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
@@ -288,15 +288,29 @@ impl<I, T: PartialEq> Session<I, T> {
                 if skip {
                     self.outbox.skip(from);
                 }
-                match self.outlet() {
-                    Outlet::Waiting | Outlet::Open => {
-                        self.outbox.send_prepared(self.phase.connection_mut(), now, frame, from);
-                        self.pump(now);
-                    }
-                    Outlet::Closing | Outlet::Disconnected | Outlet::Stopped => self.outbox.drop_prepared(&frame),
+                if self.refusal(false).is_none() {
+                    self.outbox.send_prepared(self.phase.connection_mut(), now, frame, from);
+                    self.pump(now);
+                } else {
+                    self.outbox.drop_prepared(&frame);
                 }
             }
             Command::Skip(broadcast) => self.outbox.skip(broadcast),
+            Command::SendChunk { message, chunk, ticket, own } => {
+                if self.refusal(own).is_none() {
+                    self.outbox.send_chunk(message, chunk, ticket, own);
+                    self.pump(now);
+                } else {
+                    self.outbox.drop_chunk(&chunk, ticket, false, &self.last_reason());
+                }
+            }
+            Command::Abandon(message) => {
+                if self.outbox.abandon(message) {
+                    let redial = self.reconnect().is_some();
+                    self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Local, redial);
+                }
+                self.pump(now);
+            }
             Command::Flush { ticket, own } => {
                 self.outbox.flush(self.phase.connection(), ticket, own);
                 self.pump(now);
@@ -347,22 +361,30 @@ impl<I, T: PartialEq> Session<I, T> {
         mem::take(&mut self.released_infos)
     }
 
-    /// The cost of handles' sends that left the queue since the last call.
-    pub fn take_released(&mut self) -> usize {
+    /// The cost of handles' sends that left the queue since the last call: of frames, and of parts of messages.
+    pub fn take_released(&mut self) -> (usize, usize) {
         self.outbox.take_released()
     }
 
     fn send(&mut self, now: Instant, frame: Frame, ticket: Option<T>, own: bool) {
         let source = if own { Source::Own } else { Source::Handle };
-        let refusal = match self.outlet() {
-            Outlet::Closing => SendError::Closing,
-            Outlet::Disconnected => SendError::Disconnected,
-            Outlet::Stopped => SendError::Stopped,
-            // The client's own handle cannot wait for a connection that its own callback may hold up.
-            Outlet::Waiting if own && self.outstanding != Some(Outstanding::Connect) => SendError::Disconnected,
-            Outlet::Waiting | Outlet::Open => return self.enqueue(now, frame, ticket, source),
-        };
-        self.outbox.refuse(refusal(frame), ticket, source);
+        match self.refusal(own) {
+            None => self.enqueue(now, frame, ticket, source),
+            Some(refusal) => self.outbox.refuse(refusal(frame), ticket, source),
+        }
+    }
+
+    /// Why a send is refused, if it is. `own`: by the client's own handle, which cannot wait for a connection that its own
+    /// callback may hold up.
+    #[inline]
+    fn refusal(&self, own: bool) -> Option<fn(Frame) -> SendError> {
+        match self.outlet() {
+            Outlet::Closing => Some(SendError::Closing),
+            Outlet::Disconnected => Some(SendError::Disconnected),
+            Outlet::Stopped => Some(SendError::Stopped),
+            Outlet::Waiting if own && self.outstanding != Some(Outstanding::Connect) => Some(SendError::Disconnected),
+            Outlet::Waiting | Outlet::Open => None,
+        }
     }
 
     /// A callback's push: never refused for lack of room, always while there is no connection to take it.

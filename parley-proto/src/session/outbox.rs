@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::time::Instant;
 
-use crate::codec::{CloseFrame, Frame, PreparedFrame};
+use crate::codec::{Chunk, CloseFrame, Frame, PreparedFrame};
 use crate::connection::{Connection, State};
 use crate::error::{DisconnectReason, SendError};
 
@@ -28,6 +28,12 @@ pub fn cost(frame: &Frame) -> usize {
 #[must_use]
 pub(crate) fn cost_prepared(frame: &PreparedFrame) -> usize {
     frame.len().saturating_add(FRAME_COST)
+}
+
+/// As [`cost`].
+#[must_use]
+pub(crate) fn cost_chunk(chunk: &Chunk) -> usize {
+    chunk.payload.len().saturating_add(FRAME_COST)
 }
 
 /// Who sends a frame, and so which bound it counts to until it has begun.
@@ -52,9 +58,17 @@ enum Item<T> {
         frame: PreparedFrame,
         from: u64,
     },
+    /// The place of a message in parts, which wait in [`Outbox::parts`].
+    Message(u64),
     Flush(T),
     /// A close that was asked for, behind all that was accepted before it.
     Close(CloseFrame),
+}
+
+/// A part of a message, or a flush that waits for no more than the parts before it.
+enum Part<T> {
+    Chunk { message: u64, chunk: Chunk, ticket: Option<T>, own: bool },
+    Flush(T),
 }
 
 /// The sends of one client.
@@ -62,6 +76,10 @@ pub(super) struct Outbox<T> {
     /// Pings and pongs go ahead of data that is not begun (section 5.5).
     control: VecDeque<Item<T>>,
     data: VecDeque<Item<T>>,
+    /// Of messages in parts, in order.
+    parts: VecDeque<Part<T>>,
+    /// This message's place has come: nothing but control frames goes between its parts (section 5.4).
+    writing: Option<u64>,
     /// Only the first items of `data` may leave: what `handle_connect` sends goes ahead of what waited for it.
     held: bool,
     /// So many items at the front of `data` go ahead of all else: what `handle_connect` sent.
@@ -70,6 +88,8 @@ pub(super) struct Outbox<T> {
     pushed: usize,
     /// Cost of what handles sent and that has begun, or was given back, since the handles were last told.
     released: usize,
+    /// The same of parts of messages, which have a bound of their own: what waits for a message's end fills the other.
+    released_parts: usize,
     /// Begun and not flushed: the output offset at which each ticket is settled.
     begun: VecDeque<(u64, T)>,
     /// Up to this output offset the operating system has all.
@@ -88,10 +108,13 @@ impl<T> Outbox<T> {
         Self {
             control: VecDeque::new(),
             data: VecDeque::new(),
+            parts: VecDeque::new(),
+            writing: None,
             held: false,
             first: 0,
             pushed: 0,
             released: 0,
+            released_parts: 0,
             begun: VecDeque::new(),
             flushed: 0,
             settled: VecDeque::new(),
@@ -103,7 +126,7 @@ impl<T> Outbox<T> {
 
     /// A new connection: what waits goes on waiting until [`let_go`](Self::let_go).
     pub(super) fn hold(&mut self) {
-        (self.held, self.first) = (true, 0);
+        (self.held, self.first, self.writing) = (true, 0, None);
         self.flushed = 0;
     }
 
@@ -116,16 +139,18 @@ impl<T> Outbox<T> {
         self.pushed
     }
 
-    pub(super) fn take_released(&mut self) -> usize {
-        mem::take(&mut self.released)
+    /// Of frames, and of parts.
+    pub(super) fn take_released(&mut self) -> (usize, usize) {
+        (mem::take(&mut self.released), mem::take(&mut self.released_parts))
     }
 
     pub(super) fn poll_settled(&mut self) -> Option<(T, Result<(), SendError>)> {
         self.settled.pop_front()
     }
 
+    /// Nothing waits, and nothing has to.
     fn is_empty(&self) -> bool {
-        self.control.is_empty() && self.data.is_empty()
+        self.control.is_empty() && self.data.is_empty() && self.parts.is_empty() && self.writing.is_none()
     }
 
     /// In line, or encoded at once when nothing is before it and there is room. Without a connection it waits for one.
@@ -179,16 +204,16 @@ impl<T> Outbox<T> {
 
     /// What waits of this broadcast will not be sent.
     pub(super) fn skip(&mut self, broadcast: u64) {
-        let (mut released, before) = (0, self.data.len());
+        let (mut skipped, before) = (0, self.data.len());
         // Frames of a broadcast are never among those that `handle_connect` sent: `first` stays right.
         self.data.retain(|item| match item {
             Item::Prepared { frame, from } if *from == broadcast => {
-                released += cost_prepared(frame);
+                skipped += cost_prepared(frame);
                 false
             }
             _ => true,
         });
-        self.released += released;
+        self.released += skipped;
         self.dropped += (before - self.data.len()) as u64;
     }
 
@@ -208,6 +233,66 @@ impl<T> Outbox<T> {
         }
     }
 
+    /// A part of a message, behind those before it; the first in line like any other frame. Part of a message that is unknown,
+    /// since the connection on which it began is gone, is lost.
+    pub(super) fn send_chunk(&mut self, message: u64, chunk: Chunk, ticket: Option<T>, own: bool) {
+        if !chunk.first && self.writing != Some(message) && self.place_of(message).is_none() {
+            return self.drop_chunk(&chunk, ticket, false, &DisconnectReason::Local);
+        }
+        if own {
+            self.pushed += cost_chunk(&chunk);
+        }
+        if chunk.first && self.held && own {
+            self.data.insert(self.first, Item::Message(message));
+            self.first += 1;
+        } else if chunk.first {
+            self.data.push_back(Item::Message(message));
+        }
+        self.parts.push_back(Part::Chunk { message, chunk, ticket, own });
+    }
+
+    fn place_of(&self, message: u64) -> Option<usize> {
+        self.data.iter().position(|item| matches!(item, Item::Message(of) if *of == message))
+    }
+
+    /// No more parts of this message come. True: some have left, and the message can neither go on nor be taken back.
+    pub(super) fn abandon(&mut self, message: u64) -> bool {
+        let mut begun = self.writing == Some(message);
+        for part in mem::take(&mut self.parts) {
+            match part {
+                Part::Chunk { message: of, chunk, ticket, own } if of == message => {
+                    begun &= !chunk.first;
+                    self.drop_chunk(&chunk, ticket, own, &DisconnectReason::Local);
+                }
+                other => self.parts.push_back(other),
+            }
+        }
+        if let Some(at) = self.place_of(message) {
+            self.data.remove(at);
+            self.first -= usize::from(at < self.first);
+        }
+        if self.writing == Some(message) && !begun {
+            self.writing = None;
+        }
+        begun
+    }
+
+    /// A part that will not be sent.
+    pub(super) fn drop_chunk(&mut self, chunk: &Chunk, ticket: Option<T>, own: bool, reason: &DisconnectReason) {
+        self.uncount_chunk(chunk, own);
+        if let Some(ticket) = ticket {
+            self.settled.push_back((ticket, Err(SendError::Lost(reason.clone()))));
+        }
+    }
+
+    fn uncount_chunk(&mut self, chunk: &Chunk, own: bool) {
+        let cost = cost_chunk(chunk);
+        self.released_parts += cost;
+        if own {
+            self.pushed = self.pushed.saturating_sub(cost);
+        }
+    }
+
     /// Settles `ticket` when all that was accepted before has left. `own`: it waits for nothing that waits for a
     /// callback to return.
     pub(super) fn flush(&mut self, connection: Option<&Connection>, ticket: T, own: bool) {
@@ -220,7 +305,11 @@ impl<T> Outbox<T> {
             }
             return;
         };
-        if self.held && own {
+        // The parts of an open message leave as they come, what waits for its end does not.
+        let open = self.writing.is_some() && (own || self.control.is_empty() && self.data.is_empty());
+        if open {
+            self.parts.push_back(Part::Flush(ticket));
+        } else if self.held && own {
             self.data.insert(self.first, Item::Flush(ticket));
             self.first += 1;
         } else if empty {
@@ -241,6 +330,10 @@ impl<T> Outbox<T> {
         if let Some(at) = self.data.iter().rposition(is_it) {
             self.data.remove(at);
             self.first -= usize::from(at < self.first);
+        } else if let Some(at) =
+            self.parts.iter().rposition(|part| matches!(part, Part::Flush(other) if *other == ticket))
+        {
+            self.parts.remove(at);
         } else if let Some(at) = self.begun.iter().rposition(|(_, other)| *other == ticket) {
             self.begun.remove(at);
         } else {
@@ -264,7 +357,19 @@ impl<T> Outbox<T> {
     /// Encodes what waits, as far as there is room.
     pub(super) fn pump(&mut self, connection: &mut Connection, now: Instant) {
         while !self.is_empty() && connection.has_room() && connection.state() == State::Open {
-            let item = if self.first > 0 {
+            if matches!(self.parts.front(), Some(Part::Flush(_))) {
+                if let Some(Part::Flush(ticket)) = self.parts.pop_front() {
+                    self.begun.push_back((connection.encoded(), ticket));
+                    self.settle_flushed();
+                }
+                continue;
+            }
+            let item = if let Some(message) = self.writing {
+                match if self.held { None } else { self.control.pop_front() } {
+                    None if self.pump_message(connection, now, message) => continue,
+                    item => item,
+                }
+            } else if self.first > 0 {
                 self.first -= 1;
                 self.data.pop_front()
             } else if self.held {
@@ -279,6 +384,7 @@ impl<T> Outbox<T> {
                     self.begin(connection, now, frame, ticket, source);
                 }
                 Some(Item::Prepared { frame, .. }) => self.begin_prepared(connection, now, &frame),
+                Some(Item::Message(message)) => self.writing = Some(message),
                 Some(Item::Flush(ticket)) => {
                     self.begun.push_back((connection.encoded(), ticket));
                     self.settle_flushed();
@@ -286,6 +392,34 @@ impl<T> Outbox<T> {
                 Some(Item::Close(close)) => connection.close(now, &close),
             }
         }
+    }
+
+    /// The next part of the message that is open. False: it has yet to come.
+    fn pump_message(&mut self, connection: &mut Connection, now: Instant, open: u64) -> bool {
+        if !matches!(self.parts.front(), Some(Part::Chunk { message, .. }) if *message == open) {
+            return self.cut_short();
+        }
+        let Some(Part::Chunk { chunk, ticket, own, .. }) = self.parts.pop_front() else { return false };
+        self.uncount_chunk(&chunk, own);
+        if chunk.last {
+            self.sent += 1;
+            self.writing = None;
+        }
+        match (connection.send_chunk(now, chunk), ticket) {
+            (Ok(end), Some(ticket)) => self.begun.push_back((end, ticket)),
+            (Err(_), Some(ticket)) => self.settled.push_back((ticket, Err(SendError::Lost(DisconnectReason::Local)))),
+            (_, None) => {}
+        }
+        true
+    }
+
+    /// A Close waits for the end of the open message, which does not come any more: what waits between them goes back.
+    fn cut_short(&mut self) -> bool {
+        let Some(close) = self.data.iter().position(|item| matches!(item, Item::Close(_))) else { return false };
+        let behind = self.data.split_off(close);
+        self.give_back_waiting(SendError::Closing, &DisconnectReason::Local);
+        self.data = behind;
+        true
     }
 
     /// The connection is about to close for the peer's or an error's sake: what callbacks sent still goes before that.
@@ -354,14 +488,27 @@ impl<T> Outbox<T> {
 
     /// Gives back what has not begun. A flush that waited behind it is lost with it.
     pub(super) fn give_back(&mut self, error: fn(Frame) -> SendError, reason: &DisconnectReason) {
-        self.pushed = 0;
-        (self.held, self.first) = (false, 0);
+        self.give_back_waiting(error, reason);
+        (self.held, self.pushed) = (false, 0);
+    }
+
+    fn give_back_waiting(&mut self, error: fn(Frame) -> SendError, reason: &DisconnectReason) {
+        (self.first, self.writing) = (0, None);
+        for part in mem::take(&mut self.parts) {
+            match part {
+                Part::Chunk { chunk, ticket, own, .. } => self.drop_chunk(&chunk, ticket, own, reason),
+                Part::Flush(ticket) => self.settled.push_back((ticket, Err(SendError::Lost(reason.clone())))),
+            }
+        }
         for item in mem::take(&mut self.control).into_iter().chain(mem::take(&mut self.data)) {
             match item {
-                Item::Frame { frame, ticket, source } => self.refuse(error(frame), ticket, source),
+                Item::Frame { frame, ticket, source } => {
+                    self.uncount(&frame, source);
+                    self.refuse(error(frame), ticket, source);
+                }
                 Item::Prepared { frame, .. } => self.drop_prepared(&frame),
                 Item::Flush(ticket) => self.settled.push_back((ticket, Err(SendError::Lost(reason.clone())))),
-                Item::Close(_) => {}
+                Item::Message(_) | Item::Close(_) => {}
             }
         }
     }

@@ -5,7 +5,7 @@
 //! module's name, `on_` something, is the name of the runtime under which `cargo xtask scenarios` counts the outcomes.
 //!
 //! The module `adapter` has the adapter's public types, `Platform` (its `Runtime`), `platform(Tls)`, and for streams of
-//! the user's own: `pair()`, two ends of one; `transport(stream)`; `client` and `upgraded`.
+//! the user's own: `pair()`, two ends of one; `transport(stream)`; `client`, `server` and `upgraded`.
 //!
 //! The peers by hand are where [`peers`] has them, so that nothing here names a runtime, nor a socket.
 
@@ -104,6 +104,7 @@ macro_rules! scenario_tests {
                 a_silent_client_is_given_up,
                 accepting_waits_while_there_are_enough,
                 a_broadcast_reaches_all_who_have_subscribed,
+                a_big_message_goes_through_handlers_in_parts,
                 a_shutdown_closes_all_with_1001_and_waits,
                 what_does_not_end_in_time_is_dropped,
                 a_stream_of_the_users_own_is_served,
@@ -119,6 +120,7 @@ macro_rules! scenario_tests {
                 ten_thousand_frames_fed_to_a_socket_arrive_in_order,
                 a_corked_socket_answers_a_batch,
                 a_mebibyte_goes_both_ways_between_sockets,
+                a_big_message_goes_through_sockets_in_parts,
                 a_socket_over_a_stream_of_the_users_own,
                 a_stream_that_was_upgraded_elsewhere,
             ]

@@ -6,8 +6,8 @@ use std::panic::resume_unwind;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parley_proto::codec::{Frame, FrameError};
-use parley_proto::driver::{AcceptError, Broadcast, Error, Slow, StartError};
+use parley_proto::codec::{Chunk, Frame, FrameError};
+use parley_proto::driver::{AcceptError, Broadcast, Error, Handle, MessageWriter, Slow, StartError};
 
 use parley_proto::handshake::{Acceptance, ClientRequest, Origins, Rejection};
 use parley_proto::session::ClientState;
@@ -348,6 +348,52 @@ pub(crate) async fn a_broadcast_reaches_all_who_have_subscribed(bed: Bed) {
         assert_eq!(upstream.send(&frame).unwrap().queued, 1);
         assert_eq!(socket.next().await.unwrap().unwrap(), frame);
     }
+}
+
+/// Sends every big message back as it comes, through its own handle.
+struct InParts {
+    own: Handle,
+    message: Option<MessageWriter>,
+}
+
+impl Handler for InParts {
+    async fn handle_chunk(&mut self, chunk: Chunk) -> Result<Action, BoxError> {
+        let mut message = match self.message.take() {
+            Some(message) => message,
+            None => self.own.begin_binary().await,
+        };
+        if chunk.last {
+            message.finish_with(chunk.payload).await?;
+        } else {
+            message.write(chunk.payload).await?;
+            self.own.flush().await?;
+            self.message = Some(message);
+        }
+        Ok(Action::Continue)
+    }
+}
+
+pub(crate) async fn a_big_message_goes_through_handlers_in_parts(bed: Bed) {
+    let serving = bed.serve_with(Origins::any(), |builder| builder.chunks_above(1_000));
+    let (handler, mut events) = recorder();
+    let accept = async {
+        let make = |own| InParts { own, message: None };
+        serving.next().await.accept_with::<_, ()>(Acceptance::new(), make).await.unwrap()
+    };
+    let (client, session) = tokio::join!(bed.builder(&serving.url("/")).start(handler), accept);
+    let client: Client<Recorder, u32> = client.unwrap();
+    events.connected().await;
+    let mut message = client.begin_binary().await;
+    for part in 0..100 {
+        message.write(vec![part; 10_000]).await.unwrap();
+    }
+    message.finish().await.unwrap();
+    let Frame::Binary(echoed) = events.frame().await else { panic!("no binary message") };
+    assert_eq!(echoed.len(), 1_000_000);
+    assert!(echoed.chunks(10_000).enumerate().all(|(part, payload)| payload.iter().all(|&byte| byte == part as u8)));
+    client.stop().await;
+    client.join().await.unwrap();
+    session.join().await.unwrap();
 }
 
 pub(crate) async fn a_shutdown_closes_all_with_1001_and_waits(bed: Bed) {

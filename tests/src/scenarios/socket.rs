@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use parley_proto::codec::{CloseFrame, Frame, FrameError};
 use parley_proto::connection::{Config, Keepalive};
-use parley_proto::driver::Error;
-use parley_proto::handshake::{ClientRequest, Negotiated};
+use parley_proto::driver::{Error, Part};
+use parley_proto::handshake::{ClientRequest, Negotiated, Origins};
 use parley_proto::{DisconnectReason, ProtocolError, Role, SendError};
 use parley_tests::peers;
 use parley_tests::raw::{End, RawConn, frame};
@@ -231,11 +231,9 @@ pub(crate) async fn a_mebibyte_goes_both_ways_between_sockets(bed: Bed) {
 
 /// Under `wss` too: who brings a stream has seen to TLS.
 pub(crate) async fn a_socket_over_a_stream_of_the_users_own(bed: Bed) {
-    let serving = bed.serve();
     let (near, far) = adapter::pair();
     let request = ClientRequest::new(&format!("{}://example.com/x", bed.scheme())).unwrap();
-    let accept = async { serving.server.accept(adapter::transport(far)).await.unwrap().into_websocket().await };
-    let (client, server) = tokio::join!(adapter::client(near, request), accept);
+    let (client, server) = tokio::join!(adapter::client(near, request), adapter::server(far, Origins::same_host()));
     let (mut client, mut server) = (client.unwrap(), server.unwrap());
     assert_eq!(client.connected().transport.peer_addr, None);
     let message = Frame::binary(vec![7; 100_000]);
@@ -245,6 +243,35 @@ pub(crate) async fn a_socket_over_a_stream_of_the_users_own(bed: Bed) {
     let (closed, none) = tokio::join!(client.close(), server.next());
     closed.unwrap();
     assert!(none.is_none());
+}
+
+pub(crate) async fn a_big_message_goes_through_sockets_in_parts(bed: Bed) {
+    let serving = bed.serve_with(Origins::any(), |builder| builder.chunks_above(1_000));
+    let echo = async {
+        let mut socket = serving.next().await.into_websocket().await.unwrap();
+        let mut chunks = 0;
+        while let Some(part) = socket.next_part().await {
+            match part.unwrap() {
+                Part::Chunk(chunk) => {
+                    chunks += 1;
+                    socket.feed_chunk(chunk).await.unwrap();
+                }
+                Part::Frame(frame) => socket.feed(frame).await.unwrap(),
+            }
+        }
+        chunks
+    };
+    let talk = async {
+        let mut socket = bed.builder(&serving.url("/")).connect().await.unwrap();
+        let big = Frame::text("\u{20ac}".repeat(300_000));
+        socket.feed(big.clone()).await.unwrap();
+        socket.feed(Frame::text("small")).await.unwrap();
+        assert!(socket.next().await.unwrap().unwrap() == big, "put together again");
+        assert_eq!(socket.next().await.unwrap().unwrap(), Frame::text("small"));
+        socket.close().await.unwrap();
+    };
+    let (chunks, ()) = tokio::join!(echo, talk);
+    assert!(chunks > 1, "{chunks}");
 }
 
 pub(crate) async fn a_stream_that_was_upgraded_elsewhere(_: Bed) {

@@ -8,6 +8,7 @@ mod common;
 mod ends;
 mod join;
 mod liveness;
+mod messages;
 mod names;
 mod options;
 mod reconnecting;

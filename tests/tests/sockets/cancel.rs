@@ -18,7 +18,7 @@ use parley_tests::sim::{Fate, Link, Sim};
 use super::*;
 
 /// Polls a future so many times, then drops it. `None` then.
-async fn cut<F: Future>(future: F, polls: usize) -> Option<F::Output> {
+pub(crate) async fn cut<F: Future>(future: F, polls: usize) -> Option<F::Output> {
     let mut left = polls;
     let mut future = pin!(future);
     poll_fn(|cx| {

@@ -9,6 +9,7 @@ use parley_proto::{Action, BoxError, ChunkError, Handler, SendError};
 use parley_tests::raw;
 use parley_tests::sim::{Link, Sim};
 
+use super::cancel::cut;
 use super::{BINARY, TEXT, addr, connected, dial_with};
 
 fn in_parts(above: usize) -> ClientOptions {
@@ -171,4 +172,80 @@ fn a_handler_that_takes_no_parts_is_told_instead_of_losing_them() {
         let Err(error) = client.join().await else { panic!("a clean end") };
         assert!(error.to_string().contains("handle_chunk"), "{error}");
     });
+}
+
+/// Dropped at any poll, `next_part` loses no part, and `feed_chunk` sends its part whole or not at all.
+#[test]
+fn parts_are_not_lost_by_futures_that_are_dropped() {
+    for polls in 0..4 {
+        Sim::new().run_until(async |sim| {
+            let listener = sim.listen(addr());
+            listener.set_link(Link::default().capacity(24).chunk(5));
+            let task = sim.spawn({
+                let sim = sim.clone();
+                async move { dial_with(&sim, in_parts(10)).await.unwrap() }
+            });
+            let mut peer = listener.accept().await;
+            peer.upgrade("").await;
+            let mut socket = task.await;
+            let all = (0..200).collect::<Vec<u8>>();
+            let writer = sim.spawn({
+                let bytes = raw::frame(BINARY, &all);
+                async move {
+                    peer.send(&bytes).await;
+                    peer
+                }
+            });
+            let (mut got, mut given_up) = (Vec::new(), 0);
+            while got.len() < all.len() {
+                match cut(socket.next_part(), polls).await {
+                    Some(part) => {
+                        let Part::Chunk(chunk) = part.unwrap().unwrap() else { panic!("not a part") };
+                        got.extend_from_slice(&chunk.payload);
+                    }
+                    None => {
+                        given_up += 1;
+                        sim.settle().await;
+                        if polls == 0 {
+                            let Some(Ok(Part::Chunk(chunk))) = socket.next_part().await else { panic!("not a part") };
+                            got.extend_from_slice(&chunk.payload);
+                        }
+                    }
+                }
+            }
+            assert_eq!(got, all);
+            assert!(polls > 1 || given_up > 0, "it never had to wait");
+
+            // The first part blocks the output, so that the others wait for room.
+            let mut peer = writer.await;
+            let part = |byte: u8| Chunk::binary(vec![byte; 40_000]);
+            let mut sent = 1;
+            socket.feed_chunk(part(1).first()).await.unwrap();
+            for byte in 2..6 {
+                match cut(socket.feed_chunk(part(byte)), polls.min(1)).await {
+                    Some(outcome) => {
+                        outcome.unwrap();
+                        sent += 1;
+                    }
+                    None => break,
+                }
+            }
+            assert!((1..=2).contains(&sent), "{sent}");
+            let read = sim.spawn(async move {
+                let mut frames: Vec<(u8, u8, usize)> = Vec::new();
+                while frames.last().is_none_or(|(first, ..)| *first < 0x80) {
+                    let frame = peer.frame().await;
+                    assert!(frame.payload.iter().all(|byte| *byte == frame.payload[0]), "torn");
+                    frames.push((frame.first, frame.payload[0], frame.payload.len()));
+                }
+                frames
+            });
+            socket.feed_chunk(part(9).last()).await.unwrap();
+            socket.flush().await.unwrap();
+            let frames = read.await;
+            assert!((sent + 1..=sent + 2).contains(&frames.len()), "one that was given up may have been accepted");
+            assert_eq!(frames.last(), Some(&(0x80, 9, 40_000)));
+            assert!(frames.iter().map(|(_, byte, _)| byte).is_sorted());
+        });
+    }
 }
