@@ -113,6 +113,8 @@ pub type Server = driver::Server<AsyncStd>;
 pub type ServerBuilder = driver::ServerBuilder<AsyncStd>;
 /// A request that a server is to answer; see [`driver::Incoming`].
 pub type Incoming<S = Async<TcpStream>> = driver::Incoming<Transport<S>, AsyncStd>;
+/// A stream that another HTTP server has upgraded; see [`driver::Upgraded`].
+pub type Upgraded<S = Async<TcpStream>> = driver::Upgraded<Transport<S>, AsyncStd>;
 /// A connection on async-std, as a stream and a sink of frames; see [`driver::WebSocket`].
 pub type WebSocket<S = Async<TcpStream>> = driver::WebSocket<Transport<S>, Timer>;
 /// A connection's half that sends.

@@ -104,6 +104,8 @@ pub type Server = driver::Server<Tokio>;
 pub type ServerBuilder = driver::ServerBuilder<Tokio>;
 /// A request that a server is to answer; see [`driver::Incoming`].
 pub type Incoming<S = TcpStream> = driver::Incoming<Transport<S>, Tokio>;
+/// A stream that another HTTP server has upgraded; see [`driver::Upgraded`].
+pub type Upgraded<S = TcpStream> = driver::Upgraded<Transport<S>, Tokio>;
 /// A connection on tokio, as a stream and a sink of frames; see [`driver::WebSocket`].
 pub type WebSocket<S = TcpStream> = driver::WebSocket<Transport<S>, Timer>;
 /// A connection's half that sends.

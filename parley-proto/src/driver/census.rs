@@ -85,6 +85,11 @@ impl Census {
         inner.wait(cx)
     }
 
+    /// Whether no more are admitted.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.lock().leaving
+    }
+
     /// Ready once no more are admitted.
     pub(super) fn poll_leaving(&self, cx: &Context<'_>) -> Poll<()> {
         let mut inner = self.lock();
