@@ -10,50 +10,58 @@ mod upgrade;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::response::Response;
 use axum::routing::{any, get};
-use parley_tokio::{BoxError, Config, Error, Frame, LimitError, Limits, Role};
+use parley_tokio::{Action, BoxError, Frame, Handler, Limits, Origins, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use upgrade::{Upgrade, WebSocket};
+use upgrade::Upgrade;
 
 /// What the routes share.
 #[derive(Clone)]
 struct App {
     /// The messages echoed so far.
     echoed: Arc<AtomicU64>,
-    /// Of each WebSocket.
-    config: Config,
+    /// It listens nowhere: axum does, and hands it the upgraded streams. It has the options, and sees them off.
+    server: Arc<Server>,
 }
 
-fn app() -> Result<Router, LimitError> {
-    let mut config = Config::new(Role::Server);
-    config.limits = Limits::server().with_message(64 * 1024)?;
-    Ok(Router::new()
+/// For the extractor.
+impl FromRef<App> for Arc<Server> {
+    fn from_ref(app: &App) -> Self {
+        app.server.clone()
+    }
+}
+
+fn router(app: App) -> Router {
+    Router::new()
         .route("/", get(async || "There is a WebSocket at /ws, and a count of its messages at /echoed.\n"))
         .route("/echoed", get(async |State(app): State<App>| app.echoed.load(Ordering::Relaxed).to_string()))
         .route("/ws", any(ws))
-        .with_state(App { echoed: Arc::default(), config }))
+        .with_state(app)
 }
 
 async fn ws(State(app): State<App>, upgrade: Upgrade) -> Response {
-    upgrade.on_upgrade(app.config, async move |socket| echo(socket, &app.echoed).await)
+    upgrade.serve(Echo { echoed: app.echoed })
 }
 
-async fn echo(mut socket: WebSocket, echoed: &AtomicU64) -> Result<(), Error> {
-    while let Some(frame) = socket.next().await {
-        match frame? {
-            message @ (Frame::Text(_) | Frame::Binary(_)) => {
-                socket.feed(message).await?; // leaves when there is nothing more to read
-                echoed.fetch_add(1, Ordering::Relaxed);
-            }
-            Frame::Ping(_) | Frame::Pong(_) => {} // a ping is answered already
+/// One connection.
+struct Echo {
+    echoed: Arc<AtomicU64>,
+}
+
+impl Handler for Echo {
+    async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
+        if let Frame::Pong(_) = frame {
+            return Ok(Action::Continue);
         }
+        self.echoed.fetch_add(1, Ordering::Relaxed);
+        Ok(Action::Push(frame))
     }
-    Ok(()) // after a closing handshake
 }
 
 #[tokio::main]
@@ -66,19 +74,27 @@ async fn main() -> Result<(), BoxError> {
     }
 }
 
+fn app() -> Result<App, BoxError> {
+    // A browser lets any page connect, with its user's cookies: pages of other sites are refused.
+    let server = Server::builder(Origins::same_host()).limits(Limits::server().with_message(64 * 1024)?).build()?;
+    Ok(App { echoed: Arc::default(), server: Arc::new(server) })
+}
+
 async fn serve(addr: &str) -> Result<(), BoxError> {
+    let app = app()?;
     let listener = TcpListener::bind(addr).await?;
     println!("listening on http://{}/", listener.local_addr()?);
     let interrupt = async { _ = tokio::signal::ctrl_c().await };
-    axum::serve(listener, app()?).with_graceful_shutdown(interrupt).await?;
+    axum::serve(listener, router(app.clone())).with_graceful_shutdown(interrupt).await?;
+    app.server.shutdown(Duration::from_secs(5)).await; // axum does not wait for what was upgraded
     Ok(())
 }
 
 async fn talk_to_itself() -> Result<(), BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
-    let app = app()?;
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    let router = router(app()?);
+    tokio::spawn(async move { axum::serve(listener, router).await });
 
     println!("GET /        {}", page(addr, "/").await?);
     let mut socket = parley_tokio::connect(&format!("ws://{addr}/ws")).await?;

@@ -1,57 +1,52 @@
 //! An extractor for axum: the opening handshake of a WebSocket. Copy it as it is.
 
+use std::sync::Arc;
+
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRef, FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use parley_tokio::{Acceptance, Config, Origins, Role};
+use parley_tokio::{Acceptance, Handler, Server, Transport};
 
-/// What axum and hyper give for the TCP connection, TLS or not.
-pub(crate) type WebSocket = parley_tokio::WebSocket<TokioIo<Upgraded>>;
-
-/// A request to upgrade, which was checked: the handler may answer it with [`on_upgrade`](Self::on_upgrade).
+/// A request that Parley's server has checked: the handshake, its origin, and whether the server still takes any.
 pub(crate) struct Upgrade {
-    /// The handshake as Parley sees it: path, headers, subprotocols on offer.
-    pub(crate) request: parley_tokio::Request,
+    server: Arc<Server>,
+    request: parley_tokio::Request,
     stream: OnUpgrade,
 }
 
-impl<S: Send + Sync> FromRequest<S> for Upgrade {
+impl<S> FromRequest<S> for Upgrade
+where
+    Arc<Server>: FromRef<S>,
+    S: Send + Sync,
+{
+    /// What says no: 426 to what is no WebSocket, 403 to the page of another site, and so on.
     type Rejection = Response;
 
-    async fn from_request(mut request: Request, _: &S) -> Result<Self, Response> {
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, Response> {
+        let server = Arc::<Server>::from_ref(state);
         let stream = hyper::upgrade::on(&mut request);
-        // What is no handshake is answered with 426, 400 or 405, as RFC 6455, section 4.2.1 has it.
-        let request = parley_tokio::Request::from_http(&request).map_err(|error| error.to_http().map(Body::from))?;
-        // A browser lets any page connect, with its user's cookies, so that the server has to look where it comes from.
-        if !Origins::same_host().allow(&request) {
-            return Err(StatusCode::FORBIDDEN.into_response());
-        }
-        Ok(Self { request, stream })
+        let request = server.check(&request).map_err(|response| response.map(Body::from))?;
+        Ok(Self { server, request, stream })
     }
 }
 
 impl Upgrade {
-    /// The response, 101. Once it has left, the connection is `serve`'s, in a task of its own.
-    pub(crate) fn on_upgrade<F>(self, config: Config, serve: impl FnOnce(WebSocket) -> F + Send + 'static) -> Response
-    where
-        F: Future<Output = Result<(), parley_tokio::Error>> + Send + 'static,
-    {
-        let (agreed, response) = match self.request.accept(&Acceptance::new()) {
-            Ok(answer) => answer,
-            Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    /// The response, 101. Once it has left, the handler serves the connection, in a task of its own.
+    pub(crate) fn serve(self, handler: impl Handler) -> Response {
+        let Self { server, request, stream } = self;
+        // A subprotocol of those in `request` would be chosen here. Without one, an acceptance fits any request.
+        let (agreed, response) = match request.accept(&Acceptance::new()) {
+            Ok(accepted) => accepted,
+            Err(misuse) => return (StatusCode::INTERNAL_SERVER_ERROR, misuse.to_string()).into_response(),
         };
         tokio::spawn(async move {
-            let Ok(stream) = self.stream.await else { return }; // the client has gone before the response had left
-            let outcome = match parley_tokio::upgraded(TokioIo::new(stream), Role::Server, agreed, config) {
-                Ok(socket) => serve(socket).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = outcome {
-                eprintln!("a WebSocket has ended: {error}");
-            }
+            let Ok(stream) = stream.await else { return }; // the client has gone before the response had left
+            if let Ok(upgraded) = server.upgraded(Transport::new(TokioIo::new(stream)), agreed) {
+                let _ = upgraded.accept(handler).await; // how it ends, the handler is told
+            } // or the server shuts down
         });
         response.map(|()| Body::empty())
     }
