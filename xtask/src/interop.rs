@@ -122,7 +122,10 @@ fn python() -> Result<Result<Peer, String>, String> {
     let folder = target_dir().join("tools/interop-python");
     let program = folder.join("bin/python");
     if !folder.join(WEBSOCKETS).exists() {
-        process::run(Command::new(python).args(["-m", "venv", "--clear"]).arg(&folder))?;
+        // Debian has that module in a package of its own.
+        if process::run(Command::new(python).args(["-m", "venv", "--clear"]).arg(&folder)).is_err() {
+            return Ok(Err(format!("{WEBSOCKETS}: {python} makes no virtualenv (python3-venv)")));
+        }
         let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", WEBSOCKETS];
         process::run(Command::new(&program).args(pip))?;
         mark(&folder.join(WEBSOCKETS))?;

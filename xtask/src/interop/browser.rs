@@ -79,26 +79,17 @@ fn install(packages: &[&str]) -> Outcome {
     if !root && !process::on_path("sudo") {
         return Err("that takes root, or sudo".to_owned());
     }
-    let as_root = |words: &[&str]| {
-        let mut command = if root { Command::new("env") } else { Command::new("sudo") };
-        command.args(if root { &[][..] } else { &["-n", "env"] });
-        command.arg("DEBIAN_FRONTEND=noninteractive").args(words).stdin(Stdio::null());
-        process::output(&mut command).map(drop)
-    };
-    // Debian starts a service when it installs one, unless this file says no; nothing listens that was not asked for.
-    let policy = "/usr/sbin/policy-rc.d";
-    let ours = !Path::new(policy).exists();
-    if ours {
-        as_root(&["sh", "-c", &format!("printf '#!/bin/sh\\nexit 101\\n' > {policy} && chmod +x {policy}")])?;
-    }
-    let apt = [&["apt-get", "install", "--yes", "--quiet", "--no-install-recommends"], packages].concat();
     println!("installing {}", packages.join(" and "));
-    let installed = as_root(&apt).or_else(|_| {
-        as_root(&["apt-get", "update", "--quiet"])?; // the lists are old, or there are none
-        as_root(&apt)
-    });
-    let removed = if ours { as_root(&["rm", policy]) } else { Ok(()) };
-    installed.and(removed)
+    let words: &[&str] = if root { &["sh"] } else { &["sudo", "-n", "sh"] };
+    process::output(&mut install_command(words, Path::new("/usr/sbin/policy-rc.d"), packages)).map(drop)
+}
+
+/// `as_root` is how root runs a shell script.
+fn install_command(as_root: &[&str], policy: &Path, packages: &[&str]) -> Command {
+    let mut command = Command::new(as_root[0]);
+    command.args(&as_root[1..]).arg(process::root().join("xtask/interop/install.sh"));
+    command.arg(policy).args(packages).stdin(Stdio::null());
+    command
 }
 
 /// The browser with each runtime's server: directly, under TLS, and through nginx.
@@ -228,4 +219,88 @@ fn proxy(programs: &Programs, server: &str, work: &Path) -> Result<(Running, Str
         thread::sleep(Duration::from_millis(20));
     }
     Ok((nginx, addr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INSTALL: &str = "install --no-install-recommends chromium nginx";
+
+    /// An `apt-get` of the test's own, which notes whether services would start (101: they would not), and what it was
+    /// called for; then it does what the test says.
+    struct Apt {
+        folder: PathBuf,
+    }
+
+    impl Apt {
+        fn new(name: &str, then: &str) -> Self {
+            let folder = std::env::temp_dir().join(format!("parley-xtask-{}-{name}", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
+            let program = folder.join("apt-get");
+            let script = format!(
+                "#!/bin/sh\ncd '{}'\nsh ./policy; services=$?\n\
+                 while [ \"$1\" != install ] && [ \"$1\" != update ]; do shift; done\n\
+                 echo \"$services $*\" >>calls\n{then}\n",
+                folder.display()
+            );
+            fs::write(&program, script).unwrap();
+            process::run(Command::new("chmod").arg("+x").arg(program)).unwrap();
+            Self { folder }
+        }
+
+        fn run(&self) -> Outcome {
+            let mut command = install_command(&["sh"], &self.policy(), &["chromium", "nginx"]);
+            let path = format!("{}:{}", self.folder.display(), std::env::var("PATH").unwrap());
+            process::run(command.env("PATH", path))
+        }
+
+        fn policy(&self) -> PathBuf {
+            self.folder.join("policy")
+        }
+
+        fn calls(&self) -> String {
+            fs::read_to_string(self.folder.join("calls")).unwrap()
+        }
+    }
+
+    impl Drop for Apt {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    #[test]
+    fn packages_are_installed_without_their_services() {
+        let apt = Apt::new("works", "");
+        apt.run().unwrap();
+        assert_eq!(apt.calls(), format!("101 {INSTALL}\n"));
+        assert!(!apt.policy().exists());
+    }
+
+    #[test]
+    fn the_lists_are_fetched_when_installing_fails() {
+        let apt = Apt::new("old-lists", "[ -e lists ] || { [ $1 = update ] && touch lists; }");
+        apt.run().unwrap();
+        assert_eq!(apt.calls(), format!("101 {INSTALL}\n101 update\n101 {INSTALL}\n"));
+        assert!(!apt.policy().exists());
+    }
+
+    #[test]
+    fn services_may_start_again_after_a_failure_and_after_an_interruption() {
+        for (name, then) in [("fails", "exit 100"), ("interrupted", "kill -TERM $PPID")] {
+            let apt = Apt::new(name, then);
+            assert!(apt.run().is_err(), "{name}");
+            assert!(!apt.policy().exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_administrators_policy_is_left_alone() {
+        let apt = Apt::new("policy", "");
+        fs::write(apt.policy(), "exit 104").unwrap();
+        apt.run().unwrap();
+        assert_eq!(apt.calls(), format!("104 {INSTALL}\n"));
+        assert_eq!(fs::read_to_string(apt.policy()).unwrap(), "exit 104");
+    }
 }
