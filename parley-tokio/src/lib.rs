@@ -73,17 +73,22 @@ mod transport;
 pub use parley_proto::driver::rustls;
 
 pub use parley_proto::Role;
-pub use parley_proto::codec::{Chunk, CloseCode, CloseFrame, CloseFrameError, Frame, PreparedFrame, Utf8Bytes};
+pub use parley_proto::codec::{
+    Chunk, CloseCode, CloseFrame, CloseFrameError, Frame, FrameError, PreparedFrame, Utf8Bytes,
+};
 pub use parley_proto::connection::{Closed, Config, Keepalive, Rtt};
 pub use parley_proto::driver::{
     AcceptError, Broadcast, BroadcastStats, Delivered, Error, Handle, InfoError, JoinError, LookupError, MessageWriter,
-    Part, ServerStats, Slow, StartError, Stats, Subscription, TcpOptions, lookup,
+    Part, ServerStats, Slow, StartError, Stats, Subscription, TcpOptions, TlsError, TransportFacts, lookup,
 };
-pub use parley_proto::handshake::{Acceptance, ClientRequest, Negotiated, Origins, Rejection, Request};
+pub use parley_proto::handshake::{
+    Acceptance, ApiMisuse, ClientRequest, HandshakeError, HeaderError, Negotiated, OriginError, Origins, Rejected,
+    Rejection, Request, SubprotocolError, UrlError,
+};
 pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, TimerId};
 pub use parley_proto::{
     Action, Attempt, BoxError, ChunkError, ConnectPhase, Connected, DisconnectReason, Handler, LimitError, Limits,
-    Retry, SendError, StopReason,
+    NetworkError, ProtocolError, Retry, SendError, SharedError, StopReason,
 };
 pub use runtime::{Timer, Tokio};
 pub use socket::{client, connect, server, upgraded};
