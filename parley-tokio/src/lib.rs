@@ -72,6 +72,9 @@ mod transport;
 #[cfg(feature = "tls")]
 pub use parley_proto::driver::rustls;
 
+#[doc(inline)]
+pub use parley_proto::guide;
+
 pub use parley_proto::Role;
 pub use parley_proto::codec::{Chunk, CloseCode, CloseFrame, Frame, PreparedFrame, Utf8Bytes};
 pub use parley_proto::connection::{Closed, Config, Keepalive, Rtt};

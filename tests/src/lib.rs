@@ -5,6 +5,8 @@
 
 pub mod ca;
 pub mod echo;
+#[cfg(doctest)]
+pub mod guide;
 pub mod io;
 pub mod peers;
 pub mod raw;

@@ -1,0 +1,16 @@
+//! The snippets of the guide's pages, as tests: here are the adapters that they are written for.
+
+macro_rules! pages {
+    ($($name:ident $file:literal)*) => {
+        $(
+            #[doc = include_str!($file)]
+            pub mod $name {}
+        )*
+    };
+}
+
+pages! {
+    getting_started "../../parley-proto/src/guide/getting_started.md"
+    handlers "../../parley-proto/src/guide/handlers.md"
+    reconnecting "../../parley-proto/src/guide/reconnecting.md"
+}
