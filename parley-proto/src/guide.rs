@@ -10,6 +10,10 @@
 //! | [`getting_started`] | the first frame, three ways to hold a client |
 //! | [`handlers`] | callbacks, actions, messages from the rest of the program |
 //! | [`reconnecting`] | when to come back, and who decides |
+//! | [`backpressure`] | what waits for whom; big messages; many receivers |
+//! | [`closing`] | ways to end, and what an end is called |
+//! | [`tls`] | trust roots, certificates, other makes of TLS |
+//! | [`servers`] | requests, origins, rooms, shutdown; inside hyper or axum |
 //!
 //! # 2. Rules
 //!
@@ -136,9 +140,10 @@
 macro_rules! pages {
     ($($name:ident $file:literal)*) => {
         $(
-            #[cfg_attr(not(doctest), doc = include_str!($file))]
-            #[cfg_attr(doctest, doc = "")]
-            pub mod $name {}
+            pub mod $name {
+                #![cfg_attr(not(doctest), doc = include_str!($file))]
+                #![cfg_attr(doctest, doc = "")]
+            }
         )*
     };
 }
@@ -147,4 +152,8 @@ pages! {
     getting_started "guide/getting_started.md"
     handlers "guide/handlers.md"
     reconnecting "guide/reconnecting.md"
+    backpressure "guide/backpressure.md"
+    closing "guide/closing.md"
+    tls "guide/tls.md"
+    servers "guide/servers.md"
 }

@@ -13,4 +13,8 @@ pages! {
     getting_started "../../parley-proto/src/guide/getting_started.md"
     handlers "../../parley-proto/src/guide/handlers.md"
     reconnecting "../../parley-proto/src/guide/reconnecting.md"
+    backpressure "../../parley-proto/src/guide/backpressure.md"
+    closing "../../parley-proto/src/guide/closing.md"
+    tls "../../parley-proto/src/guide/tls.md"
+    servers "../../parley-proto/src/guide/servers.md"
 }
