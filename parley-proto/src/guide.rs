@@ -14,6 +14,11 @@
 //! | [`closing`] | ways to end, and what an end is called |
 //! | [`tls`] | trust roots, certificates, other makes of TLS |
 //! | [`servers`] | requests, origins, rooms, shutdown; inside hyper or axum |
+//! | [`telemetry`] | numbers, spans and events |
+//! | [`limits`] | every bound, and what a connection can hold |
+//! | [`from_tungstenite`] | names and differences, for who has a loop around a stream |
+//! | [`from_elixir`] | names and differences, for who knows the original |
+//! | [`adapter`] | writing one for another runtime |
 //!
 //! # 2. Rules
 //!
@@ -156,4 +161,9 @@ pages! {
     closing "guide/closing.md"
     tls "guide/tls.md"
     servers "guide/servers.md"
+    telemetry "guide/telemetry.md"
+    limits "guide/limits.md"
+    from_tungstenite "guide/from_tungstenite.md"
+    from_elixir "guide/from_elixir.md"
+    adapter "guide/adapter.md"
 }

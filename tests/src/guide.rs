@@ -17,4 +17,9 @@ pages! {
     closing "../../parley-proto/src/guide/closing.md"
     tls "../../parley-proto/src/guide/tls.md"
     servers "../../parley-proto/src/guide/servers.md"
+    telemetry "../../parley-proto/src/guide/telemetry.md"
+    limits "../../parley-proto/src/guide/limits.md"
+    from_tungstenite "../../parley-proto/src/guide/from_tungstenite.md"
+    from_elixir "../../parley-proto/src/guide/from_elixir.md"
+    adapter "../../parley-proto/src/guide/adapter.md"
 }
