@@ -18,7 +18,17 @@ pub mod sim;
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
 
-/// And those of the adapter's README.
+/// And those of the crates' own.
+#[cfg(doctest)]
+#[doc = include_str!("../../parley-proto/README.md")]
+pub struct ReadmeOfProto;
+
+/// …
+#[cfg(doctest)]
+#[doc = include_str!("../../parley-tokio/README.md")]
+pub struct ReadmeOfTokio;
+
+/// …
 #[cfg(doctest)]
 #[doc = include_str!("../../parley-async-std/README.md")]
 pub struct ReadmeOfAsyncStd;
