@@ -4,6 +4,20 @@ use std::fmt;
 
 /// Bounds on the memory that a peer or an application can make a connection hold.
 ///
+/// A connection holds at most
+///
+/// | | |
+/// |---|---|
+/// | the message under way | twice its bytes that have come: a buffer at most doubles, and nothing is allocated by an announced length; so at most twice [`message`](Self::message) |
+/// | received, not delivered | twice [`read_ahead`](Self::read_ahead), or one message that is larger |
+/// | encoded, not written | 64 KiB and one frame; pongs up to 256 KiB where output is never written at all |
+/// | accepted by handles, not encoded | [`send_queue`](Self::send_queue), or one frame that is larger; 64 KiB of a message that is sent in parts |
+/// | infos | [`info_queue`](Self::info_queue) of the application's own |
+/// | anything else | some KiB; while it reads or writes, a window of 64 KiB and an output buffer from a pool that all connections of a thread share |
+///
+/// What the application keeps of frames is its own affair: a payload may be a slice of a window of 64 KiB, which lives as
+/// long as any part of it. Keep a copy of what is kept for long.
+///
 /// Every limit is finite and inclusive: a message of exactly [`message`](Self::message) bytes passes, one byte
 /// more fails the connection with 1009. Start from [`Limits::client`] or [`Limits::server`] and change what differs:
 ///

@@ -4,21 +4,27 @@
 //! interop certificates FOLDER               writes ca.pem, cert.pem and key.pem
 //! interop tokio|async-std server CERT KEY   prints the addresses of ws:// and wss://, and serves until it is killed
 //! interop tokio|async-std client URL CA     prints a line a case: its name, and `ok` or what went wrong
+//! interop tokio|async-std idle URL CA       the same, through a proxy that gives up after two idle seconds
 //! ```
 
 use std::fmt::Write;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use parley_async_std::AsyncStd;
 use parley_proto::codec::{CloseFrame, Frame};
-use parley_proto::driver::{Client, Clock, Incoming, Platform, Server, Tls, Transport, WebSocket};
+use parley_proto::connection::Keepalive;
+use parley_proto::driver::{
+    Client, ClientBuilder, Clock, Handle, Incoming, Platform, Server, Tls, Transport, WebSocket,
+};
 use parley_proto::handshake::{Acceptance, Origins, Rejection};
-use parley_proto::{Action, BoxError, Connected, DisconnectReason, Handler};
+use parley_proto::session::Reconnect;
+use parley_proto::{Action, BoxError, Connected, DisconnectReason, Handler, Retry};
 use parley_tests::ca::Ca;
 use parley_tokio::Tokio;
 use rustls::ServerConfig;
@@ -33,6 +39,8 @@ fn main() -> Result<(), BoxError> {
         ["certificates", folder] => certificates(Path::new(folder)),
         ["tokio", "server", cert, key] => tokio()?.block_on(serve::<Tokio>(cert, key)),
         ["tokio", "client", url, ca] => tokio()?.block_on(call::<Tokio>(url, ca)),
+        ["tokio", "idle", url, _] => tokio()?.block_on(idle::<Tokio>(url)),
+        ["async-std", "idle", url, _] => async_std::task::block_on(idle::<AsyncStd>(url)),
         ["async-std", "server", cert, key] => async_std::task::block_on(serve::<AsyncStd>(cert, key)),
         ["async-std", "client", url, ca] => async_std::task::block_on(call::<AsyncStd>(url, ca)),
         _ => Err("usage: see the head of tests/examples/interop.rs".into()),
@@ -99,18 +107,27 @@ async fn accept<T: Transport, P: Platform>(incoming: Incoming<T, P>) -> Result<(
     if incoming.request().subprotocols().any(|offered| offered == "v2") {
         reply = reply.subprotocol("v2");
     }
-    incoming.accept_with(reply, |_| Peer { path }).await?;
+    incoming.accept_with(reply, |own| Peer { path, own }).await?;
     Ok(())
 }
 
 struct Peer {
     path: String,
+    own: Handle,
 }
 
 impl Handler for Peer {
     async fn handle_connect(&mut self, connected: &Connected) -> Result<Action, BoxError> {
         Ok(match &*self.path {
             "/ping" => Frame::Ping(Bytes::from_static(b"are you there")).into(),
+            "/fragments" => {
+                let mut message = self.own.begin_text().await;
+                for part in ["frag", "", "ment"] {
+                    message.write(part).await?;
+                }
+                message.finish_with("ed").await?;
+                Action::Continue
+            }
             "/subprotocol" => Frame::text(connected.subprotocol().unwrap_or_default().to_owned()).into(),
             _ => Action::Continue,
         })
@@ -197,6 +214,72 @@ async fn call<P: Platform<Tls = Tls>>(url: &str, ca: &str) -> Result<(), BoxErro
     })
     .await;
     Ok(())
+}
+
+// A client that says nothing for longer than a proxy waits.
+
+/// More than twice what the proxy waits.
+const IDLE: Duration = Duration::from_secs(5);
+
+async fn idle<P: Platform<Tls = Tls>>(url: &str) -> Result<(), BoxError> {
+    let url = format!("{url}/echo");
+    let builder = || Client::<(), (), P>::builder(&url);
+    let run = async |builder: ClientBuilder<P>, patient| {
+        let make = |own| Idle { own, patient, connections: 0, lost: Vec::new() };
+        Ok::<_, BoxError>(builder.run_with(make).await?)
+    };
+    case("kept by keepalive", async || {
+        let keepalive = Keepalive::new(IDLE / 10, IDLE)?;
+        let idle = run(builder()?.keepalive(Some(keepalive)), true).await?;
+        if idle.lost.is_empty() { Ok(()) } else { Err(format!("lost: {:?}", idle.lost).into()) }
+    })
+    .await;
+    case("lost without", async || match run(builder()?.keepalive(None), true).await {
+        Ok(_) => Err("it was kept".into()),
+        Err(error) if error.to_string().contains("without a Close") => Ok(()),
+        Err(error) => Err(error),
+    })
+    .await;
+    case("comes back", async || {
+        let idle = run(builder()?.keepalive(None).reconnect(Reconnect::default()), false).await?;
+        match idle.lost[..] {
+            [DisconnectReason::Eof] => Ok(()),
+            ref lost => Err(format!("lost: {lost:?}").into()),
+        }
+    })
+    .await;
+    Ok(())
+}
+
+/// Says nothing for a while, then sees whether the connection still serves. One that is not patient does so at once on its
+/// second connection.
+struct Idle {
+    own: Handle<()>,
+    patient: bool,
+    connections: u32,
+    lost: Vec<DisconnectReason>,
+}
+
+impl Handler for Idle {
+    async fn handle_connect(&mut self, _: &Connected) -> Result<Action, BoxError> {
+        self.connections += 1;
+        let delay = if self.patient || self.connections == 1 { IDLE } else { Duration::ZERO };
+        self.own.send_info_after(delay, ())?;
+        Ok(Action::Continue)
+    }
+
+    async fn handle_info(&mut self, (): ()) -> Result<Action, BoxError> {
+        Ok(Frame::text("still there").into())
+    }
+
+    async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
+        Ok(if frame == Frame::text("still there") { Action::Stop } else { Action::Continue })
+    }
+
+    async fn handle_disconnect(&mut self, reason: &DisconnectReason) -> Retry {
+        self.lost.push(reason.clone());
+        Retry::Policy
+    }
 }
 
 async fn case<F: Future<Output = Result<(), BoxError>>>(name: &str, case: impl FnOnce() -> F) {

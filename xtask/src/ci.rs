@@ -43,7 +43,7 @@ const STEPS: &[Step] = &[
     ("simulator", || sim::run(words("--seeds 2000"))),
     ("mutants", || mutants::run(words(""))),
     ("autobahn", || autobahn::run(words(""))),
-    ("other libraries", || interop::run(words(""))),
+    ("other libraries, a browser, a proxy", || interop::run(words("--browser-if-possible"))),
     ("instruction budgets", || bench::run(words("--instructions"))),
     ("fuzz", || fuzz::run(words("--seconds 20"))),
 ];

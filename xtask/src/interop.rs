@@ -1,11 +1,15 @@
 //! Our clients and servers against libraries that others use: Python's `websockets` and Node's `ws`, plain and TLS, on
-//! both runtimes.
+//! both runtimes; with `--browser` against chromium too, and with nginx in between.
 //!
-//! The peers are installed below the target folder. A peer whose interpreter is not on this machine is skipped, and
-//! said to be.
+//! The libraries are installed below the target folder. A library whose interpreter is not on this machine is skipped, and
+//! said to be. Browser and proxy are the system's: what is missing is installed by apt, and where that cannot be, `--browser`
+//! fails; `--browser-if-possible` skips them.
+
+mod browser;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -19,7 +23,7 @@ const WEBSOCKETS: &str = "websockets==17.4";
 const WS: &str = "ws@8.23.0";
 const RUNTIMES: [&str; 2] = ["tokio", "async-std"];
 /// What is tried with every peer; the programs say what each means.
-const CASES: [&str; 10] = [
+const CASES: &[&str] = &[
     "text",
     "binary",
     "1 MiB",
@@ -55,14 +59,25 @@ impl Peer {
     }
 }
 
-/// One row of the table: who was client and who server, over what; what became of each case.
+/// Rows with the same cases.
+struct Table {
+    cases: &'static [&'static str],
+    rows: Vec<Row>,
+}
+
+/// One row of a table: who was client and who server, over what; what became of each case.
 struct Row {
     title: String,
     outcomes: BTreeMap<String, String>,
 }
 
-pub(crate) fn run(args: Args) -> Outcome {
+pub(crate) fn run(mut args: Args) -> Outcome {
+    let (must, may) = (args.flag("--browser"), args.flag("--browser-if-possible"));
     args.finish()?;
+    let programs = match browser::Programs::new_if(must || may) {
+        Err(error) if must => return Err(error),
+        found => found,
+    };
     let work = target_dir().join("interop");
     fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
     let ours = process::build(&["build", "--release", "--package", "parley-tests", "--example", "interop"], "interop")?;
@@ -82,7 +97,21 @@ pub(crate) fn run(args: Args) -> Outcome {
             rows.extend(our_clients(&ours, runtime, peer, &work)?);
         }
     }
-    report(&rows, &skipped)
+    let mut tables = vec![Table { cases: CASES, rows }];
+    match programs {
+        Err(missing) => skipped.push(format!("chromium and nginx: {missing}")),
+        Ok(programs) => {
+            let page = process::build(
+                &["build", "--release", "--package", "parley-tests", "--example", "browser"],
+                "browser",
+            )?;
+            let (proxied, idle) = browser::through_nginx(&ours, &programs, &work)?;
+            tables[0].rows.extend(proxied);
+            tables.push(Table { cases: browser::IDLE_CASES, rows: idle });
+            tables.push(Table { cases: browser::PAGE_CASES, rows: browser::pages(&page, &programs, &work)? });
+        }
+    }
+    report(&tables, &skipped)
 }
 
 /// `websockets` in a virtualenv; or what is missing for it.
@@ -93,7 +122,10 @@ fn python() -> Result<Result<Peer, String>, String> {
     let folder = target_dir().join("tools/interop-python");
     let program = folder.join("bin/python");
     if !folder.join(WEBSOCKETS).exists() {
-        process::run(Command::new(python).args(["-m", "venv", "--clear"]).arg(&folder))?;
+        // Debian has that module in a package of its own.
+        if process::run(Command::new(python).args(["-m", "venv", "--clear"]).arg(&folder)).is_err() {
+            return Ok(Err(format!("{WEBSOCKETS}: {python} makes no virtualenv (python3-venv)")));
+        }
         let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", WEBSOCKETS];
         process::run(Command::new(&program).args(pip))?;
         mark(&folder.join(WEBSOCKETS))?;
@@ -154,24 +186,55 @@ fn scheme(url: &str) -> &str {
 
 /// Starts a server, which says on which two URLs it listens.
 fn start_server(mut command: Command, work: &Path) -> Result<(Running, Vec<String>), String> {
-    let said_path = work.join("server.log");
-    let said = File::create(&said_path).map_err(|error| format!("{}: {error}", said_path.display()))?;
-    command.args(["cert.pem", "key.pem"]).current_dir(work).stdout(said);
-    let mut server = Running::start(&mut command)?;
-    let deadline = Instant::now() + START_LIMIT;
-    loop {
-        let said = fs::read_to_string(&said_path).unwrap_or_default();
-        if said.ends_with('\n') {
-            return Ok((server, said.split_whitespace().map(str::to_owned).collect()));
-        }
-        if let Some(status) = server.ended()? {
-            return Err(format!("a server ended before it listened ({status})"));
-        }
-        if Instant::now() >= deadline {
-            return Err(format!("a server did not listen within {} s", START_LIMIT.as_secs()));
-        }
-        thread::sleep(Duration::from_millis(20));
+    command.args(["cert.pem", "key.pem"]);
+    let mut server = Said::start(command, work, "server.log")?;
+    let urls = server.wait_for(START_LIMIT, |said| {
+        said.ends_with('\n').then(|| said.split_whitespace().map(str::to_owned).collect())
+    })?;
+    Ok((server.running, urls))
+}
+
+/// A program, and what it has said.
+struct Said {
+    running: Running,
+    path: PathBuf,
+}
+
+impl Said {
+    fn start(mut command: Command, work: &Path, log: &str) -> Result<Self, String> {
+        let path = work.join(log);
+        let file = File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let running = Running::start(command.current_dir(work).stdin(Stdio::null()).stdout(file))?;
+        Ok(Self { running, path })
     }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.path).unwrap_or_default()
+    }
+
+    /// Waits until it has said what is looked for.
+    fn wait_for<T>(&mut self, limit: Duration, look: impl Fn(&str) -> Option<T>) -> Result<T, String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(found) = look(&self.said()) {
+                return Ok(found);
+            }
+            if let Some(status) = self.running.ended()? {
+                return Err(format!("a server ended before it listened ({status})"));
+            }
+            if Instant::now() >= deadline {
+                return Err(format!("a server did not listen within {} s", limit.as_secs()));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn free_port() -> Result<u16, String> {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|error| format!("no free port on 127.0.0.1: {error}"))
 }
 
 /// Runs a client through its cases.
@@ -189,32 +252,36 @@ fn outcomes(said: &str) -> BTreeMap<String, String> {
     said.lines().filter_map(|line| line.split_once('\t')).map(|(name, what)| (name.into(), what.into())).collect()
 }
 
-/// Prints the table. Anything but `ok` in all of it is an error, and so is a table without rows.
-fn report(rows: &[Row], skipped: &[String]) -> Outcome {
-    let width = rows.iter().map(|row| row.title.chars().count()).max().unwrap_or(0);
-    println!("{:width$}  {}", "", CASES.join(" | "));
+/// Prints the tables. Anything but `ok` in all of them is an error, and so is a table without rows.
+fn report(tables: &[Table], skipped: &[String]) -> Outcome {
+    let rows = || tables.iter().flat_map(|table| &table.rows);
+    let width = rows().map(|row| row.title.chars().count()).max().unwrap_or(0);
     let (mut passed, mut failures) = (0, Vec::new());
-    for row in rows {
-        let cells = CASES.map(|case| {
-            let what = row.outcomes.get(case).map_or("was not run", String::as_str);
-            if what == "ok" {
-                passed += 1;
-            } else {
-                failures.push(format!("{}: {case}: {what}", row.title));
-            }
-            format!("{:^len$}", if what == "ok" { "ok" } else { "FAIL" }, len = case.chars().count())
-        });
-        println!("{:width$}  {}", row.title, cells.join(" | "));
+    for table in tables {
+        println!("\n{:width$}  {}", "", table.cases.join(" | "));
+        for row in &table.rows {
+            let cells = table.cases.iter().map(|case| {
+                let what = row.outcomes.get(*case).map_or("was not run", String::as_str);
+                if what == "ok" {
+                    passed += 1;
+                } else {
+                    failures.push(format!("{}: {case}: {what}", row.title));
+                }
+                format!("{:^len$}", if what == "ok" { "ok" } else { "FAIL" }, len = case.chars().count())
+            });
+            println!("{:width$}  {}", row.title, cells.collect::<Vec<_>>().join(" | "));
+        }
     }
+    println!();
     for failure in &failures {
         println!("  FAIL {failure}");
     }
     for missing in skipped {
         println!("  skipped {missing}");
     }
-    println!("{passed} passed, {} failed, {} peers skipped", failures.len(), skipped.len());
-    match (rows.is_empty(), failures.is_empty()) {
-        (true, _) => Err("no peer could be run".to_owned()),
+    println!("{passed} passed, {} failed, {} skipped", failures.len(), skipped.len());
+    match (tables.iter().any(|table| table.rows.is_empty()), failures.is_empty()) {
+        (true, _) => Err("a table without a row: no peer could be run".to_owned()),
         (false, false) => Err(format!("{} case(s) failed", failures.len())),
         (false, true) => Ok(()),
     }
@@ -227,10 +294,13 @@ mod tests {
     #[test]
     fn a_case_that_was_not_run_fails() {
         let all: String = CASES.iter().map(|case| format!("{case}\tok\n")).collect();
-        let row = |said: &str| Row { title: "a".to_owned(), outcomes: outcomes(said) };
-        assert_eq!(report(&[row(&all)], &[]), Ok(()));
-        assert!(report(&[row(&all.replace("401\tok", "401\tno"))], &[]).is_err());
-        assert!(report(&[row(&all.replace("401\tok\n", ""))], &[]).is_err());
-        assert!(report(&[], &["b".to_owned()]).is_err());
+        let table = |said: &str| {
+            let row = Row { title: "a".to_owned(), outcomes: outcomes(said) };
+            [Table { cases: CASES, rows: vec![row] }]
+        };
+        assert_eq!(report(&table(&all), &[]), Ok(()));
+        assert!(report(&table(&all.replace("401\tok", "401\tno")), &[]).is_err());
+        assert!(report(&table(&all.replace("401\tok\n", "")), &[]).is_err());
+        assert!(report(&[Table { cases: CASES, rows: Vec::new() }], &["b".to_owned()]).is_err());
     }
 }

@@ -62,8 +62,8 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "interop",
-        usage: "",
-        about: "our clients and servers against Python's websockets and Node's ws",
+        usage: "[--browser|--browser-if-possible]",
+        about: "our clients and servers against Python's websockets and Node's ws; against chromium, and through nginx",
         run: interop::run,
     },
     Task {

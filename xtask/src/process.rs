@@ -139,6 +139,14 @@ impl Running {
             thread::sleep(Duration::from_millis(50));
         }
     }
+
+    /// Asks it to end, so that it ends what it has started itself, and waits for that, at most `limit`; then it is killed.
+    pub(crate) fn terminate(mut self, limit: Duration) {
+        let asked = Command::new("kill").arg(self.child.id().to_string()).status();
+        if asked.is_ok_and(|status| status.success()) {
+            let _ = self.wait(limit);
+        }
+    }
 }
 
 impl Drop for Running {

@@ -53,8 +53,8 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// What one frame counts for beside its payload.
-    const BOOKKEEPING: usize = size_of::<Span>();
+    /// What one frame counts for beside its payload: its span, and a chunk, since it may have come in a read of its own.
+    const BOOKKEEPING: usize = size_of::<Span>() + size_of::<Bytes>();
     /// A queue that has grown beyond so many spans is not kept for reuse.
     const MAX_KEPT: usize = 4096;
 

@@ -1,10 +1,27 @@
 //! Which connections a server has, and what it tells them: to go away, or that they are gone.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use slab::Slab;
+
+use crate::connection::deadline;
+
+/// How long a connection may take for its request before another may take its place.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whether one more request may be under way.
+pub(super) enum Turn {
+    Now {
+        displaced: bool,
+    },
+    /// When one ends, or at this time.
+    At(Option<Instant>),
+    Never,
+}
 
 /// All connections of one server.
 #[derive(Default)]
@@ -15,7 +32,12 @@ pub(super) struct Census {
 #[derive(Default)]
 struct Inner {
     live: Slab<Arc<Signal>>,
-    undecided: usize,
+    /// Those that have sent no request yet, and since when; the oldest first.
+    reading: BTreeMap<u64, (Arc<Signal>, Instant)>,
+    /// How many there have been.
+    began: u64,
+    /// Those whose request waits for the application.
+    deciding: usize,
     /// No more are admitted.
     leaving: bool,
     /// Those who wait for room, or for the last connection.
@@ -67,22 +89,42 @@ impl Census {
         Some(Permit { census: self.clone(), key, signal, known: None, undecided: None })
     }
 
-    /// One more request that is under way or waits for the application's answer.
-    pub(super) fn undecided(self: &Arc<Self>) -> Undecided {
-        self.lock().undecided += 1;
-        Undecided(self.clone())
+    /// One more request that is under way, and then waits for the application's answer.
+    pub(super) fn undecided(self: &Arc<Self>, now: Instant, permit: &Permit) -> Undecided {
+        let mut inner = self.lock();
+        inner.began += 1;
+        let number = inner.began;
+        inner.reading.insert(number, (permit.signal.clone(), now));
+        Undecided { census: self.clone(), number, decides: false }
     }
 
-    /// Ready with `true` once there is room for one more, with `false` when no more are admitted.
-    pub(super) fn poll_room(&self, cx: &Context<'_>, connections: usize, undecided: usize) -> Poll<bool> {
+    /// Ready with `true` once there are fewer connections, with `false` when no more are admitted.
+    pub(super) fn poll_room(&self, cx: &Context<'_>, connections: usize) -> Poll<bool> {
         let mut inner = self.lock();
         if inner.leaving {
             return Poll::Ready(false);
         }
-        if inner.live.len() < connections && inner.undecided < undecided {
-            return Poll::Ready(true);
+        if inner.live.len() < connections { Poll::Ready(true) } else { inner.wait(cx) }
+    }
+
+    /// Whether one more may be undecided now: in the place of that which has been silent for longest, if need be.
+    pub(super) fn turn(&self, cx: &Context<'_>, now: Instant, undecided: usize) -> Turn {
+        let mut inner = self.lock();
+        if inner.leaving {
+            return Turn::Never;
         }
-        inner.wait(cx)
+        if inner.undecided() < undecided {
+            return Turn::Now { displaced: false };
+        }
+        let due = inner.reading.first_key_value().map(|(_, &(_, since))| deadline(since, PATIENCE));
+        if due.is_none_or(|due| due > now) {
+            let _ = inner.wait::<()>(cx);
+            return Turn::At(due);
+        }
+        let oldest = inner.reading.pop_first();
+        drop(inner);
+        wake(oldest.and_then(|(_, (signal, _))| signal.tell(Notice::Gone)));
+        Turn::Now { displaced: true }
     }
 
     /// Ready once no more are admitted.
@@ -116,7 +158,7 @@ impl Census {
     /// Connections, and how many of them are undecided.
     pub(super) fn count(&self) -> (usize, usize) {
         let inner = self.lock();
-        (inner.live.len(), inner.undecided)
+        (inner.live.len(), inner.undecided())
     }
 
     fn leave(&self, change: impl FnOnce(&mut Inner)) {
@@ -129,6 +171,10 @@ impl Census {
 }
 
 impl Inner {
+    fn undecided(&self) -> usize {
+        self.reading.len() + self.deciding
+    }
+
     fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
         if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
             self.waiting.push(cx.waker().clone());
@@ -170,10 +216,27 @@ impl Drop for Permit {
 }
 
 /// Counts a request for as long as it has no answer.
-pub(super) struct Undecided(Arc<Census>);
+pub(super) struct Undecided {
+    census: Arc<Census>,
+    number: u64,
+    decides: bool,
+}
+
+impl Undecided {
+    /// The request is there: the connection gives way to no other.
+    pub(super) fn read(&mut self) {
+        let mut inner = self.census.lock();
+        // One that has given way counts no more; it is told so at its next turn.
+        self.decides = inner.reading.remove(&self.number).is_some();
+        inner.deciding += usize::from(self.decides);
+    }
+}
 
 impl Drop for Undecided {
     fn drop(&mut self) {
-        self.0.leave(|inner| inner.undecided -= 1);
+        self.census.leave(|inner| {
+            inner.deciding -= usize::from(self.decides);
+            inner.reading.remove(&self.number);
+        });
     }
 }

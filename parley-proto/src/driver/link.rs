@@ -37,9 +37,11 @@ impl<T: Transport, C: Clock> Link<T, C> {
         link
     }
 
-    /// What counts the request, for whoever decides about it.
+    /// The request was read: what counts it, for whoever decides about it.
     pub(super) fn undecided(&mut self) -> Option<Undecided> {
-        self.permit.as_mut().and_then(|permit| permit.undecided.take())
+        let mut undecided = self.permit.as_mut()?.undecided.take()?;
+        undecided.read();
+        Some(undecided)
     }
 
     /// Input that was left over, for a connection that takes it now.

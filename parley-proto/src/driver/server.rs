@@ -23,7 +23,7 @@ use core::net::SocketAddr;
 
 use super::Ending;
 use super::builder::running;
-use super::census::{Census, Notice, Permit, Undecided};
+use super::census::{Census, Notice, Permit, Turn, Undecided};
 use super::client::{Client, StartError, client_of};
 use super::handle::{Handle, Shared};
 use super::io::Io;
@@ -94,12 +94,11 @@ impl<P: Platform> ServerBuilder<P> {
         self
     }
 
-    /// Connections at a time whose request is being read, or waits for the application's answer. While there are as
-    /// many, no more are accepted. At least 1. Default 256.
+    /// Connections at a time whose request is being read, or waits for the application's answer. At least 1. Default 256.
     ///
-    /// Peers that connect and say nothing hold others up by it, each for the [handshake timeout](Self::handshake_timeout):
-    /// where strangers can reach the server, raise it to what memory allows (a request takes up to
-    /// [`Limits::head`]), or let a proxy stand before.
+    /// While there are as many, a new one takes the place of that which has been silent for longest, if for more than a
+    /// second: peers that connect and send no request slow others down, and do not keep them out. While all of them wait
+    /// for the application, no more are accepted.
     pub fn max_handshakes(mut self, most: usize) -> Self {
         self.max_handshakes = most.max(1);
         self
@@ -259,6 +258,7 @@ struct Counters {
     accepted: AtomicU64,
     accept_errors: AtomicU64,
     failed: AtomicU64,
+    displaced: AtomicU64,
     refused: AtomicU64,
     answered: AtomicU64,
 }
@@ -277,6 +277,8 @@ pub struct ServerStats {
     pub accept_errors: u64,
     /// Handshakes that failed: TLS, no request in time, a malformed one.
     pub failed: u64,
+    /// Of those, such as gave way to newer ones: see [`max_handshakes`](ServerBuilder::max_handshakes).
+    pub displaced: u64,
     /// Requests that were refused for their origin.
     pub refused: u64,
     /// Requests without upgrade that were answered.
@@ -380,8 +382,8 @@ impl<P: Platform> Server<P> {
     /// There is no request for the application to answer, see [`AcceptError`].
     pub async fn accept<T: Transport>(&self, transport: T) -> Result<Incoming<T, P>, AcceptError> {
         let permit = self.shared.census.admit().ok_or(AcceptError::ShuttingDown)?;
-        let undecided = self.shared.census.undecided();
         let clock = P::clock();
+        let undecided = self.shared.census.undecided(clock.now(), &permit);
         let until = deadline(clock.now(), self.shared.options.handshake_timeout);
         let incoming = self.shared.clone().request(transport, permit, undecided, clock, until).await?;
         P::spawn(watch(incoming.slot.clone()));
@@ -391,7 +393,7 @@ impl<P: Platform> Server<P> {
     /// The server's numbers.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        let Counters { accepted, accept_errors, failed, refused, answered } = &self.shared.counters;
+        let Counters { accepted, accept_errors, failed, displaced, refused, answered } = &self.shared.counters;
         let (connections, undecided) = self.shared.census.count();
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ServerStats {
@@ -400,6 +402,7 @@ impl<P: Platform> Server<P> {
             accepted: load(accepted),
             accept_errors: load(accept_errors),
             failed: load(failed),
+            displaced: load(displaced),
             refused: load(refused),
             answered: load(answered),
         }
@@ -530,7 +533,7 @@ async fn accept_all<P: Platform>(server: Arc<Inner<P>>, mut listener: P::Listene
     let census = server.census.clone();
     let mut clock = P::clock();
     let mut pause = ACCEPT_PAUSE.0;
-    while poll_fn(|cx| census.poll_room(cx, max_connections, max_handshakes)).await {
+    while poll_fn(|cx| census.poll_room(cx, max_connections)).await {
         let accepted = {
             let mut accept = pin!(P::accept(&mut listener, &server.options.tcp));
             poll_fn(|cx| match census.poll_leaving(cx) {
@@ -547,8 +550,23 @@ async fn accept_all<P: Platform>(server: Arc<Inner<P>>, mut listener: P::Listene
                 if cfg!(feature = "tracing") {
                     trace::accepted(&transport.facts()); // which asks the system
                 }
+                let turn = poll_fn(|cx| {
+                    loop {
+                        match census.turn(cx, clock.now(), max_handshakes) {
+                            Turn::Now { displaced } => return Poll::Ready(Some(displaced)),
+                            Turn::Never => return Poll::Ready(None),
+                            Turn::At(Some(at)) if clock.poll_sleep(cx, at).is_ready() => {}
+                            Turn::At(_) => return Poll::Pending,
+                        }
+                    }
+                });
+                match turn.await {
+                    None => return,
+                    Some(false) => {}
+                    Some(true) => Inner::<P>::count(&server.counters.displaced),
+                }
                 if let Some(permit) = census.admit() {
-                    let undecided = census.undecided();
+                    let undecided = census.undecided(clock.now(), &permit);
                     P::spawn(greet(server.clone(), transport, permit, undecided));
                 }
             }

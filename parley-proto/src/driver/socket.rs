@@ -576,7 +576,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
 
     /// What was sent is to wait for the replies to the frames at hand.
     #[inline]
-    pub(super) fn defers(&self) -> bool {
+    fn defers(&self) -> bool {
         self.auto_cork && self.link.connection.has_frames()
     }
 

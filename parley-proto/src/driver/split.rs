@@ -12,7 +12,7 @@ use futures_sink::Sink;
 use super::runtime::{Clock, Transport};
 use super::socket::{Error, Part, WebSocket};
 use crate::codec::{Chunk, CloseFrame, Frame};
-use crate::connection::Closed;
+use crate::connection::{Closed, Rtt};
 
 /// Locked for the time of one poll, never across a wait. Each poll registers its own task, and what one half does for
 /// the other wakes it, so that neither needs the other to be polled.
@@ -47,16 +47,14 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
 }
 
 impl<T: Transport, C: Clock> WebSocketSender<T, C> {
-    /// As [`WebSocket::send`]. Cancel-safe.
+    /// As [`WebSocket::send`], but that it always writes: whether the other half will soon is not known here, whatever
+    /// [`set_auto_cork`](WebSocket::set_auto_cork) was told. Cancel-safe.
     ///
     /// # Errors
     ///
     /// As [`WebSocket::send`].
     pub async fn send(&mut self, frame: Frame) -> Result<(), Error> {
         self.feed(frame).await?;
-        if self.0.lock().defers() {
-            return Ok(());
-        }
         self.flush().await
     }
 
@@ -122,6 +120,12 @@ impl<T: Transport, C: Clock> WebSocketSender<T, C> {
         self.0.lock().closed().cloned()
     }
 
+    /// As [`WebSocket::rtt`].
+    #[must_use]
+    pub fn rtt(&self) -> Option<Rtt> {
+        self.0.lock().rtt()
+    }
+
     /// The whole again, from its two halves.
     ///
     /// # Errors
@@ -165,6 +169,12 @@ impl<T: Transport, C: Clock> WebSocketReceiver<T, C> {
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {
         self.0.lock().closed().cloned()
+    }
+
+    /// As [`WebSocket::rtt`].
+    #[must_use]
+    pub fn rtt(&self) -> Option<Rtt> {
+        self.0.lock().rtt()
     }
 }
 

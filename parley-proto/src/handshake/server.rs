@@ -327,13 +327,20 @@ impl fmt::Debug for Request {
     }
 }
 
-/// The request as any HTTP server would see it, if it could be for one: it asks for no upgrade, and has no body.
+/// The request as any HTTP server would see it, if it could be for one: it has no body, and does not ask for an upgrade to
+/// WebSocket. One to something else may be ignored (RFC 9110, section 7.8). HTTP/1.0 needs no `Host`: so ask health checks.
 fn plain(head: &RequestHead) -> Option<Box<http::Request<()>>> {
     let headers = &head.headers;
-    if !matches!(&*head.method, "GET" | "HEAD") || headers.contains_key(UPGRADE) || has_body(headers) {
+    let mut protocols = headers.get_all(UPGRADE).iter().flat_map(|line| tokens(line.as_bytes()));
+    let upgrades = protocols.any(|name| name.is_ok_and(|name| name.eq_ignore_ascii_case("websocket")));
+    if !matches!(&*head.method, "GET" | "HEAD") || upgrades || has_body(headers) {
         return None;
     }
-    let host = text(headers, HOST).ok().flatten()?;
+    let host = match (text(headers, HOST).ok()?, head.version) {
+        (Some(host), Version::Http11 | Version::Http10) => host,
+        (None, Version::Http10) => "localhost", // only the path is wanted
+        _ => return None,
+    };
     host_and_port(host).ok()?;
     let (resource, _) = target(&head.target, host).ok()?;
     let mut request = http::Request::builder().method(&*head.method).uri(resource).body(()).ok()?;
@@ -659,13 +666,22 @@ mod tests {
         for (from, to) in [
             ("GET", "POST"),
             ("Host: a", "Host: a b"),
-            ("X: y", "Upgrade: h2c"),
+            ("X: y", "Upgrade: h2c, WebSocket"),
+            ("Host: a\r\n", ""),
             ("X: y", "Content-Length: 1"),
             ("X: y", "Transfer-Encoding: chunked"),
             ("/health", "health"),
         ] {
             let refusal = ask(&get.replace(from, to)).unwrap_err();
             assert!(refusal.request.is_none(), "{to}");
+        }
+        for (from, to) in [
+            ("X: y", "Upgrade: h2c\r\nConnection: Upgrade"),
+            ("HTTP/1.1", "HTTP/1.0"),
+            ("HTTP/1.1\r\nHost: a", "HTTP/1.0"),
+        ] {
+            let request = ask(&get.replace(from, to)).unwrap_err().request;
+            assert_eq!(request.map(|request| request.uri().path().to_owned()).as_deref(), Some("/health"), "{to}");
         }
     }
 

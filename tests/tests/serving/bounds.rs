@@ -28,19 +28,85 @@ fn no_more_connections_are_accepted_than_may_be() {
 fn no_more_requests_are_undecided_than_may_be() {
     Sim::new().run_until(async |sim| {
         let server = serve(any().max_handshakes(2));
-        let silent = sim.dial(addr());
-        let (_peer, incoming) = asked(&sim, &server).await;
+        let (_first, one) = asked(&sim, &server).await;
+        let (_second, _two) = asked(&sim, &server).await;
         let _third = ask(&sim).await;
         let _fourth = ask(&sim).await;
         sim.settle().await;
-        assert_eq!((server.stats().undecided, server.stats().accepted), (2, 2));
+        assert_eq!((server.stats().undecided, server.stats().accepted), (2, 3), "the third waits for its turn");
+        let _socket = one.into_websocket().await.unwrap();
+        let three = server.next().await.unwrap();
+        sim.settle().await;
+        assert_eq!((server.stats().undecided, server.stats().accepted), (2, 4));
+        drop(three); // one that is answered makes room as well
+        let four = server.next().await.unwrap();
+        assert_eq!((server.stats().undecided, server.stats().accepted, server.stats().displaced), (2, 4, 0));
+        drop(four);
+    });
+}
+
+/// Peers that connect and say nothing, or half of something: whoever asks behind them waits for a second for each full house of
+/// them, not for the handshake timeout.
+#[test]
+fn hazard_2_who_is_silent_slows_others_down_and_does_not_keep_them_out() {
+    Sim::new().run_until(async |sim| {
+        let server = serve(any().max_handshakes(16));
+        let mut silent = Vec::new();
+        for round in 0..64 {
+            let mut peer = sim.dial(addr());
+            if round % 2 == 0 {
+                peer.send(&REQUEST[..40]).await;
+            }
+            silent.push(peer);
+        }
+        let (mut peer, incoming) = asked(&sim, &server).await;
         let _socket = incoming.into_websocket().await.unwrap();
-        let third = server.next().await.unwrap();
-        assert_eq!((server.stats().undecided, server.stats().accepted), (2, 3));
-        drop(silent); // one that leaves makes room as well
-        let fourth = server.next().await.unwrap();
-        assert_eq!((server.stats().undecided, server.stats().connections), (2, 3));
-        drop((third, fourth));
+        assert_eq!(status(&mut peer).await, 101);
+        assert_eq!(sim.elapsed(), secs(4), "four times sixteen were before it");
+        sim.settle().await;
+        let stats = server.stats();
+        assert_eq!((stats.undecided, stats.connections, stats.accepted), (15, 16, 65));
+        assert_eq!((stats.displaced, stats.failed), (64 - 15, 64 - 15));
+        // The others run into their own deadline, since nobody wants their place.
+        sim.sleep(millis(3999)).await;
+        assert_eq!(server.stats().undecided, 15);
+        sim.sleep(millis(1001)).await;
+        sim.settle().await;
+        assert_eq!((server.stats().undecided, server.stats().failed), (0, 64));
+        drop(silent);
+    });
+}
+
+/// In one instant come more than may be: none gives way before it had its second.
+#[test]
+fn a_crowd_of_those_who_ask_is_served_in_order() {
+    Sim::new().run_until(async |sim| {
+        let server = serve(any().max_handshakes(4));
+        let mut peers = Vec::new();
+        for _ in 0..100 {
+            peers.push(ask(&sim).await);
+        }
+        for mut peer in peers {
+            let _socket = server.next().await.unwrap().into_websocket().await.unwrap();
+            assert_eq!(status(&mut peer).await, 101);
+            assert!(server.stats().undecided <= 4);
+        }
+        assert_eq!((sim.elapsed(), server.stats().displaced), (secs(0), 0));
+    });
+}
+
+/// One that has sent its request waits for the application, whoever comes.
+#[test]
+fn who_has_asked_gives_way_to_nobody() {
+    Sim::new().run_until(async |sim| {
+        let server = serve(any().max_handshakes(2).decision_timeout(secs(60)));
+        let (_peer, incoming) = asked(&sim, &server).await;
+        let silent: Vec<_> = (0..10).map(|_| sim.dial(addr())).collect();
+        let (_other, second) = asked(&sim, &server).await;
+        assert_eq!(sim.elapsed(), secs(10));
+        let _sockets = (incoming.into_websocket().await.unwrap(), second.into_websocket().await.unwrap());
+        assert_eq!(server.stats().displaced, 10);
+        drop(silent);
     });
 }
 
@@ -54,7 +120,7 @@ fn init_counts_to_the_undecided() {
         let accepting = sim.spawn(incoming.accept(probe));
         let _other = ask(&sim).await;
         sim.settle().await;
-        assert_eq!(server.stats().accepted, 1);
+        assert_eq!((server.stats().accepted, server.stats().undecided), (2, 1));
         gate.open();
         let _session = accepting.await.unwrap();
         let _incoming = server.next().await.unwrap();

@@ -397,3 +397,17 @@ fn a_socket_is_a_stream_and_a_sink_for_futures_util() {
         assert_eq!(talking.await, [Frame::text("a"), Frame::Pong(Bytes::from_static(b"b"))]);
     });
 }
+
+/// The other half may be a long time in coming: what a half sends leaves at once.
+#[test]
+fn a_half_does_not_leave_to_the_other_what_it_sends() {
+    Sim::new().run_until(async |sim| {
+        let (mut socket, mut peer, _listener) = connected(&sim, Link::default()).await;
+        socket.set_auto_cork(true);
+        let (mut sender, mut receiver) = socket.split();
+        peer.send(&[raw::frame(TEXT, b"1"), raw::frame(TEXT, b"2")].concat()).await;
+        let first = receiver.next().await.unwrap().unwrap();
+        sender.send(first).await.unwrap();
+        assert_eq!(peer.frame().await.payload, b"1", "though the second is at hand");
+    });
+}
