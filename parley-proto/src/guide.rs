@@ -2,8 +2,8 @@
 //!
 //! # 1. Pages
 //!
-//! The snippets are for `parley-tokio`; on `parley-async-std` another `use` is all that changes. Each is compiled with the
-//! tests, and runs there where it can.
+//! The snippets are for `parley-tokio`; on `parley-async-std` another `use`, and that runtime's way to spawn a task, are all that
+//! changes. Each is compiled with the tests, and runs there where it can.
 //!
 //! | page | |
 //! |---|---|
