@@ -11,7 +11,22 @@
 //! | [`session`] | one client's life: dial, queue, callbacks, end | the same |
 //! | [`driver`] | the loop, generic over [`Runtime`](driver::Runtime) and [`Transport`](driver::Transport) | a runtime |
 //!
-//! How a client behaves is written down, rule by rule, in the [`guide`].
+//! The [`guide`] has pages for users of the adapters, one on [writing another](guide::adapter), and the rules by which a client
+//! behaves, numbered.
+//!
+//! # Features
+//!
+//! All are off by default. Adapters have features of the same names, and switch them on here.
+//!
+//! | feature | |
+//! |---|---|
+//! | `tls` | [`driver::Tls`], [`driver::TlsClient`]: the options of TLS, and the rustls configuration made of them |
+//! | `ring` | the crypto provider |
+//! | `aws-lc-rs` | the crypto provider where `ring` is off |
+//! | `webpki-roots` | adds `Tls::webpki_roots`: Mozilla's trust roots, compiled in |
+//! | `tracing` | spans and events: see [`telemetry`] |
+//!
+//! A feature adds to the API, and changes nothing of how the rest behaves.
 //!
 //! # A loop of one's own
 //!

@@ -5,6 +5,8 @@
 //! among the fields; reasons are the texts that [`DisconnectReason`](crate::DisconnectReason) and
 //! [`StopReason`](crate::StopReason) show.
 //!
+//! Numbers, and how to see all this, are in the guide's [page on telemetry](crate::guide::telemetry).
+//!
 //! # Spans
 //!
 //! | span | level | fields | around |

@@ -1,7 +1,8 @@
-//! WebSocket clients as callbacks, for tokio.
+//! WebSocket clients and servers as callbacks, for tokio.
 //!
 //! A client owns one connection: it dials, upgrades, answers pings, queues what is sent meanwhile, and closes in order.
-//! What it does with the frames is a [`Handler`], of which every callback has a default.
+//! What it does with the frames is a [`Handler`], of which every callback has a default. A [`Server`] accepts connections for
+//! handlers of the same kind, and a [`WebSocket`] is one connection for a loop of one's own.
 //!
 //! ```no_run
 //! use parley_tokio::{Action, BoxError, Client, Frame, Handler};
@@ -23,6 +24,14 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Where to read on
+//!
+//! The [`guide`] has a page on each of: [getting started](guide::getting_started), [handlers](guide::handlers),
+//! [reconnecting](guide::reconnecting), [backpressure](guide::backpressure), [closing](guide::closing), [TLS](guide::tls),
+//! [servers](guide::servers), [telemetry](guide::telemetry), [limits and memory](guide::limits), and on coming from
+//! [tungstenite](guide::from_tungstenite) or [Elixir's Parley](guide::from_elixir). Behind the pages stand the rules by which a
+//! client behaves, numbered.
 //!
 //! # What runs where
 //!
@@ -71,6 +80,9 @@ mod transport;
 
 #[cfg(feature = "tls")]
 pub use parley_proto::driver::rustls;
+
+#[doc(inline)]
+pub use parley_proto::guide;
 
 pub use parley_proto::Role;
 pub use parley_proto::codec::{

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{self, cargo, root};
-use crate::{Outcome, autobahn, bench, fuzz, interop, mutants, parity, purity, rules, scenarios, sim};
+use crate::{Outcome, autobahn, bench, fuzz, interop, mutants, package, parity, purity, rules, scenarios, sim};
 
 type Step = (&'static str, fn() -> Outcome);
 
@@ -36,6 +36,7 @@ const STEPS: &[Step] = &[
         let args = ["doc", "--workspace", "--no-deps", "--all-features"];
         process::run(cargo().args(args).env("RUSTDOCFLAGS", "-D warnings"))
     }),
+    ("packages", || package::run(words(""))),
     ("purity", || purity::run(words(""))),
     ("parity of the adapters", || parity::run(words(""))),
     ("rules", || rules::run(words(""))),

@@ -1,7 +1,8 @@
 //! The one async loop, generic over [`Runtime`] and [`Transport`]: it carries out what the session wants and runs the
 //! handler's callbacks beside the I/O, in one task, without naming a runtime.
 //!
-//! An adapter makes a [`Setup`], and spawns the future of [`Setup::client`] or hands out that of [`Setup::run`].
+//! An adapter makes a [`Setup`], and spawns the future of [`Setup::client`] or hands out that of [`Setup::run`]; how to write one
+//! is in the [guide](crate::guide::adapter).
 
 mod broadcast;
 mod builder;

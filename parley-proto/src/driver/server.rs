@@ -230,6 +230,8 @@ impl<P: Platform> fmt::Debug for ServerBuilder<P> {
 ///
 /// Its connections are tasks of their own. Dropping it stops accepting, and leaves those that were accepted alone;
 /// [`shutdown`](Self::shutdown) sees them off. All methods take `&self`: share it by an `Arc`.
+///
+/// The guide has a [page on servers](crate::guide::servers).
 pub struct Server<P: Platform> {
     shared: Arc<Inner<P>>,
     local_addr: Option<SocketAddr>,
