@@ -10,6 +10,7 @@
 //! | [`connection`] | one connection of either role (sections 4 to 7) | sockets, clocks, randomness |
 //! | [`session`] | one client's life: dial, queue, callbacks, end | the same |
 //! | [`driver`] | the loop, generic over [`Runtime`](driver::Runtime) and [`Transport`](driver::Transport) | a runtime |
+//! | `testing` (feature `testing`) | a runtime in memory with a virtual clock, and scripted peers, for tests | real time, sockets |
 //!
 //! How a client behaves is written down, rule by rule, in the [`guide`].
 //!
@@ -78,6 +79,8 @@ mod limits;
 mod pool;
 pub mod session;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod transport;
 
 pub use error::{
