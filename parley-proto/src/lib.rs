@@ -10,6 +10,7 @@
 //! | [`connection`] | one connection of either role (sections 4 to 7) | sockets, clocks, randomness |
 //! | [`session`] | one client's life: dial, queue, callbacks, end | the same |
 //! | [`driver`] | the loop, generic over [`Runtime`](driver::Runtime) and [`Transport`](driver::Transport) | a runtime |
+//! | `testing` (feature `testing`) | a runtime in memory with a virtual clock, and scripted peers, for tests | real time, sockets |
 //!
 //! The [`guide`] has pages for users of the adapters, one on [writing another](guide::adapter), and the rules by which a client
 //! behaves, numbered.
@@ -93,6 +94,8 @@ mod limits;
 mod pool;
 pub mod session;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod transport;
 
 pub use error::{

@@ -61,6 +61,7 @@
 //! | `aws-lc-rs` | | the crypto provider where `ring` is off |
 //! | `webpki-roots` | | adds `Tls::webpki_roots`: Mozilla's trust roots, compiled in |
 //! | `tracing` | | spans and events: see [`parley_proto::telemetry`] |
+//! | `testing` | | the module `testing`: handlers tested without a network, in virtual time |
 //!
 //! With `tls` but neither provider's feature, `Tls` has to be given a provider; with both features it is `ring`. rustls's
 //! process-wide default is neither read nor set.
@@ -98,6 +99,8 @@ pub use parley_proto::handshake::{
     Rejection, Request, SubprotocolError, UrlError,
 };
 pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, TimerId};
+#[cfg(feature = "testing")]
+pub use parley_proto::testing;
 pub use parley_proto::{
     Action, Attempt, BoxError, ChunkError, ConnectPhase, Connected, DisconnectReason, Handler, LimitError, Limits,
     NetworkError, ProtocolError, Retry, SendError, SharedError, StopReason,
