@@ -49,7 +49,7 @@ fn no_more_requests_are_undecided_than_may_be() {
 /// them, not for the handshake timeout.
 #[test]
 fn hazard_2_who_is_silent_slows_others_down_and_does_not_keep_them_out() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().max_handshakes(16));
         let mut silent = Vec::new();
         for round in 0..64 {
@@ -80,7 +80,7 @@ fn hazard_2_who_is_silent_slows_others_down_and_does_not_keep_them_out() {
 /// In one instant come more than may be: none gives way before it had its second.
 #[test]
 fn a_crowd_of_those_who_ask_is_served_in_order() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().max_handshakes(4));
         let mut peers = Vec::new();
         for _ in 0..100 {
@@ -98,7 +98,7 @@ fn a_crowd_of_those_who_ask_is_served_in_order() {
 /// One that has sent its request waits for the application, whoever comes.
 #[test]
 fn who_has_asked_gives_way_to_nobody() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().max_handshakes(2).decision_timeout(secs(60)));
         let (_peer, incoming) = asked(&sim, &server).await;
         let silent: Vec<_> = (0..10).map(|_| sim.dial(addr())).collect();

@@ -44,7 +44,7 @@ async fn stream(sim: &Sim) -> (RawConn, SimTransport) {
 
 #[test]
 fn what_is_not_to_be_upgraded_gets_its_response() {
-    Sim::new().run_until(async |_| {
+    Sim::new().run(async |_| {
         let server = Server::builder(Origins::same_host()).build().unwrap();
         let checked = server.check(&request(Some("https://example.com"))).unwrap();
         assert_eq!(checked.path(), "/chat");
@@ -64,7 +64,7 @@ fn what_is_not_to_be_upgraded_gets_its_response() {
 
 #[test]
 fn a_handler_serves_it() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = unbound();
         let (mut peer, transport) = stream(&sim).await;
         peer.send(&text("early")).await;
@@ -90,7 +90,7 @@ fn a_handler_serves_it() {
 
 #[test]
 fn a_loop_of_ones_own_serves_it() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = unbound();
         let (mut peer, transport) = stream(&sim).await;
         let mut socket = server.upgraded(transport, agreed(&server)).unwrap().into_websocket().await.unwrap();
@@ -112,7 +112,7 @@ fn a_loop_of_ones_own_serves_it() {
 #[test]
 fn it_takes_part_in_a_shutdown() {
     for handled in [false, true] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let server = Arc::new(unbound());
             let (mut peer, transport) = stream(&sim).await;
             let upgraded = server.upgraded(transport, agreed(&server)).unwrap();
@@ -146,7 +146,7 @@ fn it_takes_part_in_a_shutdown() {
 #[test]
 fn an_init_that_fails_or_takes_too_long_closes_with_1011() {
     for stuck in [false, true] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let server = unbound();
             let (mut peer, transport) = stream(&sim).await;
             let upgraded = server.upgraded(transport, agreed(&server)).unwrap();
@@ -169,7 +169,7 @@ fn an_init_that_fails_or_takes_too_long_closes_with_1011() {
 
 #[test]
 fn a_peer_that_has_gone_is_noticed() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = unbound();
         let (mut peer, transport) = stream(&sim).await;
         peer.shutdown().await;

@@ -401,7 +401,7 @@ fn a_socket_is_a_stream_and_a_sink_for_futures_util() {
 /// The other half may be a long time in coming: what a half sends leaves at once.
 #[test]
 fn a_half_does_not_leave_to_the_other_what_it_sends() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (mut socket, mut peer, _listener) = connected(&sim, Link::default()).await;
         socket.set_auto_cork(true);
         let (mut sender, mut receiver) = socket.split();

@@ -178,7 +178,7 @@ fn a_handler_that_takes_no_parts_is_told_instead_of_losing_them() {
 #[test]
 fn parts_are_not_lost_by_futures_that_are_dropped() {
     for polls in 0..4 {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             listener.set_link(Link::default().capacity(24).chunk(5));
             let task = sim.spawn({
