@@ -85,17 +85,22 @@ pub use parley_proto::driver::rustls;
 pub use parley_proto::guide;
 
 pub use parley_proto::Role;
-pub use parley_proto::codec::{Chunk, CloseCode, CloseFrame, Frame, PreparedFrame, Utf8Bytes};
+pub use parley_proto::codec::{
+    Chunk, CloseCode, CloseFrame, CloseFrameError, Frame, FrameError, PreparedFrame, Utf8Bytes,
+};
 pub use parley_proto::connection::{Closed, Config, Keepalive, Rtt};
 pub use parley_proto::driver::{
     AcceptError, Broadcast, BroadcastStats, Delivered, Error, Handle, InfoError, JoinError, LookupError, MessageWriter,
-    Part, ServerStats, Slow, StartError, Stats, Subscription, TcpOptions, lookup,
+    Part, ServerStats, Slow, StartError, Stats, Subscription, TcpOptions, TlsError, TransportFacts, lookup,
 };
-pub use parley_proto::handshake::{Acceptance, ClientRequest, Negotiated, Origins, Rejection, Request};
+pub use parley_proto::handshake::{
+    Acceptance, ApiMisuse, ClientRequest, HandshakeError, HeaderError, Negotiated, OriginError, Origins, Rejected,
+    Rejection, Request, SubprotocolError, UrlError,
+};
 pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, TimerId};
 pub use parley_proto::{
     Action, Attempt, BoxError, ChunkError, ConnectPhase, Connected, DisconnectReason, Handler, LimitError, Limits,
-    Retry, SendError, StopReason,
+    NetworkError, ProtocolError, Retry, SendError, SharedError, StopReason,
 };
 pub use runtime::{Timer, Tokio};
 pub use socket::{client, connect, server, upgraded};
@@ -116,6 +121,8 @@ pub type Server = driver::Server<Tokio>;
 pub type ServerBuilder = driver::ServerBuilder<Tokio>;
 /// A request that a server is to answer; see [`driver::Incoming`].
 pub type Incoming<S = TcpStream> = driver::Incoming<Transport<S>, Tokio>;
+/// A stream that another HTTP server has upgraded; see [`driver::Upgraded`].
+pub type Upgraded<S = TcpStream> = driver::Upgraded<Transport<S>, Tokio>;
 /// A connection on tokio, as a stream and a sink of frames; see [`driver::WebSocket`].
 pub type WebSocket<S = TcpStream> = driver::WebSocket<Transport<S>, Timer>;
 /// A connection's half that sends.

@@ -41,6 +41,9 @@ const STEPS: &[Step] = &[
     ("parity of the adapters", || parity::run(words(""))),
     ("rules", || rules::run(words(""))),
     ("simulator", || sim::run(words("--seeds 2000"))),
+    ("fault injection, all of it", || {
+        process::run(cargo().args(["test", "--quiet", "--release", "--package", "parley-tests", "--test", "faults"]))
+    }),
     ("mutants", || mutants::run(words(""))),
     ("autobahn", || autobahn::run(words(""))),
     ("other libraries, a browser, a proxy", || interop::run(words("--browser-if-possible"))),

@@ -37,7 +37,7 @@ pub use client::{Client, JoinError, Setup, StartError};
 pub use handle::{Handle, InfoError, MessageWriter};
 pub use names::{LookupError, lookup};
 pub use runtime::{Clock, Platform, Runtime, Transport};
-pub use server::{AcceptError, Incoming, Server, ServerBuilder, ServerStats, server};
+pub use server::{AcceptError, Incoming, Server, ServerBuilder, ServerStats, Upgraded, server};
 pub use socket::{Error, Part, WebSocket};
 pub use split::{WebSocketReceiver, WebSocketSender};
 pub use stats::Stats;
