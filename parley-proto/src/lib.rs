@@ -10,6 +10,7 @@
 //! | [`connection`] | one connection of either role (sections 4 to 7) | sockets, clocks, randomness |
 //! | [`session`] | one client's life: dial, queue, callbacks, end | the same |
 //! | [`driver`] | the loop, generic over [`Runtime`](driver::Runtime) and [`Transport`](driver::Transport) | a runtime |
+//! | `testing` (feature `testing`) | a runtime in memory with a virtual clock, and scripted peers, for tests | real time, sockets |
 //!
 //! The [`guide`] has pages for users of the adapters, one on [writing another](guide::adapter), and the rules by which a client
 //! behaves, numbered.
@@ -24,6 +25,7 @@
 //! | `ring` | the crypto provider |
 //! | `aws-lc-rs` | the crypto provider where `ring` is off |
 //! | `webpki-roots` | adds `Tls::webpki_roots`: Mozilla's trust roots, compiled in |
+//! | `testing` | the module `testing`: a simulated world for tests of handlers |
 //! | `tracing` | spans and events: see [`telemetry`] |
 //!
 //! A feature adds to the API, and changes nothing of how the rest behaves.
@@ -93,6 +95,8 @@ mod limits;
 mod pool;
 pub mod session;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod transport;
 
 pub use error::{

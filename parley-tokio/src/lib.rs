@@ -29,7 +29,7 @@
 //!
 //! The [`guide`] has a page on each of: [getting started](guide::getting_started), [handlers](guide::handlers),
 //! [reconnecting](guide::reconnecting), [backpressure](guide::backpressure), [closing](guide::closing), [TLS](guide::tls),
-//! [servers](guide::servers), [telemetry](guide::telemetry), [limits and memory](guide::limits), and on coming from
+//! [servers](guide::servers), [testing](guide::testing), [telemetry](guide::telemetry), [limits and memory](guide::limits), and on coming from
 //! [tungstenite](guide::from_tungstenite) or [Elixir's Parley](guide::from_elixir). Behind the pages stand the rules by which a
 //! client behaves, numbered.
 //!
@@ -61,6 +61,7 @@
 //! | `aws-lc-rs` | | the crypto provider where `ring` is off |
 //! | `webpki-roots` | | adds `Tls::webpki_roots`: Mozilla's trust roots, compiled in |
 //! | `tracing` | | spans and events: see [`parley_proto::telemetry`] |
+//! | `testing` | | the module `testing`: handlers tested without a network, in virtual time |
 //!
 //! With `tls` but neither provider's feature, `Tls` has to be given a provider; with both features it is `ring`. rustls's
 //! process-wide default is neither read nor set.
@@ -98,6 +99,8 @@ pub use parley_proto::handshake::{
     Rejection, Request, SubprotocolError, UrlError,
 };
 pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, TimerId};
+#[cfg(feature = "testing")]
+pub use parley_proto::testing;
 pub use parley_proto::{
     Action, Attempt, BoxError, ChunkError, ConnectPhase, Connected, DisconnectReason, Handler, LimitError, Limits,
     NetworkError, ProtocolError, Retry, SendError, SharedError, StopReason,

@@ -116,7 +116,7 @@ impl Handler for Secretive {
 fn a_whole_life_is_told_under_its_names() {
     let ear = Ear::default();
     tracing::subscriber::with_default(ear.clone(), || {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let mut options = ClientOptions::new("ws://hunter:hunter@10.0.0.1/chat?hunter").unwrap();
             options = options.header("authorization", "hunter").unwrap().subprotocol("v1").unwrap();
             options.name = Some("teller".to_owned());
@@ -170,7 +170,7 @@ fn a_whole_life_is_told_under_its_names() {
 fn lost_frames_and_the_end_of_a_socket_are_told() {
     let ear = Ear::default();
     tracing::subscriber::with_default(ear.clone(), || {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let _listener = sim.listen("10.0.0.1:80".parse().unwrap());
             let options = ClientOptions::new("ws://10.0.0.1/").unwrap();
             let client = sim.start(options, ()).await.unwrap();
@@ -181,7 +181,7 @@ fn lost_frames_and_the_end_of_a_socket_are_told() {
             assert_eq!(ear.told("lost")[0].field("dropped"), "1");
         });
 
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen("10.0.0.1:80".parse().unwrap());
             let options = ClientOptions::new("ws://10.0.0.1/").unwrap();
             let task = sim.spawn({

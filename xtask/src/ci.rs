@@ -19,7 +19,7 @@ const STEPS: &[Step] = &[
     ("each feature alone", || {
         // Warnings are errors: a feature that is off must leave nothing unused behind.
         for package in ["parley-proto", "parley-tokio", "parley-async-std"] {
-            for features in ["", "tls", "ring", "aws-lc-rs", "webpki-roots", "tracing"] {
+            for features in ["", "tls", "ring", "aws-lc-rs", "webpki-roots", "testing", "tracing"] {
                 let args = ["clippy", "--quiet", "--package", package, "--no-default-features", "--features", features];
                 process::run(cargo().args(args).args(["--", "-D", "warnings"]))?;
             }

@@ -59,7 +59,7 @@ fn any_chunking_gives_the_same_events() {
         let expected = whole(conversation).events;
         let check = |events: Vec<String>, how: &str| assert_eq!(events, expected, "{how}");
         check(play(conversation, input.chunks(1), End::Eof, at_once).events, "byte by byte");
-        for cut in (0..=input.len()).step_by(SHARE.div_ceil(3) + input.len() / 1_000) {
+        for cut in (0..=input.len()).step_by(SHARE.div_ceil(3) * (1 + input.len() / 1_000)) {
             let (first, second) = input.split_at(cut);
             check(play(conversation, [first, second], End::Eof, at_once).events, "in two");
         }
@@ -81,7 +81,7 @@ fn any_chunking_gives_the_same_events() {
 fn an_end_after_any_byte_is_one_end_and_clean_only_after_both_closes() {
     each(|conversation| {
         let input = &conversation.input;
-        let step = SHARE.div_ceil(3) + input.len() / 1_000;
+        let step = SHARE.div_ceil(3) * (1 + input.len() / 1_000);
         for cut in (0..=input.len()).step_by(step) {
             for end in [End::Eof, End::Reset, End::Silence] {
                 let played = play(conversation, once(&input[..cut]), end, at_once);
@@ -98,7 +98,7 @@ fn an_end_after_any_byte_is_one_end_and_clean_only_after_both_closes() {
 #[test]
 fn a_damaged_byte_is_survived() {
     each(|conversation| {
-        let step = SHARE + conversation.input.len() / 300;
+        let step = SHARE * (1 + conversation.input.len() / 300);
         for at in (0..conversation.input.len()).step_by(step) {
             let damaged = [0x01, 0x80, 0xff].map(|flip| {
                 let mut input = conversation.input.clone();

@@ -8,7 +8,7 @@ use super::*;
 
 #[test]
 fn no_more_connections_are_accepted_than_may_be() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().max_connections(2));
         let (first, one) = asked(&sim, &server).await;
         let (_second, two) = asked(&sim, &server).await;
@@ -26,7 +26,7 @@ fn no_more_connections_are_accepted_than_may_be() {
 
 #[test]
 fn no_more_requests_are_undecided_than_may_be() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().max_handshakes(2));
         let (_first, one) = asked(&sim, &server).await;
         let (_second, _two) = asked(&sim, &server).await;
@@ -112,7 +112,7 @@ fn who_has_asked_gives_way_to_nobody() {
 
 #[test]
 fn init_counts_to_the_undecided() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().max_handshakes(1));
         let gate = parley_tests::sim::Gate::new();
         let (_peer, incoming) = asked(&sim, &server).await;
@@ -130,17 +130,17 @@ fn init_counts_to_the_undecided() {
 /// Too many open files, say: 5 ms, 10, 20 and so on, at most a second; a success begins anew.
 #[test]
 fn errors_of_accepting_pause_and_do_not_end_it() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any());
-        sim.fail_accepts(addr(), [ErrorKind::Other; 10]);
+        sim.listener(addr()).fail_accepts([ErrorKind::Other; 10]);
         let (_peer, _incoming) = asked(&sim, &server).await;
         assert_eq!(sim.elapsed(), millis(5 + 10 + 20 + 40 + 80 + 160 + 320 + 640 + 1000 + 1000));
         let before = sim.elapsed();
-        sim.fail_accepts(addr(), [ErrorKind::Other]);
+        sim.listener(addr()).fail_accepts([ErrorKind::Other]);
         let (_peer, _incoming) = asked(&sim, &server).await;
         assert_eq!(sim.elapsed() - before, millis(5));
         let before = sim.elapsed();
-        sim.fail_accepts(addr(), [ErrorKind::ConnectionAborted; 100]);
+        sim.listener(addr()).fail_accepts([ErrorKind::ConnectionAborted; 100]);
         let (_peer, _incoming) = asked(&sim, &server).await;
         assert_eq!(sim.elapsed(), before, "those were about one connection each");
         assert_eq!(server.stats().accept_errors, 111);
@@ -149,9 +149,9 @@ fn errors_of_accepting_pause_and_do_not_end_it() {
 
 #[test]
 fn a_server_that_pauses_stops_at_once() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any());
-        sim.fail_accepts(addr(), [ErrorKind::Other; 9]);
+        sim.listener(addr()).fail_accepts([ErrorKind::Other; 9]);
         sim.sleep(millis(1300)).await;
         let before = sim.elapsed();
         assert_eq!(server.shutdown(secs(1)).await, 0);
