@@ -14,6 +14,7 @@
 //! | [`closing`] | ways to end, and what an end is called |
 //! | [`tls`] | trust roots, certificates, other makes of TLS |
 //! | [`servers`] | requests, origins, rooms, shutdown; inside hyper or axum |
+//! | [`testing`] | handlers without a network, in virtual time |
 //! | [`telemetry`] | numbers, spans and events |
 //! | [`limits`] | every bound, and what a connection can hold |
 //! | [`from_tungstenite`] | names and differences, for who has a loop around a stream |
@@ -161,6 +162,7 @@ pages! {
     closing "guide/closing.md"
     tls "guide/tls.md"
     servers "guide/servers.md"
+    testing "guide/testing.md"
     telemetry "guide/telemetry.md"
     limits "guide/limits.md"
     from_tungstenite "guide/from_tungstenite.md"

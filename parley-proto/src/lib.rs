@@ -25,6 +25,7 @@
 //! | `ring` | the crypto provider |
 //! | `aws-lc-rs` | the crypto provider where `ring` is off |
 //! | `webpki-roots` | adds `Tls::webpki_roots`: Mozilla's trust roots, compiled in |
+//! | `testing` | the module `testing`: a simulated world for tests of handlers |
 //! | `tracing` | spans and events: see [`telemetry`] |
 //!
 //! A feature adds to the API, and changes nothing of how the rest behaves.

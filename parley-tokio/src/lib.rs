@@ -29,7 +29,7 @@
 //!
 //! The [`guide`] has a page on each of: [getting started](guide::getting_started), [handlers](guide::handlers),
 //! [reconnecting](guide::reconnecting), [backpressure](guide::backpressure), [closing](guide::closing), [TLS](guide::tls),
-//! [servers](guide::servers), [telemetry](guide::telemetry), [limits and memory](guide::limits), and on coming from
+//! [servers](guide::servers), [testing](guide::testing), [telemetry](guide::telemetry), [limits and memory](guide::limits), and on coming from
 //! [tungstenite](guide::from_tungstenite) or [Elixir's Parley](guide::from_elixir). Behind the pages stand the rules by which a
 //! client behaves, numbered.
 //!

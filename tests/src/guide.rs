@@ -17,6 +17,7 @@ pages! {
     closing "../../parley-proto/src/guide/closing.md"
     tls "../../parley-proto/src/guide/tls.md"
     servers "../../parley-proto/src/guide/servers.md"
+    testing "../../parley-proto/src/guide/testing.md"
     telemetry "../../parley-proto/src/guide/telemetry.md"
     limits "../../parley-proto/src/guide/limits.md"
     from_tungstenite "../../parley-proto/src/guide/from_tungstenite.md"
