@@ -49,7 +49,7 @@ impl<P: Platform> Server<P> {
 
     /// A connection over a stream whose opening handshake another HTTP server has done. The stream has to begin with the
     /// first frame. The server's options hold for it, but for the bounds on how many there are, and it takes part in
-    /// [`shutdown`](Self::shutdown). The example `axum` of `parley-tokio` has what stands around it.
+    /// [`shutdown`](Self::shutdown). The example `axum` in `tests` has what stands around it.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! A WebSocket as one route of an axum server, beside ordinary ones.
 //!
 //! ```text
-//! cargo run -p parley-tokio --example axum                             talks to itself, and ends
-//! cargo run -p parley-tokio --example axum -- --serve 127.0.0.1:8080   serves until Ctrl-C
+//! cargo run -p parley-tests --example axum                             talks to itself, and ends
+//! cargo run -p parley-tests --example axum -- --serve 127.0.0.1:8080   serves until Ctrl-C
 //! ```
 
 mod upgrade;
