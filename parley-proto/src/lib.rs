@@ -99,6 +99,10 @@ pub mod telemetry;
 pub mod testing;
 pub mod transport;
 
+// Their types are in what this crate takes and gives.
+#[doc(no_inline)]
+pub use {bytes, http};
+
 pub use error::{
     BoxError, ChunkError, ConnectPhase, DisconnectReason, NetworkError, ProtocolError, SendError, SharedError,
     StopReason,

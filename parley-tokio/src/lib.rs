@@ -105,6 +105,8 @@ pub use parley_proto::{
     Action, Attempt, BoxError, ChunkError, ConnectPhase, Connected, DisconnectReason, Handler, LimitError, Limits,
     NetworkError, ProtocolError, Retry, SendError, SharedError, StopReason,
 };
+#[doc(no_inline)]
+pub use parley_proto::{bytes, http};
 pub use runtime::{Timer, Tokio};
 pub use socket::{client, connect, server, upgraded};
 #[cfg(feature = "tls")]

@@ -72,6 +72,7 @@ impl Subscriber for Ear {
         event.record(&mut Fields(&mut fields));
         let inside = heard.inside.last().map(|&span| heard.spans[span].clone());
         let (level, name) = (*event.metadata().level(), event.metadata().name().to_owned());
+        assert_eq!(fields.remove("message"), Some(name.clone()), "for subscribers that print no names");
         heard.told.push(Told { level, name, fields, inside });
     }
 
