@@ -101,7 +101,7 @@ impl Handler for EchoParts {
             message.finish_with(chunk.payload).await?;
         } else {
             message.write(chunk.payload).await?;
-            self.own.flush().await?; // so that no more is read than the peer takes
+            message.flush().await?; // so that no more is read than the peer takes
             self.message = Some(message);
         }
         Ok(Action::Continue)

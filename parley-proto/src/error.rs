@@ -156,12 +156,15 @@ pub enum DisconnectReason {
     Tls(TlsError),
     /// The handler's `prepare` returned this error.
     Prepare(SharedError),
+    /// A message that was being sent in parts was given up half-way, and the connection closed with 1011: see
+    /// [`MessageWriter`](crate::driver::MessageWriter).
+    Abandoned,
 }
 
 impl DisconnectReason {
     /// Whether another try may well succeed without anything being changed: what a retry by policy goes by.
     ///
-    /// It is so for DNS, TCP, an early end, timeouts, TLS that was cut off, a Close of the peer but for 1002, 1003 and
+    /// It is so for DNS, TCP, an early end, timeouts, TLS that was cut off, a message that was given up, a Close of the peer but for 1002, 1003 and
     /// 1007 to 1010, and the statuses 408, 425, 429, 500, 502, 503 and 504.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -196,6 +199,7 @@ impl fmt::Display for DisconnectReason {
             Self::Tcp(error) => write!(f, "TCP failed: {error}"),
             Self::Tls(error) => error.fmt(f),
             Self::Prepare(error) => write!(f, "prepare failed: {error}"),
+            Self::Abandoned => f.write_str("a message in parts was given up half-way"),
         }
     }
 }

@@ -351,3 +351,25 @@ fn a_client_outside_of_a_world_is_told_that_there_is_no_runtime() {
     let started = sim.client("ws://a.example/").unwrap().start(()).now_or_never().unwrap();
     assert!(matches!(started, Err(StartError::NoRuntime)), "{started:?}");
 }
+
+/// A fate that takes its time is no sleep of the test's own.
+#[test]
+fn a_wait_in_vain_panics_where_look_ups_take_a_second() {
+    let (done, waits) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let _done = done; // dropped by the panic
+        Sim::new().run(async |sim| {
+            let listener = sim.listen("feed.example:80");
+            sim.on_resolve("feed.example", Fate::fail(ErrorKind::NotFound).after(Duration::from_secs(1)));
+            let builder = sim.client("ws://feed.example/").unwrap();
+            let _client = builder.reconnect(Reconnect::default()).start(()).await.unwrap();
+            let _peer = listener.accept().await;
+        });
+    });
+    let outcome = waits.recv_timeout(Duration::from_secs(20));
+    assert_eq!(
+        outcome,
+        Err(std::sync::mpsc::RecvTimeoutError::Disconnected),
+        "after a week of virtual time it should panic"
+    );
+}

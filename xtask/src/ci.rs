@@ -41,8 +41,10 @@ const STEPS: &[Step] = &[
     ("parity of the adapters", || parity::run(words(""))),
     ("rules", || rules::run(words(""))),
     ("simulator", || sim::run(words("--seeds 2000"))),
-    ("fault injection, all of it", || {
-        process::run(cargo().args(["test", "--quiet", "--release", "--package", "parley-tests", "--test", "faults"]))
+    ("faults, memory and random walks, all of them", || {
+        // What takes an optimised build to be done in full.
+        let tests = ["--test", "faults", "--test", "memory", "--test", "walks"];
+        process::run(cargo().args(["test", "--quiet", "--release", "--package", "parley-tests"]).args(tests))
     }),
     ("mutants", || mutants::run(words(""))),
     ("autobahn", || autobahn::run(words(""))),

@@ -15,9 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether one more request may be under way.
 pub(super) enum Turn {
-    Now {
-        displaced: bool,
-    },
+    Now,
     /// When one ends, or at this time.
     At(Option<Instant>),
     Never,
@@ -40,6 +38,9 @@ struct Inner {
     deciding: usize,
     /// Undecided ones that the application has brought: the bound is not theirs.
     brought: usize,
+    /// Those that have given way, and such of them as are not gone yet.
+    displaced: u64,
+    going: usize,
     /// No more are admitted.
     leaving: bool,
     /// Those who wait for room, or for the last connection.
@@ -106,33 +107,30 @@ impl Census {
         Undecided { census: self.clone(), counts: Counts::Brought }
     }
 
-    /// Ready with `true` once there are fewer connections, with `false` when no more are admitted.
-    pub(super) fn poll_room(&self, cx: &Context<'_>, connections: usize) -> Poll<bool> {
-        let mut inner = self.lock();
-        if inner.leaving {
-            return Poll::Ready(false);
-        }
-        if inner.live.len() < connections { Poll::Ready(true) } else { inner.wait(cx) }
-    }
-
-    /// Whether one more may be undecided now: in the place of that which has been silent for longest, if need be.
-    pub(super) fn turn(&self, cx: &Context<'_>, now: Instant, undecided: usize) -> Turn {
+    /// Whether there may be one more: in the place of that which has been silent for longest, if need be.
+    pub(super) fn turn(&self, cx: &Context<'_>, now: Instant, connections: usize, undecided: usize) -> Turn {
         let mut inner = self.lock();
         if inner.leaving {
             return Turn::Never;
         }
-        if inner.undecided() < undecided {
-            return Turn::Now { displaced: false };
+        let there_is_room = inner.live.len() < connections;
+        if there_is_room && inner.undecided() < undecided {
+            return Turn::Now;
+        }
+        let _ = inner.wait::<()>(cx);
+        if inner.undecided() < undecided && inner.live.len() - inner.going < connections {
+            return Turn::At(None); // somebody is on the way out
         }
         let due = inner.reading.first_key_value().map(|(_, &(_, since))| deadline(since, PATIENCE));
         if due.is_none_or(|due| due > now) {
-            let _ = inner.wait::<()>(cx);
             return Turn::At(due);
         }
         let oldest = inner.reading.pop_first();
+        inner.displaced += 1;
+        inner.going += 1;
         drop(inner);
         wake(oldest.and_then(|(_, (signal, _))| signal.tell(Notice::Gone)));
-        Turn::Now { displaced: true }
+        if there_is_room { Turn::Now } else { Turn::At(None) }
     }
 
     /// Whether no more are admitted.
@@ -166,6 +164,11 @@ impl Census {
         let signals: Vec<_> = self.lock().live.iter().map(|(_, signal)| signal.clone()).collect();
         wake(signals.iter().filter_map(|signal| signal.tell(notice)));
         signals.len()
+    }
+
+    /// Connections that have given way to newer ones.
+    pub(super) fn displaced(&self) -> u64 {
+        self.lock().displaced
     }
 
     /// Connections, and how many of them are undecided.
@@ -263,10 +266,10 @@ impl Undecided {
 impl Drop for Undecided {
     fn drop(&mut self) {
         self.census.leave(|inner| match self.counts {
-            Counts::Reading(number) => drop(inner.reading.remove(&number)),
+            Counts::Reading(number) => inner.going -= usize::from(inner.reading.remove(&number).is_none()),
             Counts::Deciding => inner.deciding -= 1,
             Counts::Brought => inner.brought -= 1,
-            Counts::Nothing => {}
+            Counts::Nothing => inner.going -= 1,
         });
     }
 }

@@ -248,6 +248,9 @@ impl<I> Shared<I> {
             inner.state = state;
             let mut waiting = inner.watchers();
             if state == ClientState::Disconnected {
+                // What was accepted for this connection is to be seen before the next begins, though its sender was stopped
+                // before it could say that it is there.
+                self.dirty.fetch_or(!inner.commands.is_empty(), Ordering::SeqCst);
                 inner.epoch += 1;
                 let for_room = inner.frames.queue.iter().chain(&inner.parts.queue);
                 waiting.extend(for_room.map(|(_, waker)| waker.clone()));
@@ -318,6 +321,7 @@ impl<I: Send> Receiver for Shared<I> {
         } else {
             match slow {
                 Slow::Drop => return Delivery::Dropped,
+                Slow::Close(_) if inner.state == ClientState::Connecting => return Delivery::Dropped, // it cannot be quicker
                 Slow::Skip => {
                     inner.skip_to(frame, from, cost);
                     Delivery::Skipped
@@ -383,8 +387,7 @@ impl<I> Inner<I> {
 
     /// Nobody waits for this any more. True: the driver is to be told.
     fn abandon(&mut self, ticket: Ticket, flush: bool) -> bool {
-        let is_it =
-            |command: &Command<I, Ticket>| matches!(command, Command::Flush { ticket: other, .. } if *other == ticket);
+        let is_it = |command: &Command<I, Ticket>| matches!(command, Command::Flush { ticket: other, .. } | Command::FlushMessage { ticket: other, .. } if *other == ticket);
         match self.slots.get_mut(ticket) {
             None => {}
             Some(Slot::Settled(_) | Slot::Forgotten) => drop(self.slots.remove(ticket)),
@@ -559,7 +562,8 @@ impl<I> Handle<I> {
 
     /// Waits until all that was accepted before has been taken by the operating system.
     ///
-    /// Through the client's own handle it does not wait for a connection, nor for what waits for one.
+    /// Through the client's own handle it does not wait for a connection, nor for what waits for one. Between the parts of a
+    /// message of one's own it is [`MessageWriter::flush`] that is wanted: this one waits for what waits for its end, too.
     ///
     /// # Cancel safety
     ///

@@ -191,6 +191,7 @@ where
             }
             Next::Call(Call::Disconnect(reason)) => {
                 let returned = beside(io, handler.handle_disconnect(&reason)).await;
+                io.take_commands(); // what was meant for the connection that is lost is not for the next
                 io.called(returned.map_or(Returned::Dropped, Returned::Retry));
             }
             Next::Call(Call::Terminate(reason)) => {

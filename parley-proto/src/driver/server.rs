@@ -93,8 +93,8 @@ impl<P: Platform> ServerBuilder<P> {
         self
     }
 
-    /// Connections at a time, those under way included. While there are as many, no more are accepted: they wait in the
-    /// system's backlog. At least 1. Default 10,000.
+    /// Connections at a time, those under way included. While there are as many, the next one waits, and the others in the
+    /// system's backlog; but see [`max_handshakes`](Self::max_handshakes). At least 1. Default 10,000.
     pub fn max_connections(mut self, most: usize) -> Self {
         self.max_connections = most.max(1);
         self
@@ -102,8 +102,8 @@ impl<P: Platform> ServerBuilder<P> {
 
     /// Connections at a time whose request is being read, or waits for the application's answer. At least 1. Default 256.
     ///
-    /// While there are as many, a new one takes the place of that which has been silent for longest, if for more than a
-    /// second: peers that connect and send no request slow others down, and do not keep them out. While all of them wait
+    /// While there are as many, or [`max_connections`](Self::max_connections) in all, a new one takes the place of that which
+    /// has been silent for longest, if for more than a second: peers that connect and send no request slow others down, and do not keep them out. While all of them wait
     /// for the application, no more are accepted.
     pub fn max_handshakes(mut self, most: usize) -> Self {
         self.max_handshakes = most.max(1);
@@ -266,7 +266,6 @@ struct Counters {
     accepted: AtomicU64,
     accept_errors: AtomicU64,
     failed: AtomicU64,
-    displaced: AtomicU64,
     refused: AtomicU64,
     answered: AtomicU64,
 }
@@ -401,7 +400,7 @@ impl<P: Platform> Server<P> {
     /// The server's numbers.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        let Counters { accepted, accept_errors, failed, displaced, refused, answered } = &self.shared.counters;
+        let Counters { accepted, accept_errors, failed, refused, answered } = &self.shared.counters;
         let (connections, undecided) = self.shared.census.count();
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ServerStats {
@@ -410,7 +409,7 @@ impl<P: Platform> Server<P> {
             accepted: load(accepted),
             accept_errors: load(accept_errors),
             failed: load(failed),
-            displaced: load(displaced),
+            displaced: self.shared.census.displaced(),
             refused: load(refused),
             answered: load(answered),
         }
@@ -541,7 +540,7 @@ async fn accept_all<P: Platform>(server: Arc<Inner<P>>, mut listener: P::Listene
     let census = server.census.clone();
     let mut clock = P::clock();
     let mut pause = ACCEPT_PAUSE.0;
-    while poll_fn(|cx| census.poll_room(cx, max_connections)).await {
+    loop {
         let accepted = {
             let mut accept = pin!(P::accept(&mut listener, &server.options.tcp));
             poll_fn(|cx| match census.poll_leaving(cx) {
@@ -560,18 +559,16 @@ async fn accept_all<P: Platform>(server: Arc<Inner<P>>, mut listener: P::Listene
                 }
                 let turn = poll_fn(|cx| {
                     loop {
-                        match census.turn(cx, clock.now(), max_handshakes) {
-                            Turn::Now { displaced } => return Poll::Ready(Some(displaced)),
-                            Turn::Never => return Poll::Ready(None),
+                        match census.turn(cx, clock.now(), max_connections, max_handshakes) {
+                            Turn::Now => return Poll::Ready(true),
+                            Turn::Never => return Poll::Ready(false),
                             Turn::At(Some(at)) if clock.poll_sleep(cx, at).is_ready() => {}
                             Turn::At(_) => return Poll::Pending,
                         }
                     }
                 });
-                match turn.await {
-                    None => return,
-                    Some(false) => {}
-                    Some(true) => Inner::<P>::count(&server.counters.displaced),
+                if !turn.await {
+                    return;
                 }
                 if let Some(permit) = census.admit() {
                     let undecided = census.undecided(clock.now(), &permit);

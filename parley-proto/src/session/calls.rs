@@ -89,6 +89,13 @@ pub enum Command<I, T> {
         /// By the client's own handle.
         own: bool,
     },
+    /// Settle this once the parts of this message that were accepted before have left, whatever waits for its end.
+    FlushMessage {
+        /// The message, by the client's number for it.
+        message: u64,
+        /// Settled then.
+        ticket: T,
+    },
     /// Whoever waits for this flush has given up: settle it now, if it is not settled yet.
     Forget(T),
     /// Deliver this to `handle_info`.

@@ -332,8 +332,7 @@ impl<I, T: PartialEq> Session<I, T> {
             Command::Abandon(message) => {
                 // Where a Close was asked for already, that is what follows.
                 if self.outbox.abandon(message) && self.outlet() == Outlet::Open {
-                    let redial = self.reconnect().is_some();
-                    self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Local, redial);
+                    self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Abandoned, false);
                 }
                 self.pump(now);
             }
@@ -341,6 +340,11 @@ impl<I, T: PartialEq> Session<I, T> {
                 self.outbox.flush(self.phase.connection(), ticket, own);
                 self.pump(now);
                 self.give_back_if_over(); // the end may wait for the very callback that waits for this
+            }
+            Command::FlushMessage { message, ticket } => {
+                self.outbox.flush_message(message, ticket, &self.last_reason());
+                self.pump(now);
+                self.give_back_if_over();
             }
             Command::Forget(ticket) => self.outbox.forget(ticket),
             Command::Info(info) => self.infos.push_back(info),

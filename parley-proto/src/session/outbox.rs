@@ -401,6 +401,14 @@ impl<T> Outbox<T> {
         }
     }
 
+    /// The same for the parts of a message; for one that is gone, with its connection say, they are lost.
+    pub(super) fn flush_message(&mut self, id: u64, ticket: T, reason: &DisconnectReason) {
+        match self.message(id) {
+            Some(message) => message.parts.push_back(Item::Flush(ticket)),
+            None => self.settled.push_back((ticket, Err(SendError::Lost(reason.clone())))),
+        }
+    }
+
     /// Nobody waits for this flush any more. It is settled now: flushes are not bounded, and one that stayed where it is
     /// would stay as long as output is blocked.
     pub(super) fn forget(&mut self, ticket: T)

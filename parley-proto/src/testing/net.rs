@@ -251,7 +251,10 @@ impl Sim {
         match fate {
             Fate::Now(outcome) => outcome,
             Fate::After(time, outcome) => {
-                self.sleep(time).await;
+                // No sleep of the test's own: it must not keep a wait in vain alive.
+                let mut clock = self.clock();
+                let until = self.now() + time;
+                std::future::poll_fn(|cx| crate::driver::Clock::poll_sleep(&mut clock, cx, until)).await;
                 outcome
             }
             Fate::Never => pending().await,

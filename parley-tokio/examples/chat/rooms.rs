@@ -65,7 +65,7 @@ impl Rooms {
     pub(crate) fn new() -> Result<Self, CloseFrameError> {
         let slow = Slow::Close(Refusal::TooSlow.to_close()?);
         let rooms = ALWAYS_THERE.map(|name| (name.to_owned(), Room::new(&slow))).into();
-        let everybody = Broadcast::new(slow.clone());
+        let everybody = Broadcast::new(Slow::Skip); // of the lists of rooms the newest counts
         Ok(Self(Arc::new(Mutex::new(House { rooms, everybody, slow, last: 0 }))))
     }
 

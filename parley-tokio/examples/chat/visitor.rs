@@ -55,7 +55,11 @@ impl Handler<JoinByNow> for Visitor {
 impl Visitor {
     fn serve(&mut self, frame: &Frame) -> Result<(), Refusal> {
         self.pace.step()?;
-        let Frame::Text(line) = frame else { return Err(Refusal::NotText) };
+        let line = match frame {
+            Frame::Text(line) => line,
+            Frame::Pong(_) => return Ok(()), // some clients keep a connection alive by pongs that nobody asked for
+            _ => return Err(Refusal::NotText),
+        };
         match (Request::parse(line)?, &self.seat) {
             (Request::Join { room, name }, _) => {
                 // What a client's own handle sends is never refused for lack of room: who joins again and again without

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parley_proto::codec::{CloseFrame, Frame};
 use parley_proto::driver::{Broadcast, Slow};
 use parley_proto::session::{ClientState, Reconnect};
-use parley_proto::{ChunkError, DisconnectReason, SendError};
+use parley_proto::{ChunkError, DisconnectReason, SendError, StopReason};
 use parley_tests::raw::RawConn;
 use parley_tests::sim::{Gate, Link, Probe, Reply, Sim};
 
@@ -623,5 +623,82 @@ fn a_message_given_up_behind_a_reconnect_does_not_cancel_it() {
         sim.noted("handle_disconnect").await;
         sim.sleep(secs(5)).await;
         assert_eq!(client.stats().attempts, 2);
+    });
+}
+
+/// It was closed with 1011 since this side could not go on: no clean end, and no `disconnect` of the user's.
+#[test]
+fn a_message_given_up_half_way_is_no_clean_end() {
+    Sim::new().run(async |sim| {
+        let (client, mut peer, _listener) = connected(&sim, Probe::new(&sim)).await;
+        let mut message = client.begin_binary().await;
+        message.write("half").await.unwrap();
+        sim.settle().await;
+        drop(message);
+        assert_eq!(peer.frame().await.first, 0x02);
+        finish(&mut peer, 1011).await;
+        assert!(client.join().await.is_err(), "join says that all went well");
+    });
+}
+
+#[test]
+fn rule_4_17_a_client_that_gives_up_messages_dials_by_its_policy() {
+    Sim::new().run(async |sim| {
+        let mut options = options();
+        options.reconnect = Some(Reconnect::default().max_retries(3));
+        let listener = sim.listen(addr());
+        let client = sim.start(options, Probe::new(&sim)).await.unwrap();
+        for _ in 0..4 {
+            let mut peer = listener.accept().await;
+            peer.upgrade("").await;
+            client.wait_for(ClientState::Connected).await.unwrap();
+            let mut message = client.begin_binary().await;
+            message.write("half").await.unwrap();
+            sim.settle().await;
+            drop(message);
+            assert_eq!(peer.frame().await.first, 0x02);
+            finish(&mut peer, 1011).await;
+        }
+        let error = client.join().await.unwrap_err();
+        let reason = error.reason();
+        assert!(matches!(reason, StopReason::MaxRetriesExceeded(DisconnectReason::Abandoned)), "{reason:?}");
+        assert!(sim.elapsed() > secs(3), "{:?}", sim.elapsed());
+    });
+}
+
+/// They would be fragments, of which a peer takes only so many.
+#[test]
+fn empty_parts_leave_nothing() {
+    parley_proto::testing::Sim::new().run(async |sim| {
+        let listener = sim.listen("feed.example:80");
+        let client = sim.client("ws://feed.example/").unwrap().start(()).await.unwrap();
+        let mut peer = listener.accept().await;
+        let mut message = client.begin_text().await;
+        for _ in 0..1_100 {
+            message.write("").await.unwrap();
+        }
+        let _ = message.finish_with("end").await;
+        assert_eq!(peer.next_frame().await, Some(Frame::text("end")), "{:?}", peer.closed().await);
+    });
+}
+
+#[test]
+fn a_receiver_that_is_still_connecting_is_not_disconnected_for_good() {
+    Sim::new().run(async |sim| {
+        let mut options = options();
+        options.reconnect = Some(Reconnect::default());
+        options.connection.limits = options.connection.limits.with_send_queue(4096).unwrap();
+        let listener = sim.listen(addr());
+        let client = sim.start(options, Probe::new(&sim)).await.unwrap();
+        let room = Broadcast::new(Slow::Close(CloseFrame::normal()));
+        let _subscription = room.subscribe(&client);
+        let mut peer = listener.accept().await;
+        for _ in 0..6 {
+            room.send(&Frame::text("x".repeat(900))).unwrap();
+        }
+        sim.settle().await;
+        let _ = &mut peer;
+        sim.sleep(secs(120)).await;
+        assert!(client.stats().attempts > 1, "{:?} {:?}", client.state(), room.stats());
     });
 }

@@ -16,7 +16,7 @@ fn no_more_connections_are_accepted_than_may_be() {
         let _two = two.into_websocket().await.unwrap();
         let third = ask(&sim).await;
         sim.settle().await;
-        assert_eq!((server.stats().connections, server.stats().accepted), (2, 2));
+        assert_eq!((server.stats().connections, server.stats().accepted), (2, 3), "the third waits for its turn");
         drop((one, first));
         let three = server.next().await.unwrap();
         assert_eq!((server.stats().connections, server.stats().accepted), (2, 3));
@@ -192,5 +192,17 @@ fn a_stream_of_ones_own_takes_no_place_of_the_listeners() {
         let _peer = ask(&sim).await;
         sim.settle().await;
         assert_eq!(server.stats().undecided, 2, "the listener's waits for the answer to the other");
+    });
+}
+
+/// `max_handshakes`: "peers that connect and send no request slow others down, and do not keep them out"; each gives its place
+/// after a second. Not where it is `max_connections` that they fill.
+#[test]
+fn the_silent_give_way_where_they_fill_the_connections_too() {
+    Sim::new().run(async |sim| {
+        let server = serve(any().max_connections(4));
+        let _silent: Vec<_> = (0..4).map(|_| sim.dial(addr())).collect();
+        let (_peer, _incoming) = asked(&sim, &server).await;
+        assert!(sim.elapsed() <= secs(2), "after {:?}", sim.elapsed());
     });
 }

@@ -244,7 +244,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "data goes ahead of pings and pongs",
         OUTBOX,
-        "                self.control.pop_front().or_else(|| self.data.pop_front())",
+        "            self.control.pop_front().or_else(|| self.data.pop_front())",
         "                if MUTANT { self.data.pop_front() } else { None }\n                    .or_else(|| self.control.pop_front())\n                    .or_else(|| self.data.pop_front())",
     ),
     mutant(

@@ -19,16 +19,20 @@ pub(super) const PARTS: usize = 64 * 1024;
 /// Each part leaves as it comes, as a fragment (RFC 6455, section 5.4). [`write`](Self::write) waits while 64 KiB of
 /// them wait, so that a message of any size takes no more memory than that.
 ///
+/// Peers bound how many fragments a message may have (131,072 where they are of this library's make), and each costs them and
+/// the network some bytes: gather lines and the like to parts of some KiB. An empty part sends nothing, but for the last.
+///
 /// # While it is open
 ///
-/// Pings and pongs go between the parts. Messages that others send wait for its end, in the send queue as always: who
+/// A close that is asked for does not wait for its end, and gives back what waits for it. Pings and pongs go between the parts. Messages that others send wait for its end, in the send queue as always: who
 /// waits for such a one to leave before finishing this one waits in vain. Whoever else begins a message in parts waits until this
 /// one is finished or dropped.
 ///
 /// # Dropped before it is finished
 ///
 /// Of a message of which nothing has left nothing is sent. One that has begun cannot be taken back (the protocol knows no way),
-/// and must not pass for a whole one: the connection is closed with 1011 and, where reconnection is switched on, dialled anew.
+/// and must not pass for a whole one: the connection is closed with 1011, for the reason
+/// [`Abandoned`](crate::DisconnectReason::Abandoned), after which the policy of reconnecting dials anew.
 #[must_use = "dropped, it closes the connection"]
 pub struct MessageWriter<I = ()> {
     handle: Handle<I>,
@@ -124,6 +128,33 @@ impl<I> MessageWriter<I> {
         self.accept(payload.into(), false).await.map(drop)
     }
 
+    /// Waits until the operating system has all parts that were written, whatever waits for the message's end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropped, it leaves nothing behind, and what was accepted is sent all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`ChunkError::Lost`] when the connection ended before.
+    pub async fn flush(&mut self) -> Result<(), ChunkError> {
+        if self.epoch.is_none() {
+            return Ok(());
+        }
+        let shared = &self.handle.shared;
+        let ticket = {
+            let mut inner = shared.lock();
+            if inner.stopped.is_some() {
+                return Err(ChunkError::Lost(inner.lost()));
+            }
+            let ticket = inner.slots.insert(Slot::Waiting(None));
+            inner.commands.push_back(Command::FlushMessage { message: self.id, ticket });
+            ticket
+        };
+        shared.notify();
+        lost(Outcome { shared, ticket, flush: true }.wait().await)
+    }
+
     /// Ends the message with an empty part, and waits until the operating system has all of it.
     ///
     /// # Cancel safety
@@ -151,11 +182,7 @@ impl<I> MessageWriter<I> {
         let ticket = self.accept(payload.into(), true).await?;
         let shared = self.handle.shared.clone();
         drop(self); // the next one's turn
-        match (Outcome { shared: &shared, ticket, flush: false }).wait().await {
-            Ok(()) => Ok(()),
-            Err(SendError::Lost(reason)) => Err(ChunkError::Lost(reason)),
-            Err(_) => unreachable!("what becomes of a part once it is accepted is that it leaves, or is lost"),
-        }
+        lost(Outcome { shared: &shared, ticket, flush: false }.wait().await)
     }
 
     /// Waits for room and accepts the part. The ticket means something only for the last.
@@ -170,6 +197,9 @@ impl<I> MessageWriter<I> {
             if utf8.feed(&chunk.payload).is_err() || last && utf8.finish().is_err() {
                 return Err(ChunkError::NotUtf8(chunk));
             }
+        }
+        if chunk.payload.is_empty() && !last {
+            return Ok(usize::MAX);
         }
         let cost = cost_chunk(&chunk);
         let Self { handle: Handle { shared, own }, id, epoch, .. } = self;
@@ -207,6 +237,15 @@ impl<I> MessageWriter<I> {
         shared.notify();
         (self.epoch, self.utf8, self.unfinished) = (Some(at), utf8, !last);
         Ok(ticket)
+    }
+}
+
+/// What becomes of a part once it is accepted: it leaves, or is lost.
+fn lost(outcome: Result<(), SendError>) -> Result<(), ChunkError> {
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(SendError::Lost(reason)) => Err(ChunkError::Lost(reason)),
+        Err(_) => unreachable!("no frame is given back by a part"),
     }
 }
 
