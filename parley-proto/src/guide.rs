@@ -58,8 +58,8 @@
 //!   of the queue (1 MiB). A frame larger than the bound is accepted by an empty queue. A pushed control frame of more
 //!   than 125 bytes is refused, and the connection stays.
 //! - **3.10** No client can block itself. `disconnect` and `stop` resolve when they are accepted. Through the client's
-//!   own handle nothing waits for a connection or for room: a send leaves at once while connected or while
-//!   `handle_connect` runs, and fails with `Disconnected` otherwise; an info that finds the queue full is `Full`.
+//!   own handle nothing waits for a connection or for room: a send leaves at once while connected (behind a message that
+//!   another task is sending in parts) or while `handle_connect` runs, and fails with `Disconnected` otherwise; an info that finds the queue full is `Full`.
 //! - **3.11** `terminate` runs once, last, whenever the client ends after `init` succeeded, but not after a panic. It
 //!   has as long as the close timeout.
 //! - **3.12** A callback that panics fails the connection with 1011; senders that wait are answered, `join` reports
@@ -94,7 +94,8 @@
 //!   takes effect when the frames before it were delivered and their callbacks' pushes queued, at the latest after
 //!   half the close timeout: that we parse ahead is never visible. The same holds for the peer's Close.
 //! - **4.9** Pings and pongs go ahead of data that is not begun; begun is what is encoded, at most 64 KiB ahead. A Close
-//!   that we ask for follows all frames accepted before it, within the close timeout counted from the call; what is left
+//!   that we ask for follows all frames accepted before it, within the close timeout counted from the call; but a message in
+//!   parts that has no end yet is cut short, and what waits for that end comes back. What is left
 //!   then comes back in its `SendError`, and so does what waits for a `handle_connect` that will not run. A Close that fails the connection follows what callbacks pushed before the
 //!   error; frames of other tasks that were not begun are given back.
 //! - **4.10** Every ping is answered, in order, while the socket takes output. Only while output is blocked is one pong

@@ -8,7 +8,7 @@ use crate::QUEUE_LIMIT;
 use crate::rooms::{Rooms, Seat};
 use crate::wire::{Refusal, Request};
 
-/// Requests that a visitor may send in a second. A flood is read no further, and its sender is sent away.
+/// Requests that a visitor may send in a second. Who sends more is sent away, and what else comes is dropped.
 const RATE_LIMIT: u32 = 10;
 /// How long a connection may be there without joining a room.
 const JOIN_WITHIN: Duration = Duration::from_secs(10);

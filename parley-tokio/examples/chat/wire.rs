@@ -62,7 +62,9 @@ impl From<Line<'_>> for Frame {
 
 /// Of a room or a person: fits in a line, has no tab in it, and nothing that is invisible or turns text around.
 fn is_name(name: &str) -> bool {
-    let may_be_inside = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.');
+    // Letters that have no shape: the fillers of Hangul.
+    let is_blank = |c: char| matches!(c, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}');
+    let may_be_inside = |c: char| c.is_alphanumeric() && !is_blank(c) || matches!(c, ' ' | '-' | '_' | '.');
     (1..=24).contains(&name.chars().count()) && name.chars().all(may_be_inside) && name.trim() == name
 }
 
