@@ -1,12 +1,11 @@
-//! Writes the seeds by hand of `corpus/decoder`: `cargo run --bin seeds`, in `fuzz/`.
-//!
-//! Every line is what one peer sends, written once for both roles: masked to a server, as it is to a client.
+//! Frames as one peer sends them, written once for both roles: masked to a server, as they are to a client.
 
-use std::fs;
 use std::io;
-use std::path::Path;
 
 use parley_fuzz::decoder::{CLIENT, DEFAULT_LIMITS, HEAD, LATE, SMALL_LIMITS};
+use parley_fuzz::naive::frame;
+
+use crate::Corpus;
 
 /// The masking key of RFC 6455, section 5.7.
 const MASKING_KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
@@ -21,13 +20,9 @@ const PONG: u8 = 0xA;
 
 type Frames<'a> = &'a [(u8, &'a [u8])];
 
-fn main() -> io::Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/decoder");
-    fs::create_dir_all(&folder)?;
-    let write = |name: &str, head: [u8; HEAD], wire: &[u8]| {
-        println!("{name}: {} bytes", wire.len());
-        fs::write(folder.join(name), [head.as_slice(), wire].concat())
-    };
+pub(crate) fn write() -> io::Result<()> {
+    let corpus = Corpus::of("decoder")?;
+    let write = |name: &str, head: [u8; HEAD], wire: &[u8]| corpus.write(name, &[head.as_slice(), wire].concat());
     let kib = [b'k'; 1024];
 
     let seeds: &[(&str, Frames<'_>)] = &[
@@ -79,8 +74,8 @@ fn main() -> io::Result<()> {
         ("ping-too-long", &[(FIN | PING, &kib[..126])]),
     ];
     for (name, frames) in seeds {
-        let to_server: Vec<u8> = frames.iter().flat_map(|frame| encoded(*frame, Some(MASKING_KEY))).collect();
-        let to_client: Vec<u8> = frames.iter().flat_map(|frame| encoded(*frame, None)).collect();
+        let to_server: Vec<u8> = encoded(frames, Some(MASKING_KEY));
+        let to_client: Vec<u8> = encoded(frames, None);
         // Pieces of up to 17 bytes for one role, of single bytes for the other.
         write(&format!("server-{name}"), [DEFAULT_LIMITS, 0, 4, 1], &to_server)?;
         write(&format!("client-{name}"), [CLIENT | SMALL_LIMITS | LATE, 0xFF, 0, 2], &to_client)?;
@@ -100,27 +95,10 @@ fn main() -> io::Result<()> {
         write(name, [flags, 0, 3, 3], wire)?;
     }
     // The shortest payload with a 64-bit length; once is enough, for it is big.
-    let wire = encoded((FIN | BINARY, &[0x42; 65_536]), None);
+    let wire = frame(FIN | BINARY, &[0x42; 65_536], None);
     write("client-binary-64-kib", [CLIENT, 0, 80, 4], &wire)
 }
 
-/// One frame, its first byte as given.
-fn encoded((first, payload): (u8, &[u8]), masking_key: Option<[u8; 4]>) -> Vec<u8> {
-    let mask_bit = if masking_key.is_some() { 0x80 } else { 0 };
-    let mut wire = vec![first];
-    match payload.len() {
-        len @ 0..=125 => wire.push(mask_bit | len as u8),
-        len @ 126..=0xFFFF => {
-            wire.push(mask_bit | 126);
-            wire.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        len => {
-            wire.push(mask_bit | 127);
-            wire.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
-    let key = masking_key.unwrap_or_default();
-    wire.extend(masking_key.iter().flatten());
-    wire.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
-    wire
+fn encoded(frames: Frames<'_>, key: Option<[u8; 4]>) -> Vec<u8> {
+    frames.iter().flat_map(|(first, payload)| frame(*first, payload, key)).collect()
 }

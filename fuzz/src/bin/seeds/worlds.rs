@@ -1,0 +1,63 @@
+//! Lives of connections and sessions, operation by operation.
+
+use std::io;
+
+use parley_fuzz::connection::{self, CHUNKS, CLIENT, NO_KEEPALIVE, PLAIN_HTTP, SMALL_LIMITS, UPGRADED};
+
+use crate::Corpus;
+
+/// What the peer sends, as `choices::peer_frame` reads it.
+const TEXT: u8 = 0;
+const PING: u8 = 2;
+const CLOSE_FRAME: u8 = 4;
+const TEXT_BEGUN: u8 = 5;
+const CONTINUED_AND_DONE: u8 = 8;
+/// To whatever is due, as `choices::time` reads it.
+const DUE: u8 = 1;
+
+pub(crate) fn write() -> io::Result<()> {
+    connection()
+}
+
+fn connection() -> io::Result<()> {
+    use connection::op::*;
+    let corpus = Corpus::of("connection")?;
+    let text = [PEER_FRAME, TEXT, 2, b'h', b'i'];
+    let ping = [PEER_FRAME, PING, 1, b'p'];
+    let close = [PEER_FRAME, CLOSE_FRAME, 2, 0x03, 0xE8];
+    let send = [SEND, 0, 3, b'y', b'e', b's'];
+    let opens = [WRITTEN_ALL, PEER_HANDSHAKE, POLL, ANSWER, 0, POLL_ALL];
+    for (name, operations) in [
+        ("receives", [text.as_slice(), &ping, &[POLL_ALL, WRITTEN_ALL]].concat()),
+        ("sends", [send.as_slice(), &[SEND, 1, 0xFF, 0x50, 0, WRITTEN, 0, 9, WRITTEN_ALL]].concat()),
+        ("sends-what-it-may-not", vec![SEND, 2, 200, SEND_CHUNK, 0, 1, b'x']),
+        ("sends-in-parts", vec![SEND_CHUNK, 3, 1, 0xC3, SEND, 2, 0, SEND_CHUNK, 5, 1, 0xA9, WRITTEN_ALL]),
+        ("prepared", vec![SEND_PREPARED, 0, 2, b'a', b'b', WRITTEN_ALL]),
+        ("closes", [send.as_slice(), &[CLOSE, 0, 0, WRITTEN_ALL], &close, &[EOF, SHUTDOWN, POLL_ALL]].concat()),
+        ("is-closed", [text.as_slice(), &close, &[POLL_ALL, WRITTEN_ALL, SHUTDOWN, EOF, POLL_ALL, SHUTDOWN]].concat()),
+        ("errs", [text.as_slice(), &[PEER_BYTES, 2, 0x83, 0x80, POLL_ALL, WRITTEN_ALL, TIME, DUE, POLL_ALL]].concat()),
+        ("lost-behind-a-close", [close.as_slice(), &[POLL_ALL, LOST, POLL_ALL, SHUTDOWN]].concat()),
+        ("fragments", vec![PEER_FRAME, TEXT_BEGUN, 1, b'a', PEER_FRAME, CONTINUED_AND_DONE, 1, b'b', POLL_ALL]),
+        ("keeps-alive", vec![TIME, DUE, WRITTEN_ALL, TIME, DUE, POLL_ALL]),
+        ("stalls", [send.as_slice(), &[WRITTEN, 0, 1, TIME, DUE, POLL_ALL]].concat()),
+        ("pings-while-blocked", [send.as_slice(), &[WRITTEN, 0, 1], &ping, &ping, &[WRITTEN_ALL]].concat()),
+        ("clock-goes-back", [[TIME, 63].as_slice(), &text, &[TIME, 2, TIME, DUE, CLOSE, 0, 0, TIME, 35]].concat()),
+        ("takes-nothing", [text.as_slice(), &close, &[TIME, DUE, TIME, DUE, POLL_ALL]].concat()),
+        ("discards", [text.as_slice(), &[DISCARD], &text, &close, &[POLL_ALL]].concat()),
+        ("aborts", [send.as_slice(), &[ABORT, POLL_ALL, SHUTDOWN]].concat()),
+        ("rejects", vec![PEER_HANDSHAKE, POLL, ANSWER, 2, WRITTEN_ALL, SHUTDOWN, EOF]),
+        ("answers-nothing", vec![PEER_HANDSHAKE, TIME, DUE, WRITTEN_ALL, TIME, DUE, POLL_ALL]),
+    ] {
+        for (role, flags) in [("client", CLIENT), ("server", 0)] {
+            corpus.write(&format!("{role}-{name}"), &[[flags].as_slice(), &opens, &operations].concat())?;
+            let flags = flags | UPGRADED | SMALL_LIMITS | CHUNKS | NO_KEEPALIVE;
+            corpus.write(&format!("{role}-upgraded-{name}"), &[[flags].as_slice(), &operations].concat())?;
+        }
+    }
+    let plain = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answered = [POLL, ANSWER, 3, 2, b'o', b'k', WRITTEN_ALL];
+    let plain = [[PLAIN_HTTP, PEER_BYTES, plain.len() as u8].as_slice(), plain, &answered].concat();
+    corpus.write("server-plain-request", &plain)?;
+    let refused = b"HTTP/1.1 503 No\r\nContent-Length: 9\r\n\r\nnot";
+    corpus.write("client-refused", &[[CLIENT, PEER_BYTES, refused.len() as u8].as_slice(), refused, &[LOST]].concat())
+}
