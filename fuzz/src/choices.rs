@@ -9,10 +9,13 @@ use parley_proto::codec::{Chunk, CloseFrame, Frame};
 use crate::input::Input;
 use crate::naive;
 
-/// A payload: given in the input, or as long as it says, up to 256 KiB.
+/// So many operations are made of one input; together with the payloads' sizes this bounds what a run holds.
+pub(crate) const OPERATIONS: usize = 400;
+
+/// A payload: given in the input, or as long as it says, up to 128 KiB.
 pub(crate) fn payload(input: &mut Input<'_>) -> Vec<u8> {
     match input.byte() {
-        0xFF => vec![b'z'; 4 * usize::from(input.word())],
+        0xFF => vec![b'z'; 2 * usize::from(input.word())],
         n => input.bytes(n.into()).to_vec(),
     }
 }

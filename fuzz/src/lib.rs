@@ -8,6 +8,7 @@ pub mod decoder;
 pub mod extensions;
 pub mod header;
 pub mod input;
+pub mod joined;
 pub mod naive;
 pub mod server_handshake;
 pub mod url;
@@ -73,5 +74,10 @@ mod tests {
     #[test]
     fn a_connection_keeps_its_promises_on_every_seed() {
         replay("connection", super::connection::run);
+    }
+
+    #[test]
+    fn a_client_and_a_server_agree_on_every_seed() {
+        replay("joined", super::joined::run);
     }
 }

@@ -16,7 +16,8 @@ const CONTINUED_AND_DONE: u8 = 8;
 const DUE: u8 = 1;
 
 pub(crate) fn write() -> io::Result<()> {
-    connection()
+    connection()?;
+    joined()
 }
 
 fn connection() -> io::Result<()> {
@@ -60,4 +61,30 @@ fn connection() -> io::Result<()> {
     corpus.write("server-plain-request", &plain)?;
     let refused = b"HTTP/1.1 503 No\r\nContent-Length: 9\r\n\r\nnot";
     corpus.write("client-refused", &[[CLIENT, PEER_BYTES, refused.len() as u8].as_slice(), refused, &[LOST]].concat())
+}
+
+fn joined() -> io::Result<()> {
+    use parley_fuzz::joined::op::*;
+    let corpus = Corpus::of("joined")?;
+    let all = [WRITTEN_ALL, AT_SERVER | ARRIVES_ALL, AT_SERVER | POLL, AT_SERVER | WRITTEN_ALL, ARRIVES_ALL, POLL];
+    let ours = [SEND, 0, 2, b'h', b'i', SEND, 2, 1, b'p'];
+    let theirs = [AT_SERVER | SEND, 1, 0xFF, 0x50, 0, AT_SERVER | SEND, 0, 2, 0xC3, 0xA9];
+    let parts = [SEND_CHUNK, 3, 1, 0xC3, SEND, 2, 0, SEND_CHUNK, 5, 1, 0xA9];
+    for (name, operations) in [
+        ("nothing", vec![]),
+        ("both-send", [ours.as_slice(), &theirs, &all, &all].concat()),
+        ("parts", parts.to_vec()),
+        (
+            "bytewise",
+            [ours.as_slice(), &[WRITTEN, 0, 3, AT_SERVER | ARRIVES, 0, 1, AT_SERVER | ARRIVES, 0, 2]].concat(),
+        ),
+        ("both-close", [ours.as_slice(), &[CLOSE, 0, 0, AT_SERVER | CLOSE, 3, 1, b'r']].concat()),
+        ("server-closes", [ours.as_slice(), &theirs, &[AT_SERVER | CLOSE, 4, 0]].concat()),
+        ("cut-off", [ours.as_slice(), &theirs, &[WRITTEN, 0, 5, AT_SERVER | EOF]].concat()),
+        ("reset", [theirs.as_slice(), &[AT_SERVER | WRITTEN, 0, 200, LOST]].concat()),
+        ("keeps-alive", vec![TIME, DUE, TIME, DUE]),
+    ] {
+        corpus.write(name, &[all.as_slice(), &operations].concat())?;
+    }
+    Ok(())
 }
