@@ -11,6 +11,7 @@ pub mod input;
 pub mod joined;
 pub mod naive;
 pub mod server_handshake;
+pub mod session;
 pub mod url;
 pub mod utf8;
 
@@ -79,5 +80,10 @@ mod tests {
     #[test]
     fn a_client_and_a_server_agree_on_every_seed() {
         replay("joined", super::joined::run);
+    }
+
+    #[test]
+    fn a_session_keeps_its_promises_on_every_seed() {
+        replay("session", super::session::run);
     }
 }

@@ -34,6 +34,7 @@ const TARGETS: &[Target] = &[
     Target { package: "fuzz", name: "close" },
     Target { package: "fuzz", name: "connection" },
     Target { package: "fuzz", name: "joined" },
+    Target { package: "fuzz", name: "session" },
 ];
 const DEFAULT_SECONDS: u64 = 60;
 /// Resident memory at which libFuzzer calls a run a failure, in MiB: a decoder that allocates by an announced length.

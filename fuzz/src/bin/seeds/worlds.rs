@@ -17,7 +17,8 @@ const DUE: u8 = 1;
 
 pub(crate) fn write() -> io::Result<()> {
     connection()?;
-    joined()
+    joined()?;
+    session()
 }
 
 fn connection() -> io::Result<()> {
@@ -85,6 +86,68 @@ fn joined() -> io::Result<()> {
         ("keeps-alive", vec![TIME, DUE, TIME, DUE]),
     ] {
         corpus.write(name, &[all.as_slice(), &operations].concat())?;
+    }
+    Ok(())
+}
+
+fn session() -> io::Result<()> {
+    use parley_fuzz::session::op::*;
+    use parley_fuzz::session::{ACCEPTED, ADDRESS, CHUNKS, DROPPED, EAGER, RECONNECTS, SECURE, SMALL_LIMITS};
+    let corpus = Corpus::of("session")?;
+    let begins = [POLL, RETURN, 0, POLL, RETURN, 0, POLL];
+    let opens = [begins.as_slice(), &[STEP, POLL, STEP, POLL, STEP, FLUSHED, UPGRADE, POLL, RETURN, 0, POLL]].concat();
+    let accepts = [POLL, RETURN, 0, POLL, FLUSHED, RETURN, 0, POLL];
+    let text = [PEER_FRAME, TEXT, 2, b'h', b'i', POLL];
+    let send = [SEND, 0, 1, b's', POLL];
+    let (disconnect, stop, reconnect) = ([ASK, 2, 0, 0], [ASK, 3, 0, 0], [ASK, 1, 0, 0]);
+    for (name, operations) in [
+        ("echoes", [text.as_slice(), &[RETURN, 6, POLL, FLUSHED, POLL]].concat()),
+        ("pushes-much", [text.as_slice(), &[RETURN, 8, POLL], &text, &[RETURN, 0, WRITTEN, 0, 9]].concat()),
+        ("sends-and-flushes", [send.as_slice(), &[FLUSH, 0, WRITTEN, 0, 3, FLUSHED, POLL]].concat()),
+        (
+            "sends-much",
+            vec![SEND, 0, 0xFF, 0xFF, 0xFF, SEND, 0, 0xFF, 0x50, 0, SEND, 1, 1, b'p', FLUSH, 1, FORGET, FLUSHED],
+        ),
+        ("sends-in-parts", vec![SEND_CHUNK, 0, 1, b'a', 0, SEND, 1, 0, SEND_CHUNK, 4, 1, b'b', 0, FLUSHED, POLL]),
+        ("gives-up-a-message", vec![SEND_CHUNK, 0, 1, b'a', 0, FLUSHED, ABANDON, FLUSHED, POLL]),
+        ("broadcasts", vec![SEND_PREPARED, 1, 1, b'a', SEND_PREPARED, 5, 1, b'b', SEND_PREPARED, 9, 0, FLUSHED]),
+        (
+            "disconnects",
+            [send.as_slice(), &disconnect, &[FLUSHED, PEER_FRAME, CLOSE_FRAME, 2, 0x03, 0xE8, EOF, POLL]].concat(),
+        ),
+        ("reconnects", [reconnect.as_slice(), &[FLUSHED, EOF, POLL, RETURN, 0, POLL, RETURN, 0, POLL, STEP]].concat()),
+        ("stops-in-a-callback", [text.as_slice(), &stop, &send, &[FLUSHED, TIME, DUE, POLL]].concat()),
+        ("infos", [text.as_slice(), &[INFO, INFO, RETURN, 0, POLL, RETURN, 7, POLL, FLUSHED]].concat()),
+        (
+            "is-closed",
+            [text.as_slice(), &[PEER_FRAME, CLOSE_FRAME, 2, 0x03, 0xE9, RETURN, 6, FLUSHED, EOF, POLL]].concat(),
+        ),
+        ("is-lost", [send.as_slice(), &[LOST, POLL, RETURN, 0, TIME, DUE, POLL, RETURN, 0, POLL, STEP_FAILS]].concat()),
+        ("errs", [text.as_slice(), &[PEER_BYTES, 2, 0x83, 0x80, RETURN, 14, POLL, FLUSHED, TIME, DUE]].concat()),
+        ("panics", [text.as_slice(), &[RETURN, 15, POLL, FLUSHED, POLL]].concat()),
+        ("keeps-alive", vec![TIME, DUE, FLUSHED, TIME, DUE, POLL, RETURN, 1, UNREACHABLE, 1, POLL]),
+        ("stalls", [send.as_slice(), &[WRITTEN, 0, 1, TIME, DUE, POLL]].concat()),
+    ] {
+        for (life, flags, opening) in [
+            ("client", ADDRESS, opens.as_slice()),
+            ("secure-client", SECURE | RECONNECTS | EAGER, &opens),
+            ("client-dropped", SMALL_LIMITS | CHUNKS | DROPPED, &opens),
+            ("server", ACCEPTED, &accepts),
+            ("server-eager", ACCEPTED | EAGER | SMALL_LIMITS | CHUNKS, &accepts),
+        ] {
+            corpus.write(&format!("{life}-{name}"), &[[flags].as_slice(), opening, &operations].concat())?;
+        }
+    }
+    for (name, operations) in [
+        ("fails-to-dial", [begins.as_slice(), &[STEP, POLL, STEP_FAILS, POLL, STEP_FAILS, POLL]].concat()),
+        ("waits-for-addresses", [begins.as_slice(), &send, &[STEP, POLL, TIME, DUE, POLL, TIME, DUE, POLL]].concat()),
+        ("is-disconnected-while-it-dials", [begins.as_slice(), &send, &disconnect, &[POLL, RETURN, 0, POLL]].concat()),
+        ("is-stopped-before-init", [stop.as_slice(), &[POLL, RETURN, 0, POLL]].concat()),
+        ("fails-in-init", vec![POLL, RETURN, 14, POLL]),
+        ("prepares-too-long", vec![POLL, RETURN, 0, POLL, TIME, DUE, POLL, RETURN, 0, POLL]),
+    ] {
+        corpus.write(&format!("client-{name}"), &[[RECONNECTS].as_slice(), &operations].concat())?;
+        corpus.write(&format!("server-{name}"), &[[ACCEPTED | EAGER].as_slice(), &operations].concat())?;
     }
     Ok(())
 }
