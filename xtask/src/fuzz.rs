@@ -1,4 +1,4 @@
-//! The fuzz targets of `fuzz/`, run by libFuzzer from their committed corpora.
+//! The fuzz targets of `fuzz/` and `tests/peers/`, run by libFuzzer from their committed corpora.
 //!
 //! Builds with a nightly toolchain and AddressSanitizer, the way `cargo fuzz` does, without needing it installed. Where no
 //! nightly is installed it builds with the toolchain at hand, without the sanitizer. New inputs and crashes go below the target
@@ -35,6 +35,7 @@ const TARGETS: &[Target] = &[
     Target { package: "fuzz", name: "connection" },
     Target { package: "fuzz", name: "joined" },
     Target { package: "fuzz", name: "session" },
+    Target { package: "tests/peers", name: "against_tungstenite" },
 ];
 const DEFAULT_SECONDS: u64 = 60;
 /// Resident memory at which libFuzzer calls a run a failure, in MiB: a decoder that allocates by an announced length.
