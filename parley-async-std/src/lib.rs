@@ -1,7 +1,8 @@
-//! WebSocket clients as callbacks, for async-std.
+//! WebSocket clients and servers as callbacks, for async-std.
 //!
 //! A client owns one connection: it dials, upgrades, answers pings, queues what is sent meanwhile, and closes in order.
-//! What it does with the frames is a [`Handler`], of which every callback has a default.
+//! What it does with the frames is a [`Handler`], of which every callback has a default. A [`Server`] accepts connections for
+//! handlers of the same kind, and a [`WebSocket`] is one connection for a loop of one's own.
 //!
 //! ```no_run
 //! use parley_async_std::{Action, BoxError, Client, Frame, Handler};
@@ -26,7 +27,16 @@
 //! ```
 //!
 //! async-std has been discontinued in favour of smol; what that means for the choice of this crate is in its README.
-//! The names are those of `parley-tokio`, so that a handler moves from one to the other unchanged.
+//! The names are those of `parley-tokio`, so that a handler moves from one to the other unchanged; and so do the snippets of the
+//! [`guide`], which are written for that crate.
+//!
+//! # Where to read on
+//!
+//! The [`guide`] has a page on each of: [getting started](guide::getting_started), [handlers](guide::handlers),
+//! [reconnecting](guide::reconnecting), [backpressure](guide::backpressure), [closing](guide::closing), [TLS](guide::tls),
+//! [servers](guide::servers), [testing](guide::testing), [telemetry](guide::telemetry), [limits and memory](guide::limits), and on coming from
+//! [tungstenite](guide::from_tungstenite) or [Elixir's Parley](guide::from_elixir). Behind the pages stand the rules by which a
+//! client behaves, numbered.
 //!
 //! # What runs where
 //!
@@ -58,6 +68,7 @@
 //! | `aws-lc-rs` | | the crypto provider where `ring` is off |
 //! | `webpki-roots` | | adds `Tls::webpki_roots`: Mozilla's trust roots, compiled in |
 //! | `tracing` | | spans and events: see [`parley_proto::telemetry`] |
+//! | `testing` | | the module `testing`: handlers tested without a network, in virtual time |
 //!
 //! With `tls` but neither provider's feature, `Tls` has to be given a provider; with both features it is `ring`. rustls's
 //! process-wide default is neither read nor set.
@@ -79,19 +90,31 @@ mod transport;
 #[cfg(feature = "tls")]
 pub use parley_proto::driver::rustls;
 
+#[doc(inline)]
+pub use parley_proto::guide;
+
 pub use parley_proto::Role;
-pub use parley_proto::codec::{Chunk, CloseCode, CloseFrame, Frame, PreparedFrame, Utf8Bytes};
+pub use parley_proto::codec::{
+    Chunk, CloseCode, CloseFrame, CloseFrameError, Frame, FrameError, PreparedFrame, Utf8Bytes,
+};
 pub use parley_proto::connection::{Closed, Config, Keepalive, Rtt};
 pub use parley_proto::driver::{
     AcceptError, Broadcast, BroadcastStats, Delivered, Error, Handle, InfoError, JoinError, LookupError, MessageWriter,
-    Part, ServerStats, Slow, StartError, Stats, Subscription, TcpOptions, lookup,
+    Part, ServerStats, Slow, StartError, Stats, Subscription, TcpOptions, TlsError, TransportFacts, lookup,
 };
-pub use parley_proto::handshake::{Acceptance, ClientRequest, Negotiated, Origins, Rejection, Request};
+pub use parley_proto::handshake::{
+    Acceptance, ApiMisuse, ClientRequest, HandshakeError, HeaderError, Negotiated, OriginError, Origins, Rejected,
+    Rejection, Request, SubprotocolError, UrlError,
+};
 pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, TimerId};
+#[cfg(feature = "testing")]
+pub use parley_proto::testing;
 pub use parley_proto::{
     Action, Attempt, BoxError, ChunkError, ConnectPhase, Connected, DisconnectReason, Handler, LimitError, Limits,
-    Retry, SendError, StopReason,
+    NetworkError, ProtocolError, Retry, SendError, SharedError, StopReason,
 };
+#[doc(no_inline)]
+pub use parley_proto::{bytes, http};
 pub use runtime::{AsyncStd, Timer};
 pub use socket::{client, connect, server, upgraded};
 #[cfg(feature = "tls")]
@@ -113,6 +136,8 @@ pub type Server = driver::Server<AsyncStd>;
 pub type ServerBuilder = driver::ServerBuilder<AsyncStd>;
 /// A request that a server is to answer; see [`driver::Incoming`].
 pub type Incoming<S = Async<TcpStream>> = driver::Incoming<Transport<S>, AsyncStd>;
+/// A stream that another HTTP server has upgraded; see [`driver::Upgraded`].
+pub type Upgraded<S = Async<TcpStream>> = driver::Upgraded<Transport<S>, AsyncStd>;
 /// A connection on async-std, as a stream and a sink of frames; see [`driver::WebSocket`].
 pub type WebSocket<S = Async<TcpStream>> = driver::WebSocket<Transport<S>, Timer>;
 /// A connection's half that sends.

@@ -1,4 +1,29 @@
-//! How a client behaves: the rules, numbered. Each has a test that bears its number.
+//! Pages for users, and the rules by which a client behaves.
+//!
+//! # 1. Pages
+//!
+//! The snippets are for `parley-tokio`; on `parley-async-std` another `use`, and that runtime's way to spawn a task, are all that
+//! changes. Each is compiled with the tests, and runs there where it can.
+//!
+//! | page | |
+//! |---|---|
+//! | [`getting_started`] | the first frame, three ways to hold a client |
+//! | [`handlers`] | callbacks, actions, messages from the rest of the program |
+//! | [`reconnecting`] | when to come back, and who decides |
+//! | [`backpressure`] | what waits for whom; big messages; many receivers |
+//! | [`closing`] | ways to end, and what an end is called |
+//! | [`tls`] | trust roots, certificates, other makes of TLS |
+//! | [`servers`] | requests, origins, rooms, shutdown; inside hyper or axum |
+//! | [`testing`] | handlers without a network, in virtual time |
+//! | [`telemetry`] | numbers, spans and events |
+//! | [`limits`] | every bound, and what a connection can hold |
+//! | [`from_tungstenite`] | names and differences, for who has a loop around a stream |
+//! | [`from_elixir`] | names and differences, for who knows the original |
+//! | [`adapter`] | writing one for another runtime |
+//!
+//! # 2. Rules
+//!
+//! The sections below say how a client behaves, in rules with numbers. Each has a test that bears its number.
 //!
 //! A client is in one of three states until it ends: *disconnected*, *connecting*, *connected*. It starts to connect as
 //! soon as [`init`](crate::Handler::init) has run, unless a disconnect was asked for meanwhile.
@@ -116,3 +141,31 @@
 //! A client whose future is dropped (its task aborted, its runtime shut down) is *aborted*: the connection is closed at once,
 //! without a Close, no callback runs, and the name is free. Who waits is answered: frames that had not begun come back with
 //! `Stopped`. `join` and `wait_for` tell [`StopReason::Aborted`](crate::StopReason::Aborted).
+
+// The pages are tests of a crate that has the adapters: this one names no runtime, not for its own tests either.
+macro_rules! pages {
+    ($($name:ident $file:literal)*) => {
+        $(
+            pub mod $name {
+                #![cfg_attr(not(doctest), doc = include_str!($file))]
+                #![cfg_attr(doctest, doc = "")]
+            }
+        )*
+    };
+}
+
+pages! {
+    getting_started "guide/getting_started.md"
+    handlers "guide/handlers.md"
+    reconnecting "guide/reconnecting.md"
+    backpressure "guide/backpressure.md"
+    closing "guide/closing.md"
+    tls "guide/tls.md"
+    servers "guide/servers.md"
+    testing "guide/testing.md"
+    telemetry "guide/telemetry.md"
+    limits "guide/limits.md"
+    from_tungstenite "guide/from_tungstenite.md"
+    from_elixir "guide/from_elixir.md"
+    adapter "guide/adapter.md"
+}

@@ -36,6 +36,8 @@ use crate::transport::TransportFacts;
 ///
 /// A handler that wraps another has to forward every callback: one that is forgotten silently gets the default. The
 /// futures of callbacks lie inside the client's future, as big as the biggest; box the rare large ones.
+///
+/// The guide has a [page on handlers](crate::guide::handlers), and one on [reconnecting](crate::guide::reconnecting).
 pub trait Handler<Info: Send + 'static = ()>: Send + 'static {
     /// Runs once, before anything connects.
     ///

@@ -10,8 +10,25 @@
 //! | [`connection`] | one connection of either role (sections 4 to 7) | sockets, clocks, randomness |
 //! | [`session`] | one client's life: dial, queue, callbacks, end | the same |
 //! | [`driver`] | the loop, generic over [`Runtime`](driver::Runtime) and [`Transport`](driver::Transport) | a runtime |
+//! | `testing` (feature `testing`) | a runtime in memory with a virtual clock, and scripted peers, for tests | real time, sockets |
 //!
-//! How a client behaves is written down, rule by rule, in the [`guide`].
+//! The [`guide`] has pages for users of the adapters, one on [writing another](guide::adapter), and the rules by which a client
+//! behaves, numbered.
+//!
+//! # Features
+//!
+//! All are off by default. Adapters have features of the same names, and switch them on here.
+//!
+//! | feature | |
+//! |---|---|
+//! | `tls` | [`driver::Tls`], [`driver::TlsClient`]: the options of TLS, and the rustls configuration made of them |
+//! | `ring` | the crypto provider |
+//! | `aws-lc-rs` | the crypto provider where `ring` is off |
+//! | `webpki-roots` | adds `Tls::webpki_roots`: Mozilla's trust roots, compiled in |
+//! | `testing` | the module `testing`: a simulated world for tests of handlers |
+//! | `tracing` | spans and events: see [`telemetry`] |
+//!
+//! A feature adds to the API, and changes nothing of how the rest behaves.
 //!
 //! # A loop of one's own
 //!
@@ -78,7 +95,13 @@ mod limits;
 mod pool;
 pub mod session;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod transport;
+
+// Their types are in what this crate takes and gives.
+#[doc(no_inline)]
+pub use {bytes, http};
 
 pub use error::{
     BoxError, ChunkError, ConnectPhase, DisconnectReason, NetworkError, ProtocolError, SendError, SharedError,

@@ -18,6 +18,8 @@ use std::fmt;
 /// What the application keeps of frames is its own affair: a payload may be a slice of a window of 64 KiB, which lives as
 /// long as any part of it. Keep a copy of what is kept for long.
 ///
+/// The guide says [when to change which](crate::guide::limits).
+///
 /// Every limit is finite and inclusive: a message of exactly [`message`](Self::message) bytes passes, one byte
 /// more fails the connection with 1009. Start from [`Limits::client`] or [`Limits::server`] and change what differs:
 ///

@@ -1,9 +1,11 @@
 //! What is told to [`tracing`](https://docs.rs/tracing), with the feature of that name: spans and events under names that
 //! stay. Without the feature nothing of it is compiled.
 //!
-//! All have the target `parley`. Times are whole microseconds, sizes bytes. No payload, query, header or credential is
+//! All have the target `parley`, and events their name as their message too. Times are whole microseconds, sizes bytes. No payload, query, header or credential is
 //! among the fields; reasons are the texts that [`DisconnectReason`](crate::DisconnectReason) and
 //! [`StopReason`](crate::StopReason) show.
+//!
+//! Numbers, and how to see all this, are in the guide's [page on telemetry](crate::guide::telemetry).
 //!
 //! # Spans
 //!

@@ -58,7 +58,7 @@ where
 }
 
 /// A connection over a stream whose opening handshake was done elsewhere, by hyper or axum say. The stream has to begin
-/// with the first frame.
+/// with the first frame. [`Server::upgraded`](crate::Server) is for servers: it has options, origins, handlers and a shutdown.
 ///
 /// # Errors
 ///

@@ -5,6 +5,8 @@
 
 pub mod ca;
 pub mod echo;
+#[cfg(doctest)]
+pub mod guide;
 pub mod io;
 pub mod peers;
 pub mod raw;
@@ -16,7 +18,17 @@ pub mod sim;
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
 
-/// And those of the adapter's README.
+/// And those of the crates' own.
+#[cfg(doctest)]
+#[doc = include_str!("../../parley-proto/README.md")]
+pub struct ReadmeOfProto;
+
+/// …
+#[cfg(doctest)]
+#[doc = include_str!("../../parley-tokio/README.md")]
+pub struct ReadmeOfTokio;
+
+/// …
 #[cfg(doctest)]
 #[doc = include_str!("../../parley-async-std/README.md")]
 pub struct ReadmeOfAsyncStd;

@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::ca::Ca;
 use crate::raw::{RawConn, RawServer};
-use crate::sim::{Listener, Sim};
+use crate::sim::{Listener, Sim, SimStream};
 
 /// What no scenario takes, however loaded the machine: one that is not over by then hangs.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -161,7 +161,9 @@ impl Server {
     pub async fn try_accept_tls(&self) -> io::Result<RawConn> {
         let acceptor = TlsAcceptor::from(TLS.clone());
         match &self.place {
-            Place::World(listener) => RawConn::accept_tls(listener.accept_transport().await, &acceptor).await,
+            Place::World(listener) => {
+                RawConn::accept_tls(SimStream(listener.accept_transport().await), &acceptor).await
+            }
             Place::Loopback(server) => {
                 let server = server.clone();
                 on_peers(async move { RawConn::accept_tls(server.accept_tcp().await, &acceptor).await }).await
@@ -178,7 +180,8 @@ impl Server {
 pub async fn dial(addr: SocketAddr, secure: bool) -> RawConn {
     match Sim::running_here() {
         Some(sim) if secure => {
-            RawConn::connect_tls(sim.dial_transport(addr), CA.client_config(), addr).await.expect("a TLS handshake")
+            let stream = SimStream(sim.dial_transport(addr));
+            RawConn::connect_tls(stream, CA.client_config(), addr).await.expect("a TLS handshake")
         }
         Some(sim) => sim.dial(addr),
         None if secure => on_peers(RawConn::dial_tls(addr, CA.client_config())).await,

@@ -47,7 +47,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use crate::sim::SimTransport;
+use crate::sim::{SimStream, SimTransport};
 
 /// A listener on loopback whose connections a test plays by hand. Dropping it refuses further ones.
 pub struct RawServer {
@@ -131,9 +131,9 @@ impl<S: Stream> Stream for TlsStream<S> {
     }
 }
 
-impl Stream for SimTransport {
+impl Stream for SimStream {
     fn reset(&self) {
-        Self::reset(self);
+        self.0.reset();
     }
 }
 
@@ -168,6 +168,11 @@ impl fmt::Debug for RawConn {
 impl RawConn {
     pub(crate) fn new(stream: impl Stream + 'static) -> Self {
         Self { stream: Box::new(stream), received: Vec::new(), taken: 0 }
+    }
+
+    /// A connection of a simulated world.
+    pub(crate) fn in_world(transport: SimTransport) -> Self {
+        Self::new(SimStream(transport))
     }
 
     /// A client's end.

@@ -9,7 +9,7 @@ mod adapter {
     use parley_proto::connection::Config;
     use parley_proto::driver::{self, Error, Platform as _};
     use parley_proto::handshake::{ClientRequest, Negotiated, Origins};
-    use parley_tests::sim::{Sim, SimRuntime, SimTransport, TlsTransport};
+    use parley_tests::sim::{Sim, SimClock, SimTransport, TlsTransport};
 
     pub(crate) use parley_proto::driver::Tls;
     pub(crate) use parley_tests::sim::TlsRuntime as Platform;
@@ -19,7 +19,7 @@ mod adapter {
     pub(crate) type Server = driver::Server<Platform>;
     pub(crate) type ServerBuilder = driver::ServerBuilder<Platform>;
     pub(crate) type Incoming = driver::Incoming<TlsTransport, Platform>;
-    pub(crate) type WebSocket<S = TlsTransport> = driver::WebSocket<S, SimRuntime>;
+    pub(crate) type WebSocket<S = TlsTransport> = driver::WebSocket<S, SimClock>;
 
     pub(crate) fn platform(tls: Tls) -> Platform {
         Platform::create(tls).unwrap()
@@ -57,7 +57,7 @@ mod scenarios;
 
 mod on_the_simulated_runtime {
     fn block_on(future: impl Future<Output = ()>) {
-        super::Sim::new().run_until(async |_| future.await);
+        super::Sim::new().run(async |_| future.await);
     }
 
     scenario_tests!();

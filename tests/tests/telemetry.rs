@@ -72,6 +72,7 @@ impl Subscriber for Ear {
         event.record(&mut Fields(&mut fields));
         let inside = heard.inside.last().map(|&span| heard.spans[span].clone());
         let (level, name) = (*event.metadata().level(), event.metadata().name().to_owned());
+        assert_eq!(fields.remove("message"), Some(name.clone()), "for subscribers that print no names");
         heard.told.push(Told { level, name, fields, inside });
     }
 
@@ -116,7 +117,7 @@ impl Handler for Secretive {
 fn a_whole_life_is_told_under_its_names() {
     let ear = Ear::default();
     tracing::subscriber::with_default(ear.clone(), || {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let mut options = ClientOptions::new("ws://hunter:hunter@10.0.0.1/chat?hunter").unwrap();
             options = options.header("authorization", "hunter").unwrap().subprotocol("v1").unwrap();
             options.name = Some("teller".to_owned());
@@ -170,7 +171,7 @@ fn a_whole_life_is_told_under_its_names() {
 fn lost_frames_and_the_end_of_a_socket_are_told() {
     let ear = Ear::default();
     tracing::subscriber::with_default(ear.clone(), || {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let _listener = sim.listen("10.0.0.1:80".parse().unwrap());
             let options = ClientOptions::new("ws://10.0.0.1/").unwrap();
             let client = sim.start(options, ()).await.unwrap();
@@ -181,7 +182,7 @@ fn lost_frames_and_the_end_of_a_socket_are_told() {
             assert_eq!(ear.told("lost")[0].field("dropped"), "1");
         });
 
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen("10.0.0.1:80".parse().unwrap());
             let options = ClientOptions::new("ws://10.0.0.1/").unwrap();
             let task = sim.spawn({

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{self, cargo, root};
-use crate::{Outcome, autobahn, bench, fuzz, interop, mutants, parity, purity, rules, scenarios, sim};
+use crate::{Outcome, autobahn, bench, fuzz, interop, mutants, package, parity, purity, rules, scenarios, sim};
 
 type Step = (&'static str, fn() -> Outcome);
 
@@ -23,7 +23,7 @@ const STEPS: &[Step] = &[
     ("each feature alone", || {
         // Warnings are errors: a feature that is off must leave nothing unused behind.
         for package in ["parley-proto", "parley-tokio", "parley-async-std"] {
-            for features in ["", "tls", "ring", "aws-lc-rs", "webpki-roots", "tracing"] {
+            for features in ["", "tls", "ring", "aws-lc-rs", "webpki-roots", "testing", "tracing"] {
                 let args = ["clippy", "--quiet", "--package", package, "--no-default-features", "--features", features];
                 process::run(cargo().args(args).args(["--", "-D", "warnings"]))?;
             }
@@ -40,10 +40,14 @@ const STEPS: &[Step] = &[
         let args = ["doc", "--workspace", "--no-deps", "--all-features"];
         process::run(cargo().args(args).env("RUSTDOCFLAGS", "-D warnings"))
     }),
+    ("packages", || package::run(words(""))),
     ("purity", || purity::run(words(""))),
     ("parity of the adapters", || parity::run(words(""))),
     ("rules", || rules::run(words(""))),
     ("simulator", || sim::run(words("--seeds 2000"))),
+    ("fault injection, all of it", || {
+        process::run(cargo().args(["test", "--quiet", "--release", "--package", "parley-tests", "--test", "faults"]))
+    }),
     ("mutants", || mutants::run(words(""))),
     ("autobahn", || autobahn::run(words(""))),
     ("other libraries, a browser, a proxy", || interop::run(words("--browser-if-possible"))),

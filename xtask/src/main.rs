@@ -10,6 +10,7 @@ mod fuzz;
 mod interop;
 mod lexer;
 mod mutants;
+mod package;
 mod parity;
 mod process;
 mod purity;
@@ -35,6 +36,12 @@ const TASKS: &[Task] = &[
     Task { name: "ci", usage: "", about: "everything that CI checks, in its order", run: ci::run },
     Task { name: "purity", usage: "", about: "what must be absent from each layer's sources", run: purity::run },
     Task { name: "parity", usage: "", about: "the adapters have the same public names", run: parity::run },
+    Task {
+        name: "package",
+        usage: "",
+        about: "the crates as they would be published, and that they build from nothing else",
+        run: package::run,
+    },
     Task {
         name: "rules",
         usage: "",

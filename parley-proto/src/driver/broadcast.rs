@@ -23,7 +23,8 @@ pub enum Slow {
     /// receiver; the order among those of the broadcast stays.
     Skip,
     /// It is disconnected with this Close, ahead of what it has yet to be sent of the broadcast: 1008 (policy violation) or
-    /// 1013 (try again later) say why.
+    /// 1013 (try again later) say why. It is read only by one that reads on within the close timeout; to another the
+    /// connection just ends.
     Close(CloseFrame),
 }
 

@@ -127,6 +127,11 @@ impl Census {
         Turn::Now { displaced: true }
     }
 
+    /// Whether no more are admitted.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.lock().leaving
+    }
+
     /// Ready once no more are admitted.
     pub(super) fn poll_leaving(&self, cx: &Context<'_>) -> Poll<()> {
         let mut inner = self.lock();

@@ -1,7 +1,8 @@
 //! The one async loop, generic over [`Runtime`] and [`Transport`]: it carries out what the session wants and runs the
 //! handler's callbacks beside the I/O, in one task, without naming a runtime.
 //!
-//! An adapter makes a [`Setup`], and spawns the future of [`Setup::client`] or hands out that of [`Setup::run`].
+//! An adapter makes a [`Setup`], and spawns the future of [`Setup::client`] or hands out that of [`Setup::run`]; how to write one
+//! is in the [guide](crate::guide::adapter).
 
 mod broadcast;
 mod builder;
@@ -36,7 +37,7 @@ pub use client::{Client, JoinError, Setup, StartError};
 pub use handle::{Handle, InfoError, MessageWriter};
 pub use names::{LookupError, lookup};
 pub use runtime::{Clock, Platform, Runtime, Transport};
-pub use server::{AcceptError, Incoming, Server, ServerBuilder, ServerStats, server};
+pub use server::{AcceptError, Incoming, Server, ServerBuilder, ServerStats, Upgraded, server};
 pub use socket::{Error, Part, WebSocket};
 pub use split::{WebSocketReceiver, WebSocketSender};
 pub use stats::Stats;

@@ -1,6 +1,6 @@
-//! What a runtime has to be: two traits.
+//! What a runtime has to be.
 //!
-//! An adapter implements [`Runtime`] and [`Transport`] and nothing else; it takes no decision of the protocol.
+//! An adapter implements [`Clock`], [`Runtime`], [`Transport`] and [`Platform`], and takes no decision of the protocol.
 
 use std::fmt;
 use std::future::Future;
@@ -22,7 +22,7 @@ pub trait Clock: Send + Unpin + 'static {
     fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()>;
 }
 
-/// Names and connections: what the driver asks of a runtime beside [time](Clock).
+/// Names and connections: what the driver asks of a runtime beside [time](Clock). See the [guide](crate::guide::adapter).
 ///
 /// The futures are `'static`, so that a deadline can be polled beside them; dropping one abandons the attempt.
 pub trait Runtime: Clock {
@@ -99,6 +99,8 @@ pub trait Transport: Send + Unpin + 'static {
 }
 
 /// A whole adapter: a [`Runtime`] that can be made on the spot, and that runs tasks. The builders are written for it.
+///
+/// The guide has a [page on writing one](crate::guide::adapter).
 pub trait Platform: Runtime + Sized {
     /// A client's options of TLS.
     type Tls: Clone + fmt::Debug + Default + Send + Sync + 'static;

@@ -6,6 +6,10 @@
 //!    │                                      │  └────▶ reject, dropped, decision timeout ─▶ a response, then closed
 //!  room: connections, undecided requests    └ one task watches it meanwhile
 //! ```
+//!
+//! Or another HTTP server does all that, and hands over the stream: `upgraded.rs`.
+
+mod upgraded;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,9 +29,10 @@ use super::Ending;
 use super::builder::running;
 use super::census::{Census, Notice, Permit, Turn, Undecided};
 use super::client::{Client, StartError, client_of};
-use super::handle::{Handle, Shared};
+use super::handle::{Handle, Shared, Ticket};
 use super::io::Io;
 use super::link::Link;
+use super::pipe::Pipe;
 use super::runtime::{Clock, Platform, Runtime, Transport};
 use super::socket::{Error, WebSocket};
 use super::trace;
@@ -39,6 +44,7 @@ use crate::handshake::{Acceptance, Origins, Rejection, Request};
 use crate::session::Session;
 use crate::transport::{TcpOptions, TlsError, TlsTarget, TransportFacts};
 use crate::{Limits, Role};
+pub use upgraded::Upgraded;
 
 /// Between two tries to accept, while the system refuses (too many open files, say): from this, doubling, to that.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -224,6 +230,8 @@ impl<P: Platform> fmt::Debug for ServerBuilder<P> {
 ///
 /// Its connections are tasks of their own. Dropping it stops accepting, and leaves those that were accepted alone;
 /// [`shutdown`](Self::shutdown) sees them off. All methods take `&self`: share it by an `Arc`.
+///
+/// The guide has a [page on servers](crate::guide::servers).
 pub struct Server<P: Platform> {
     shared: Arc<Inner<P>>,
     local_addr: Option<SocketAddr>,
@@ -733,17 +741,8 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
         self.request.agree(&reply).map_err(StartError::Reply)?;
         let link = self.take().map_err(StartError::Disconnected)?;
         let Link { connection, pipe, clock, permit, .. } = *link;
-        let shared = Shared::new(&self.server.config.limits);
-        let own = Handle::new(shared.clone(), true);
-        let handler = make(own.clone());
         let session = Session::accepted(connection, reply, self.facts.clone(), self.server.config.clone());
-        let ending = Ending { shared: shared.clone(), wanted: None, name: None };
-        let runtime = Undialled { clock, transport: PhantomData };
-        let io = Box::new(Io::new(runtime, session, TcpOptions::default(), ending).with_pipe(pipe));
-        let (client, life) = client_of(io, shared, handler);
-        P::spawn(attend(life, permit, own));
-        client.started().await?;
-        Ok(client.on())
+        serve(session, pipe, clock, &self.server, permit, make).await
     }
 
     /// Accepts, for a loop of one's own. Resolves once the response is on its way.
@@ -853,6 +852,31 @@ pub async fn server<P: Platform, T: Transport>(
 ) -> Result<WebSocket<T, P::Clock>, Error> {
     let server = Server::<P>::builder(origins).build().map_err(|error| Error::Runtime(error.into()))?;
     server.accept(transport).await.map_err(Error::Accept)?.into_websocket().await
+}
+
+/// Begins a session over a transport that is up, in a task of its own. Resolves once `init` has run.
+async fn serve<T: Transport, P: Platform, H, I>(
+    session: Session<I, Ticket>,
+    pipe: Pipe<T>,
+    clock: P::Clock,
+    server: &Inner<P>,
+    permit: Option<Box<Permit>>,
+    make: impl FnOnce(Handle<I>) -> H,
+) -> Result<Client<H, I, P>, StartError>
+where
+    H: Handler<I>,
+    I: Send + 'static,
+{
+    let shared = Shared::new(&server.config.limits);
+    let own = Handle::new(shared.clone(), true);
+    let handler = make(own.clone());
+    let ending = Ending { shared: shared.clone(), wanted: None, name: None };
+    let runtime = Undialled { clock, transport: PhantomData };
+    let io = Box::new(Io::new(runtime, session, TcpOptions::default(), ending).with_pipe(pipe));
+    let (client, life) = client_of(io, shared, handler);
+    P::spawn(attend(life, permit, own));
+    client.started().await?;
+    Ok(client.on())
 }
 
 /// A client's life, which its server may end.

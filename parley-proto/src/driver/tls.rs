@@ -33,6 +33,8 @@ const ALPN: &[u8] = b"http/1.1";
 ///
 /// The crypto provider is the one given to [`provider`](Self::provider), else `ring` where that feature is on (the
 /// default), else `aws-lc-rs` where that one is. rustls's process-wide default is neither read nor set.
+///
+/// The guide has a [page on TLS](crate::guide::tls).
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
     config: Option<Arc<ClientConfig>>,

@@ -92,7 +92,8 @@ mod imp {
 
     macro_rules! emit {
         ($level:ident, $name:literal, $($fields:tt)*) => {
-            tracing::event!(name: $name, target: "parley", tracing::Level::$level, $($fields)*)
+            // Many subscribers print an event's message and not its name.
+            tracing::event!(name: $name, target: "parley", tracing::Level::$level, message = $name, $($fields)*)
         };
     }
 

@@ -41,11 +41,12 @@ pub(crate) use outbox::{cost_chunk, cost_prepared};
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
+use crate::Role;
 use crate::codec::{Chunk, CloseFrame, Frame, Transmit};
 use crate::connection::{Closed, Config, Connection, Event, Rtt, Shutdown, State, Timer, deadline, earliest};
 use crate::error::{ConnectPhase, DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
-use crate::handshake::{Acceptance, ClientRequest, Rejection};
+use crate::handshake::{Acceptance, ClientRequest, Negotiated, Rejection};
 use crate::transport::{TlsError, TlsTarget, TransportFacts};
 
 /// A client's life, for any runtime.
@@ -98,11 +99,18 @@ enum Phase {
     Ended,
 }
 
-/// Server: a connection whose request was read, to be accepted once `init` has run.
+/// Server: a connection that begins once `init` has run.
 struct Accepted {
-    connection: Connection,
-    reply: Acceptance,
+    opening: Opening,
     facts: TransportFacts,
+}
+
+#[expect(clippy::large_enum_variant, reason = "boxed as a whole")]
+enum Opening {
+    /// Its request waits for this reply.
+    Asked(Connection, Acceptance),
+    /// Another HTTP server has replied. It begins, or is closed, by this time.
+    Upgraded { agreed: Negotiated, seed: [u8; 32], deadline: Instant },
 }
 
 /// A transport is there. Whether the connection over it still takes anything, the connection itself says.
@@ -194,9 +202,26 @@ impl<I, T: PartialEq> Session<I, T> {
     /// an answer, to which `reply` has to fit.
     #[must_use]
     pub fn accepted(connection: Connection, reply: Acceptance, facts: TransportFacts, config: Arc<Config>) -> Self {
-        let accepted = Accepted { connection, reply, facts };
+        Self::opening(Opening::Asked(connection, reply), facts, config)
+    }
+
+    /// The same for a stream whose opening handshake another HTTP server has done: it begins once `init` has run, which is
+    /// bounded as if the request waited for it. `seed` has to be unpredictable and fresh.
+    #[must_use]
+    pub fn upgraded(
+        now: Instant,
+        agreed: Negotiated,
+        facts: TransportFacts,
+        config: Arc<Config>,
+        seed: [u8; 32],
+    ) -> Self {
+        let deadline = deadline(now, config.decision_timeout);
+        Self::opening(Opening::Upgraded { agreed, seed, deadline }, facts, config)
+    }
+
+    fn opening(opening: Opening, facts: TransportFacts, config: Arc<Config>) -> Self {
         // Nothing is drawn from its seed: the connection has one of its own, and there is no retry to jitter.
-        Self::with(Phase::New(Some(Box::new(accepted))), None, config, [0; 32])
+        Self::with(Phase::New(Some(Box::new(Accepted { opening, facts }))), None, config, [0; 32])
     }
 
     fn with(phase: Phase, dial: Option<Arc<ClientOptions>>, config: Arc<Config>, seed: [u8; 32]) -> Self {
@@ -777,7 +802,7 @@ impl<I, T: PartialEq> Session<I, T> {
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let (connection, other) = match &self.phase {
             Phase::Ended => return None,
-            Phase::New(accepted) => (accepted.as_ref().and_then(|accepted| accepted.connection.poll_timeout()), None),
+            Phase::New(accepted) => (accepted.as_ref().and_then(|accepted| accepted.opening.poll_timeout()), None),
             Phase::Down => (self.retry_at.map(|at| (at, Timer::Retry)), None),
             Phase::Dialling(dialling) => {
                 let address = dialling.address_deadline().map(|at| (at, Timer::Address));
@@ -807,7 +832,7 @@ impl<I, T: PartialEq> Session<I, T> {
             self.infos.push_back(due.remove());
         }
         match &mut self.phase {
-            Phase::New(Some(accepted)) if accepted.connection.poll_timeout().is_some_and(|(at, _)| at <= now) => {
+            Phase::New(Some(accepted)) if accepted.opening.poll_timeout().is_some_and(|(at, _)| at <= now) => {
                 let reason = DisconnectReason::ConnectTimeout(ConnectPhase::Prepare);
                 self.refuse_new(now, Some(StopReason::Disconnected(reason)));
                 self.abandon = self.outstanding.is_some();
@@ -968,10 +993,18 @@ impl<I, T: PartialEq> Session<I, T> {
 
     /// Server: the reply goes out, and the connection is open.
     fn accept(&mut self, now: Instant, accepted: Accepted) {
-        let Accepted { mut connection, reply, facts } = accepted;
-        if connection.accept(now, reply).is_err() {
-            connection.abort(now); // a reply that does not fit: whoever made this has not checked it
-        }
+        let Accepted { opening, facts } = accepted;
+        let connection = match opening {
+            Opening::Asked(mut connection, reply) => {
+                if connection.accept(now, reply).is_err() {
+                    connection.abort(now); // a reply that does not fit: whoever made this has not checked it
+                }
+                connection
+            }
+            Opening::Upgraded { agreed, seed, .. } => {
+                Connection::upgraded(now, Role::Server, agreed, self.config.clone(), seed)
+            }
+        };
         self.phase = Phase::Up(Up { connection, stage: Stage::Upgrading(Box::new(facts)), since: now });
         self.outbox.hold();
     }
@@ -987,13 +1020,25 @@ impl<I, T: PartialEq> Session<I, T> {
     /// Server: `init` has failed, or taken too long, for this reason; or the end was asked for meanwhile. The peer is
     /// told, then all is over.
     fn refuse(&mut self, now: Instant, accepted: Accepted, reason: Option<StopReason>) {
-        let Accepted { mut connection, facts, .. } = accepted;
-        connection.handle_timeout(now);
+        let Accepted { opening, facts } = accepted;
         let ends = self.stop.as_ref().is_some_and(|stop| matches!(stop.reason, StopReason::Stopped));
-        let status = if ends { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
-        if let Ok(rejection) = Rejection::new(status) {
-            let _ = connection.reject(now, rejection); // answered already, where it was too late
-        }
+        let connection = match opening {
+            Opening::Asked(mut connection, _) => {
+                connection.handle_timeout(now);
+                let status = if ends { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
+                if let Ok(rejection) = Rejection::new(status) {
+                    let _ = connection.reject(now, rejection); // answered already, where it was too late
+                }
+                connection
+            }
+            // Too late for a status: a Close has to say it.
+            Opening::Upgraded { agreed, seed, .. } => {
+                let mut connection = Connection::upgraded(now, Role::Server, agreed, self.config.clone(), seed);
+                let _open = connection.poll_event(); // nobody is to be told
+                connection.close(now, &if ends { CloseFrame::going_away() } else { CloseFrame::internal_error() });
+                connection
+            }
+        };
         if let Some(reason) = reason {
             let deadline = deadline(now, self.config.close_timeout);
             self.stop = Some(Box::new(Stop { reason, deadline, terminated: true }));
@@ -1275,6 +1320,16 @@ impl Phase {
     }
 }
 
+impl Opening {
+    /// When `init` has taken too long.
+    fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        match self {
+            Self::Asked(connection, _) => connection.poll_timeout(),
+            Self::Upgraded { deadline, .. } => Some((*deadline, Timer::Handshake)),
+        }
+    }
+}
+
 impl Up {
     /// `handle_connect` is to run, or runs.
     fn is_greeting(&self) -> bool {
@@ -1286,7 +1341,7 @@ impl Up {
     }
 
     /// The handshake is complete.
-    fn greet(&mut self, now: Instant, negotiated: crate::handshake::Negotiated) {
+    fn greet(&mut self, now: Instant, negotiated: Negotiated) {
         self.since = now;
         if let Stage::Upgrading(facts) = &mut self.stage {
             let connected = Connected { negotiated, transport: mem::take(&mut **facts) };

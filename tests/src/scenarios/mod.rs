@@ -108,6 +108,7 @@ macro_rules! scenario_tests {
                 a_shutdown_closes_all_with_1001_and_waits,
                 what_does_not_end_in_time_is_dropped,
                 a_stream_of_the_users_own_is_served,
+                a_handler_serves_what_another_server_has_upgraded,
                 // A socket
                 a_socket_sends_and_receives_and_a_clean_end_is_none,
                 a_socket_closes,

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use parley_proto::codec::{Chunk, Frame, FrameError};
 use parley_proto::driver::{AcceptError, Broadcast, Error, Handle, MessageWriter, Slow, StartError};
 
+use parley_proto::connection::Config;
 use parley_proto::handshake::{Acceptance, ClientRequest, Origins, Rejection};
 use parley_proto::session::ClientState;
-use parley_proto::{Action, BoxError, DisconnectReason, Handler, ProtocolError, StopReason};
+use parley_proto::{Action, BoxError, DisconnectReason, Handler, ProtocolError, Role, StopReason};
 use parley_tests::peers;
 use parley_tests::raw::{End, RawConn, frame, header, masked_frame};
 use parley_tests::recorder::{Events, Recorder, Seen, answering, recorder};
@@ -477,4 +478,31 @@ pub(crate) async fn a_stream_of_the_users_own_is_served(bed: Bed) {
         tokio::join!(adapter::client(near, request), serving.server.accept(adapter::transport(far)));
     assert_eq!(refusal(refused).0, 403);
     assert!(matches!(not_accepted, Err(AcceptError::Origin)), "{not_accepted:?}");
+}
+
+pub(crate) async fn a_handler_serves_what_another_server_has_upgraded(bed: Bed) {
+    let serving = bed.serve_with(Origins::same_host(), |builder| builder);
+    let request = http::Request::get("/chat")
+        .header("host", "example.com")
+        .header("origin", "https://example.com")
+        .header("upgrade", "websocket")
+        .header("connection", "Upgrade")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-version", "13");
+    let (agreed, response) =
+        serving.server.check(&request.body(()).unwrap()).unwrap().accept(&Acceptance::new()).unwrap();
+    assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+
+    let (near, far) = adapter::pair();
+    let mut client = adapter::upgraded(near, Role::Client, agreed.clone(), Config::new(Role::Client)).unwrap();
+    let upgraded = serving.server.upgraded(adapter::transport(far), agreed).unwrap();
+    let (handler, mut events) = answering(echo);
+    let session = upgraded.accept(handler).await.unwrap();
+    events.connected().await;
+    client.send(Frame::text("hello")).await.unwrap();
+    assert_eq!(client.next().await.unwrap().unwrap(), Frame::text("hello"));
+    let (left, none) = tokio::join!(serving.server.shutdown(LONG), client.next());
+    assert!(left == 0 && none.is_none());
+    assert_eq!(client.closed().unwrap().code(), 1001);
+    session.join().await.unwrap();
 }

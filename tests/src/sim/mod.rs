@@ -1,24 +1,19 @@
-//! A runtime made of nothing but memory: the driver runs on it as on any other, under a clock that a test owns.
+//! The test kit of the library, `parley_proto::testing`, and what our own tests add to it.
 //!
 //! ```text
-//! executor   tasks in the order in which they were woken, one thread; time passes only when all of them wait
-//! net        names, addresses and TLS with the fate that the test gave them
-//! platform   the runtime as the builders of clients and servers want it
-//! pipe       two in-memory streams back to back: bounded, with FIN, reset and errors
-//! server     the server role of `Connection` at the other end (for bytes by hand see `raw`)
-//! tls        the same platform with real TLS over the pipes
+//! world      the kit's `Sim` with clients by their options, and peers byte by byte (see `raw`)
+//! stream     a simulated connection as a stream in tokio's terms
+//! server     the server role of `Connection`, driven by hand: nothing happens there unless a test waits for it
+//! tls        the same platform with real TLS over the links
 //! probe      a handler that writes each callback into the journal and answers as it was told
 //! seeds      all of it at random, one world a seed, with the guide's rules checked
 //! ```
-//!
-//! Nothing sleeps and nothing is left to chance: the same test does the same things at the same virtual times. A test
-//! that waits for what can never come panics at once, and so does a task that spins.
 //!
 //! ```
 //! use std::time::Duration;
 //! use parley_tests::sim::Sim;
 //!
-//! Sim::new().run_until(async |sim| {
+//! Sim::new().run(async |sim| {
 //!     let task = sim.spawn({
 //!         let sim = sim.clone();
 //!         async move { sim.sleep(Duration::from_secs(3600)).await }
@@ -28,22 +23,19 @@
 //! });
 //! ```
 
-mod executor;
-mod net;
-mod pipe;
-mod platform;
 mod probe;
 pub mod seeds;
 mod server;
+mod stream;
 mod tls;
+mod world;
 
-pub use executor::{Sim, Task};
-pub use net::{Fate, Listener, SimRuntime};
-pub use pipe::{Link, SimTransport, Wire};
-pub use platform::{SimListener, SimServerTls};
+pub use parley_proto::testing::{Fate, Link, SimClock, SimRuntime, SimServerTls, SimTransport, Task, Wire};
 pub use probe::{Gate, Probe, Reply, describe};
 pub use server::Server;
+pub use stream::SimStream;
 pub use tls::{TlsRuntime, TlsTransport};
+pub use world::{Listener, Sim};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -9,12 +9,11 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use parley_proto::codec::{CloseFrame, Frame};
 use parley_proto::connection::{Config, Connection, Event, Shutdown};
-use parley_proto::driver::Transport;
+use parley_proto::driver::{Clock, Transport};
 use parley_proto::handshake::{Acceptance, ApiMisuse, Rejection, Request};
 use parley_proto::{Role, SendError};
 
-use super::executor::Alarm;
-use super::{Listener, Sim, SimTransport};
+use super::{Listener, Sim, SimClock, SimTransport};
 
 /// Bytes of a read.
 const WINDOW: usize = 16 * 1024;
@@ -25,7 +24,7 @@ pub struct Server {
     connection: Connection,
     transport: Option<SimTransport>,
     window: BytesMut,
-    alarm: Alarm,
+    clock: SimClock,
     /// The end of our direction is under way.
     ending: bool,
 }
@@ -55,7 +54,7 @@ impl Server {
             sim: sim.clone(),
             transport: Some(transport),
             window: BytesMut::new(),
-            alarm: Alarm::new(sim.clone()),
+            clock: sim.clock(),
             ending: false,
         }
     }
@@ -184,7 +183,7 @@ impl Server {
             }
             progress |= self.read(cx);
             if let Some((at, _)) = self.connection.poll_timeout()
-                && self.alarm.poll(cx, at).is_ready()
+                && self.clock.poll_sleep(cx, at).is_ready()
             {
                 self.connection.handle_timeout(now);
                 progress = true;

@@ -20,7 +20,9 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::{SimListener, SimRuntime, SimTransport};
+use parley_proto::testing::Listener;
+
+use super::{SimClock, SimRuntime, SimStream, SimTransport};
 
 /// Bytes of one read.
 const SCRATCH: usize = 16 * 1024;
@@ -30,7 +32,7 @@ pub struct TlsTransport(Layers);
 
 enum Layers {
     Plain(SimTransport),
-    Tls(Box<TlsStream<SimTransport>>),
+    Tls(Box<TlsStream<SimStream>>),
 }
 
 impl From<SimTransport> for TlsTransport {
@@ -39,8 +41,8 @@ impl From<SimTransport> for TlsTransport {
     }
 }
 
-impl From<TlsStream<SimTransport>> for TlsTransport {
-    fn from(stream: TlsStream<SimTransport>) -> Self {
+impl From<TlsStream<SimStream>> for TlsTransport {
+    fn from(stream: TlsStream<SimStream>) -> Self {
         Self(Layers::Tls(Box::new(stream)))
     }
 }
@@ -95,7 +97,7 @@ impl Transport for TlsTransport {
             Layers::Plain(transport) => transport.facts(),
             Layers::Tls(stream) => {
                 let (transport, session) = stream.get_ref();
-                transport.facts().with_tls(TlsFacts::of_session(session))
+                transport.0.facts().with_tls(TlsFacts::of_session(session))
             }
         }
     }
@@ -153,7 +155,8 @@ impl Runtime for TlsRuntime {
         async move {
             let name = client.server_name(&target)?;
             let connector = TlsConnector::from(client.load()?);
-            let stream = connector.connect(name, transport.into_plain()?).await.map_err(TlsError::of_handshake)?;
+            let stream =
+                connector.connect(name, SimStream(transport.into_plain()?)).await.map_err(TlsError::of_handshake)?;
             Ok(TlsStream::from(stream).into())
         }
     }
@@ -161,8 +164,8 @@ impl Runtime for TlsRuntime {
 
 impl Platform for TlsRuntime {
     type Tls = Tls;
-    type Clock = SimRuntime;
-    type Listener = SimListener;
+    type Clock = SimClock;
+    type Listener = Listener;
     type ServerTls = Arc<ServerConfig>;
 
     const TLS: bool = true;
@@ -171,7 +174,7 @@ impl Platform for TlsRuntime {
         Ok(Self { runtime: SimRuntime::create(())?, client: Arc::new(TlsClient::new(tls)) })
     }
 
-    fn clock() -> SimRuntime {
+    fn clock() -> SimClock {
         <SimRuntime as Platform>::clock()
     }
 
@@ -183,15 +186,15 @@ impl Platform for TlsRuntime {
         SimRuntime::spawn(task);
     }
 
-    fn bind(addr: SocketAddr) -> io::Result<SimListener> {
+    fn bind(addr: SocketAddr) -> io::Result<Listener> {
         SimRuntime::bind(addr)
     }
 
-    fn local_addr(listener: &SimListener) -> io::Result<SocketAddr> {
+    fn local_addr(listener: &Listener) -> io::Result<SocketAddr> {
         SimRuntime::local_addr(listener)
     }
 
-    async fn accept(listener: &mut SimListener, options: &TcpOptions) -> io::Result<TlsTransport> {
+    async fn accept(listener: &mut Listener, options: &TcpOptions) -> io::Result<TlsTransport> {
         Ok(SimRuntime::accept(listener, options).await?.into())
     }
 
@@ -201,7 +204,7 @@ impl Platform for TlsRuntime {
     ) -> impl Future<Output = Result<TlsTransport, TlsError>> + Send + 'static {
         let acceptor = TlsAcceptor::from(tls.clone());
         async move {
-            let stream = acceptor.accept(transport.into_plain()?).await.map_err(TlsError::of_handshake)?;
+            let stream = acceptor.accept(SimStream(transport.into_plain()?)).await.map_err(TlsError::of_handshake)?;
             Ok(TlsStream::from(stream).into())
         }
     }

@@ -14,7 +14,7 @@ use crate::common::{addr, close_of, connected, connected_with, finish, millis, o
 
 #[test]
 fn rule_3_1_init_runs_once_before_connecting() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let listener = sim.listen(addr());
         let probe = Probe::new(&sim).on("init", Reply::wait(&gate));
@@ -51,7 +51,7 @@ fn rule_3_1_init_runs_once_before_connecting() {
 
 #[test]
 fn rule_3_1_an_error_of_init_is_returned_by_start_and_nothing_connects() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let _listener = sim.listen(addr());
         let error = sim.start(options(), Probe::new(&sim).on("init", Reply::Fail("no key"))).await.unwrap_err();
         assert!(matches!(error, StartError::Init(error) if error.to_string() == "no key"));
@@ -62,7 +62,7 @@ fn rule_3_1_an_error_of_init_is_returned_by_start_and_nothing_connects() {
 
 #[test]
 fn rule_3_2_prepare_changes_the_request() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let _client = sim.start(options(), Probe::new(&sim).preparing("x-token", "fresh")).await.unwrap();
         let head = listener.accept().await.upgrade("").await;
@@ -72,7 +72,7 @@ fn rule_3_2_prepare_changes_the_request() {
 
 #[test]
 fn rule_3_2_prepare_runs_in_the_state_connecting_and_inside_the_connect_timeout() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let client = sim.start(options(), Probe::new(&sim).on("prepare", Reply::wait(&Gate::new()))).await.unwrap();
         client.wait_for(ClientState::Connecting).await.unwrap();
         sim.noted("handle_disconnect").await;
@@ -91,7 +91,7 @@ fn rule_3_2_prepare_runs_in_the_state_connecting_and_inside_the_connect_timeout(
 
 #[test]
 fn rule_3_4_frames_of_every_kind_are_delivered_in_order_and_fragments_joined() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (_client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         peer.send(&raw::frame(0x81, b"one")).await;
         peer.send(&raw::frame(0x01, b"t")).await;
@@ -113,7 +113,7 @@ fn rule_3_4_frames_of_every_kind_are_delivered_in_order_and_fragments_joined() {
 
 #[test]
 fn rule_3_2_prepare_is_dropped_by_a_disconnect() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let client = sim.start(options(), Probe::new(&sim).on("prepare", Reply::wait(&Gate::new()))).await.unwrap();
         sim.noted("prepare").await;
         client.disconnect().await;
@@ -127,7 +127,7 @@ fn rule_3_2_prepare_is_dropped_by_a_disconnect() {
 
 #[test]
 fn rule_3_2_an_error_of_prepare_goes_to_handle_disconnect() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let client = sim.start(options(), Probe::new(&sim).on("prepare", Reply::Fail("no token"))).await.unwrap();
         sim.noted("handle_disconnect").await;
         assert_eq!(
@@ -158,7 +158,7 @@ fn rule_3_3_handle_connect_sees_the_answer_to_the_upgrade() {
         }
     }
 
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let options = options().subprotocol("a").unwrap().subprotocol("b").unwrap();
         let _client = sim.start(options, Facts(sim.clone())).await.unwrap();
@@ -169,7 +169,7 @@ fn rule_3_3_handle_connect_sees_the_answer_to_the_upgrade() {
 
 #[test]
 fn rule_3_3_what_handle_connect_pushes_leaves_before_frames_queued_while_connecting() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let gate = Gate::new();
         let pushes = Reply::Act(vec![Frame::text("auth"), Frame::text("subscribe")].into());
@@ -192,7 +192,7 @@ fn rule_3_3_what_handle_connect_pushes_leaves_before_frames_queued_while_connect
 
 #[test]
 fn rule_3_3_not_even_a_ping_leaves_ahead_of_a_greeting_that_is_long() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let pushes = vec![Frame::binary(vec![0; 70_000]), Frame::text("subscribe")];
         let probe = Probe::new(&sim).on("handle_connect", Reply::Act(pushes.into()));
@@ -208,7 +208,7 @@ fn rule_3_3_not_even_a_ping_leaves_ahead_of_a_greeting_that_is_long() {
 
 #[test]
 fn rule_3_5_the_pong_leaves_when_handle_ping_first_waits() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (_client, mut peer, _) =
             connected(&sim, Probe::new(&sim).on("handle_ping", Reply::wait(&Gate::new()))).await;
         peer.send(&raw::frame(0x89, b"you there")).await;
@@ -220,7 +220,7 @@ fn rule_3_5_the_pong_leaves_when_handle_ping_first_waits() {
 
 #[test]
 fn rule_3_5_the_pong_is_queued_before_what_handle_ping_pushes() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (_client, mut peer, _) = connected(&sim, Probe::new(&sim).on("handle_ping", Reply::push("after"))).await;
         peer.send(&raw::frame(0x89, b"")).await;
         assert_eq!(peer.frame().await.first, 0x8a);
@@ -230,9 +230,9 @@ fn rule_3_5_the_pong_is_queued_before_what_handle_ping_pushes() {
 
 #[test]
 fn rule_3_6_infos_are_delivered_in_every_state() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
-        sim.address(addr(), Fate::After(secs(1), Ok(())));
+        sim.on_dial(addr(), Fate::After(secs(1), Ok(())));
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
         client.send_info("dialling".into()).await.unwrap();
         let mut peer = listener.accept().await;
@@ -265,7 +265,7 @@ fn rule_3_6_infos_are_delivered_in_every_state() {
 
 #[test]
 fn rule_3_6_infos_alternate_with_frames() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let (client, mut peer, _) =
             connected(&sim, Probe::new(&sim).once("handle_frame text 0", Reply::wait(&gate))).await;
@@ -295,7 +295,7 @@ fn rule_3_6_infos_alternate_with_frames() {
 
 #[test]
 fn rule_3_6_infos_do_not_wait_for_the_frames_of_a_read() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let info = Reply::own(async |own| {
             own.send_info("x".into()).await.unwrap();
             Reply::Act(Action::Continue)
@@ -326,7 +326,7 @@ fn rule_3_6_infos_do_not_starve_the_io() {
         }
     }
 
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let client = sim.start_with(options(), Busy).await.unwrap();
         client.try_send_info(0).unwrap();
@@ -345,7 +345,7 @@ fn rule_3_6_infos_do_not_starve_the_io() {
 
 #[test]
 fn rule_3_6_the_queue_holds_1024_infos() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let probe = Probe::new(&sim).once("handle_info first", Reply::wait(&gate));
         let (client, _peer, _) = connected(&sim, probe).await;
@@ -370,7 +370,7 @@ fn rule_3_6_the_queue_holds_1024_infos() {
 
 #[test]
 fn rule_3_6_a_push_while_not_connected_is_refused_and_a_disconnect_changes_nothing() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let probe = Probe::new(&sim)
             .on("handle_info push", Reply::push("lost"))
             .on("handle_info disconnect", Reply::Act(Action::Disconnect(CloseFrame::normal())));
@@ -394,8 +394,8 @@ fn rule_3_6_a_push_while_not_connected_is_refused_and_a_disconnect_changes_nothi
 
 #[test]
 fn rule_3_6_an_action_of_handle_info_while_connecting_aborts_the_attempt() {
-    Sim::new().run_until(async |sim| {
-        sim.address(addr(), Fate::Never);
+    Sim::new().run(async |sim| {
+        sim.on_dial(addr(), Fate::Never);
         let close = CloseFrame::new(4000, "enough").unwrap();
         let probe = Probe::new(&sim).on("handle_info", Reply::Act(Action::Disconnect(close)));
         let client = sim.start(options(), probe).await.unwrap();
@@ -408,7 +408,7 @@ fn rule_3_6_an_action_of_handle_info_while_connecting_aborts_the_attempt() {
 #[test]
 fn rule_3_7_policy_and_stay_leave_the_client_disconnected() {
     for retry in [Retry::Policy, Retry::Stay] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let (client, mut peer, _) =
                 connected(&sim, Probe::new(&sim).on("handle_disconnect", Reply::Retry(retry))).await;
             peer.shutdown().await;
@@ -424,7 +424,7 @@ fn rule_3_7_policy_and_stay_leave_the_client_disconnected() {
 
 #[test]
 fn rule_3_7_stop_ends_the_client_with_the_reason() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let probe = Probe::new(&sim).on("handle_disconnect", Reply::Retry(Retry::Stop));
         let (client, mut peer, _) = connected(&sim, probe).await;
         peer.send(&raw::frame(0x88, b"\x03\xe8")).await;
@@ -442,7 +442,7 @@ fn rule_3_7_stop_ends_the_client_with_the_reason() {
 
 #[test]
 fn rule_3_8_callbacks_never_overlap_while_output_commands_and_timers_go_on() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let (client, mut peer, _) =
             connected(&sim, Probe::new(&sim).once("handle_frame text slow", Reply::wait(&gate))).await;
@@ -466,7 +466,7 @@ fn rule_3_8_callbacks_never_overlap_while_output_commands_and_timers_go_on() {
 
 #[test]
 fn rule_3_8_reading_pauses_at_256_kib_of_undelivered_bytes() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let (_client, mut peer, listener) =
             connected(&sim, Probe::new(&sim).once("handle_frame", Reply::wait(&gate))).await;
@@ -494,7 +494,7 @@ fn rule_3_8_reading_pauses_at_256_kib_of_undelivered_bytes() {
 
 #[test]
 fn rule_3_8_one_larger_message_is_allowed() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let (_client, mut peer, _) = connected(&sim, Probe::new(&sim).once("handle_frame", Reply::wait(&gate))).await;
         peer.send(&raw::frame(0x81, b"x")).await;
@@ -507,7 +507,7 @@ fn rule_3_8_one_larger_message_is_allowed() {
 
 #[test]
 fn rule_3_8_after_a_local_close_the_driver_reads_again_and_discards() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let (client, mut peer, listener) =
             connected(&sim, Probe::new(&sim).once("handle_frame", Reply::wait(&gate))).await;
@@ -539,7 +539,7 @@ fn rule_3_8_after_a_local_close_the_driver_reads_again_and_discards() {
 
 #[test]
 fn rule_3_8_it_reads_and_discards_while_the_close_still_waits_behind_data() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let (client, mut peer, listener) =
             connected(&sim, Probe::new(&sim).once("handle_frame", Reply::wait(&gate))).await;
@@ -575,7 +575,7 @@ fn kilobyte() -> Reply {
 
 #[test]
 fn rule_3_9_a_push_is_never_refused_for_lack_of_room_and_the_next_callback_waits() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let mut options = options();
         options.connection.limits = Limits::client().with_send_queue(4 * 1024).unwrap();
         let listener = sim.listen(addr());
@@ -600,7 +600,7 @@ fn rule_3_9_a_push_is_never_refused_for_lack_of_room_and_the_next_callback_waits
 
 #[test]
 fn rule_3_9_what_a_callback_sends_itself_counts_to_the_bound_of_pushes() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let mut options = options();
         options.connection.limits = Limits::client().with_send_queue(4 * 1024).unwrap();
         let listener = sim.listen(addr());
@@ -629,7 +629,7 @@ fn rule_3_9_what_a_callback_sends_itself_counts_to_the_bound_of_pushes() {
 
 #[test]
 fn rule_3_9_a_frame_larger_than_the_bound_is_accepted_when_the_queue_is_empty() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let mut options = options();
         options.connection.limits = Limits::client().with_send_queue(1000).unwrap();
         let push = Reply::Act(Frame::binary(vec![1; 5000]).into());
@@ -645,7 +645,7 @@ fn rule_3_9_a_frame_larger_than_the_bound_is_accepted_when_the_queue_is_empty() 
 
 #[test]
 fn rule_3_9_a_pushed_control_frame_over_125_bytes_is_refused_and_the_connection_stays() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let pushes = vec![Frame::ping(vec![0; 126]), Frame::ping(vec![0; 125]), Frame::text("stays")];
         let (client, mut peer, _) =
             connected(&sim, Probe::new(&sim).on("handle_info", Reply::Act(pushes.into()))).await;
@@ -689,7 +689,7 @@ fn note_own_sends(sim: &Sim) -> Reply {
 #[test]
 fn rule_3_10_through_the_own_handle_nothing_waits_for_a_connection() {
     for callback in ["init", "prepare", "handle_disconnect", "handle_info"] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             let probe = Probe::new(&sim).on(callback, note_own_sends(&sim));
             let client = sim.start_with(options(), |own| probe.with_own(own)).await.unwrap();
@@ -711,7 +711,7 @@ fn rule_3_10_through_the_own_handle_nothing_waits_for_a_connection() {
 
 #[test]
 fn rule_3_10_a_send_through_the_own_handle_leaves_at_once_while_handle_connect_runs() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let probe = Probe::new(&sim).on("handle_connect", note_own_sends(&sim));
         let client = sim.start_with(options(), |own| probe.with_own(own)).await.unwrap();
@@ -727,7 +727,7 @@ fn rule_3_10_a_send_through_the_own_handle_leaves_at_once_while_handle_connect_r
 
 #[test]
 fn rule_3_10_what_a_callback_sends_and_what_it_pushes_leave_in_order() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let reply = Reply::own(async |own| {
             own.try_send_frame(Frame::text("sent")).unwrap();
             Reply::push("pushed")
@@ -742,7 +742,7 @@ fn rule_3_10_what_a_callback_sends_and_what_it_pushes_leave_in_order() {
 
 #[test]
 fn rule_3_10_a_disconnect_inside_a_callback_drops_what_was_received_behind() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let reply = Reply::own(async |own| {
             own.disconnect().await;
             Reply::Act(Action::Continue)
@@ -757,7 +757,7 @@ fn rule_3_10_a_disconnect_inside_a_callback_drops_what_was_received_behind() {
 
 #[test]
 fn rule_3_10_through_the_own_handle_nothing_waits_for_room() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let mut options = options();
         options.connection.limits = Limits::client().with_send_queue(1000).unwrap().with_info_queue(1).unwrap();
         let feeds = Reply::own({
@@ -788,7 +788,7 @@ fn rule_3_10_through_the_own_handle_nothing_waits_for_room() {
 #[test]
 fn rule_3_10_disconnect_and_stop_resolve_when_accepted_inside_every_callback() {
     for callback in ["prepare", "handle_connect", "handle_frame", "handle_ping", "handle_info", "handle_disconnect"] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let reply = Reply::own({
                 let sim = sim.clone();
                 move |own| {
@@ -835,7 +835,7 @@ fn rule_3_10_disconnect_and_stop_resolve_when_accepted_inside_every_callback() {
 #[test]
 fn rule_3_11_terminate_runs_once_and_last_whenever_the_client_ends() {
     // By a stop while connected.
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         client.stop().await;
         finish(&mut peer, 1000).await;
@@ -843,13 +843,13 @@ fn rule_3_11_terminate_runs_once_and_last_whenever_the_client_ends() {
         assert_eq!(since(sim.calls(), "handle_connect")[1..], ["0ms terminate stopped"], "no handle_disconnect");
     });
     // By the first attempt.
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
         client.join().await.unwrap_err();
         assert_eq!(sim.calls()[2..], ["0ms terminate TCP failed: connection refused"]);
     });
     // By an error of a callback.
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim).on("handle_info", Reply::Fail("broken"))).await;
         client.send_info("x".into()).await.unwrap();
         finish(&mut peer, 1011).await;
@@ -861,7 +861,7 @@ fn rule_3_11_terminate_runs_once_and_last_whenever_the_client_ends() {
 
 #[test]
 fn rule_3_11_terminate_is_bounded_by_the_close_timeout() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim).on("terminate", Reply::wait(&Gate::new()))).await;
         sim.sleep(secs(1)).await;
         client.stop().await;
@@ -874,7 +874,7 @@ fn rule_3_11_terminate_is_bounded_by_the_close_timeout() {
 #[test]
 fn rule_3_11_terminate_does_not_run_where_init_did_not_succeed() {
     for stop_first in [true, false] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let probe = Probe::new(&sim).on("init", Reply::wait(&Gate::new()));
             let setup = parley_proto::driver::Setup::new(options());
             let own = setup.own_handle();
@@ -896,7 +896,7 @@ fn rule_3_11_terminate_does_not_run_where_init_did_not_succeed() {
 
 #[test]
 fn rule_3_11_a_callback_still_running_at_the_close_deadline_is_dropped() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) =
             connected(&sim, Probe::new(&sim).on("handle_frame", Reply::wait(&Gate::new()))).await;
         peer.send(&raw::frame(0x81, b"x")).await;
@@ -910,7 +910,7 @@ fn rule_3_11_a_callback_still_running_at_the_close_deadline_is_dropped() {
 
 #[test]
 fn rule_3_12_a_panic_fails_the_connection_with_1011_and_answers_all_who_wait() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(100));
         let client = sim.start(options(), Probe::new(&sim).on("handle_info", Reply::Panic)).await.unwrap();
@@ -953,7 +953,7 @@ fn rule_3_12_a_panic_is_reported_from_every_callback() {
     for callback in
         ["init", "prepare", "handle_connect", "handle_frame", "handle_ping", "handle_disconnect", "terminate"]
     {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             let setup = parley_proto::driver::Setup::new(options());
             let life = sim.spawn(setup.run(sim.runtime(), Probe::new(&sim).on(callback, Reply::Panic)));
@@ -973,7 +973,7 @@ fn rule_3_12_a_panic_is_reported_from_every_callback() {
 
 #[test]
 fn rule_3_12_the_waiting_are_answered_when_the_peer_takes_nothing() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(1000));
         let client = sim.start(options(), Probe::new(&sim).on("handle_info", Reply::Panic)).await.unwrap();
@@ -1009,7 +1009,7 @@ fn rule_3_the_actions_of_callbacks() {
     ];
     for (reply, (code, reason), lives) in cases {
         for callback in ["handle_connect", "handle_frame", "handle_ping", "handle_info"] {
-            Sim::new().run_until(async |sim| {
+            Sim::new().run(async |sim| {
                 let (client, mut peer, _) =
                     connected(&sim, Probe::new(&sim).on(callback, reply.clone().after(millis(1)))).await;
                 match callback {
@@ -1039,7 +1039,7 @@ fn rule_3_the_actions_of_callbacks() {
 
 #[test]
 fn rule_3_callbacks_have_defaults_and_an_empty_impl_is_a_client() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let client = sim.start(options(), ()).await.unwrap();
         let mut peer = listener.accept().await;

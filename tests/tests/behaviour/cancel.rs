@@ -209,13 +209,13 @@ async fn peers(listener: Listener, reads: Gate, seen: Lines) {
 
 /// True: another poll would not come.
 fn drops(row: &Row, situation: Situation, when: When) -> bool {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let case = format!("{} {situation:?} {when:?}", row.name);
         let (reads, infos, seen) = (Gate::new(), Gate::new(), Lines::default());
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(1000));
         if matches!(situation, Connecting | ConnectingFull) {
-            sim.address(addr(), Fate::After(secs(2), Ok(())));
+            sim.on_dial(addr(), Fate::After(secs(2), Ok(())));
         }
         sim.spawn(peers(listener, reads.clone(), seen.clone()));
 

@@ -28,7 +28,7 @@ fn rule_4_7_frames_in_the_same_read_as_the_101_are_delivered() {
         (b"", true, Some("stream ended without a Close")),
         (b"\x83\x00", true, Some("protocol error: ")),
     ] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             let _client = sim.start(options(), Probe::new(&sim)).await.unwrap();
             let mut peer = listener.accept().await;
@@ -59,7 +59,7 @@ fn rule_4_7_frames_in_the_same_read_as_the_101_are_delivered() {
 #[test]
 fn rule_4_7_however_the_bytes_are_cut() {
     for chunk in [1, 2, 3, 7, 100] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             listener.set_link(Link::default().chunk(chunk));
             let client = sim.start(options(), Probe::new(&sim).on("handle_frame", Reply::push("echo"))).await.unwrap();
@@ -91,7 +91,7 @@ fn rule_4_8_a_protocol_error_fails_the_connection_with_its_code_and_is_reported_
         (b"\x82\x7e\x10\x00", 1009), // a message of 4,096 bytes
     ];
     for (bytes, code) in cases {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let mut options = options();
             options.connection.limits = Limits::client().with_message(4095).unwrap();
             let (client, mut peer, _) = connected_with(&sim, options, Probe::new(&sim)).await;
@@ -110,7 +110,7 @@ fn rule_4_8_a_protocol_error_fails_the_connection_with_its_code_and_is_reported_
 
 #[test]
 fn rule_4_8_it_takes_effect_after_the_frames_before_it_and_their_pushes() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let probe = Probe::new(&sim).on("handle_frame", Reply::push("answer").behind(&gate));
         let (client, mut peer, listener) = connected(&sim, probe).await;
@@ -130,7 +130,7 @@ fn rule_4_8_it_takes_effect_after_the_frames_before_it_and_their_pushes() {
 
 #[test]
 fn rule_4_8_it_takes_effect_at_the_latest_after_half_the_close_timeout() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let probe = Probe::new(&sim).on("handle_frame", Reply::push("refused").behind(&gate));
         let (client, mut peer, _) = connected(&sim, probe).await;
@@ -156,7 +156,7 @@ fn rule_4_8_an_end_under_way_keeps_its_reason() {
         (b"\x81\x01x", 4000, "disconnected by a callback with 4000"),
     ];
     for (bytes, code, reason) in cases {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let probe = Probe::new(&sim).on("handle_frame", Reply::Act(Action::Disconnect(by_callback.clone())));
             let (client, mut peer, _) = connected(&sim, probe).await;
             peer.send(bytes).await;
@@ -178,7 +178,7 @@ fn rule_4_8_an_end_under_way_keeps_its_reason() {
 
 #[test]
 fn rule_4_9_pings_and_pongs_go_ahead_of_data_not_yet_begun() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(1000));
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
@@ -199,7 +199,7 @@ fn rule_4_9_pings_and_pongs_go_ahead_of_data_not_yet_begun() {
 
 #[test]
 fn rule_4_9_a_close_that_we_ask_for_follows_all_frames_accepted_before_it() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(1000));
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
@@ -224,7 +224,7 @@ fn rule_4_9_a_close_that_we_ask_for_follows_all_frames_accepted_before_it() {
 
 #[test]
 fn rule_4_9_what_is_left_at_the_close_timeout_comes_back() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(1000));
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
@@ -250,7 +250,7 @@ fn rule_4_9_what_is_left_at_the_close_timeout_comes_back() {
 
 #[test]
 fn rule_4_9_a_failing_close_follows_the_pushes_and_drops_what_others_queued() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(1000));
         let gate = Gate::new();
@@ -279,7 +279,7 @@ fn rule_4_9_a_failing_close_follows_the_pushes_and_drops_what_others_queued() {
 
 #[test]
 fn rule_4_10_every_ping_is_answered_in_order() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (_client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         let pings: Vec<u8> = (0..100_u8).flat_map(|n| raw::frame(0x89, &[n])).collect();
         peer.send(&pings).await;
@@ -293,7 +293,7 @@ fn rule_4_10_every_ping_is_answered_in_order() {
 #[test]
 fn rule_4_10_every_ping_of_a_burst_is_answered() {
     const PINGS: usize = 100_000;
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(1024 * 1024));
         let _client = sim.start(options(), ()).await.unwrap();
@@ -312,7 +312,7 @@ fn rule_4_10_every_ping_of_a_burst_is_answered() {
 
 #[test]
 fn rule_4_10_while_output_is_blocked_the_newest_pong_alone_is_pending() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(1000));
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
@@ -340,7 +340,7 @@ fn rule_4_11_the_code_of_the_peers_close_is_echoed_and_later_frames_are_dropped(
         (b"", b"", "closed by the peer without a code"),
     ];
     for (close, echo, reason) in cases {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let (_client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
             peer.send(&[text("before"), raw::frame(0x88, close), text("after"), raw::frame(0x89, b"")].concat()).await;
             let answer = peer.frame().await;
@@ -359,7 +359,7 @@ fn rule_4_11_the_code_of_the_peers_close_is_echoed_and_later_frames_are_dropped(
 
 #[test]
 fn rule_4_11_frames_before_the_peers_close_are_answered_before_ours() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (_client, mut peer, _) = connected(&sim, Probe::new(&sim).on("handle_frame", Reply::push("answer"))).await;
         peer.send(&[text("question"), CLOSE_1000.to_vec()].concat()).await;
         assert_eq!(peer.frame().await.payload, b"answer");
@@ -369,7 +369,7 @@ fn rule_4_11_frames_before_the_peers_close_are_answered_before_ours() {
 
 #[test]
 fn rule_4_11_between_our_close_and_theirs_frames_are_checked_and_not_delivered() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         client.disconnect().await;
         assert_eq!(close_of(&peer.frame().await).0, 1000);
@@ -385,7 +385,7 @@ fn rule_4_11_between_our_close_and_theirs_frames_are_checked_and_not_delivered()
 
 #[test]
 fn rule_4_11_an_error_between_the_closes_drops_tcp_without_a_second_close() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         client.disconnect().await;
         assert_eq!(close_of(&peer.frame().await).0, 1000);
@@ -398,7 +398,7 @@ fn rule_4_11_an_error_between_the_closes_drops_tcp_without_a_second_close() {
 
 #[test]
 fn rule_4_11_a_local_close_drops_what_was_received_and_not_delivered() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let (client, mut peer, _) =
             connected(&sim, Probe::new(&sim).on("handle_frame", Reply::push("refused").behind(&gate))).await;
@@ -418,7 +418,7 @@ fn rule_4_11_a_local_close_drops_what_was_received_and_not_delivered() {
 
 #[test]
 fn rule_4_11_a_disconnect_while_disconnected_closes_nothing_later() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
         // Asked for twice, the second time in the state that the first has brought about.
@@ -433,7 +433,7 @@ fn rule_4_11_a_disconnect_while_disconnected_closes_nothing_later() {
 #[test]
 fn rule_4_11_frames_before_an_eof_or_an_error_reach_handle_frame_first_and_their_pushes_are_refused() {
     for reset in [false, true] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let gate = Gate::new();
             let probe = Probe::new(&sim).on("handle_frame", Reply::push("refused").behind(&gate));
             let (_client, mut peer, listener) = connected(&sim, probe).await;
@@ -465,7 +465,7 @@ fn rule_4_11_frames_before_an_eof_or_an_error_reach_handle_frame_first_and_their
 #[test]
 fn rule_4_12_the_client_waits_for_the_servers_fin_until_the_deadline() {
     for fin in [true, false] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let (client, mut peer, listener) = connected(&sim, Probe::new(&sim)).await;
             sim.sleep(secs(1)).await;
             client.disconnect().await;
@@ -487,7 +487,7 @@ fn rule_4_12_the_client_waits_for_the_servers_fin_until_the_deadline() {
 #[test]
 fn rule_4_12_the_server_shuts_down_writing_at_once_and_drains() {
     for by_server in [true, false] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
             let mut server = Server::accept_from(&sim, &listener).await;
@@ -511,7 +511,7 @@ fn rule_4_12_the_server_shuts_down_writing_at_once_and_drains() {
 
 #[test]
 fn rule_4_13_an_abrupt_eof_is_unclean_and_never_on_the_wire() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         peer.shutdown().await;
         sim.noted("handle_disconnect stream ended without a Close").await;
@@ -524,7 +524,7 @@ fn rule_4_13_an_abrupt_eof_is_unclean_and_never_on_the_wire() {
 #[test]
 fn rule_4_13_a_timeout_of_the_close_does_not_change_the_reason() {
     // The peer's Close, and no FIN.
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         peer.send(CLOSE_1000).await;
         sim.noted("handle_disconnect closed by the peer with 1000").await;
@@ -532,7 +532,7 @@ fn rule_4_13_a_timeout_of_the_close_does_not_change_the_reason() {
         assert!(client.join().await.is_ok(), "both Closes were seen: it was clean");
     });
     // Our Close, and no answer.
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let close = CloseFrame::new(4000, "").unwrap();
         let probe = Probe::new(&sim).on("handle_frame", Reply::Act(Action::Disconnect(close)));
         let (client, mut peer, _) = connected(&sim, probe).await;
@@ -542,7 +542,7 @@ fn rule_4_13_a_timeout_of_the_close_does_not_change_the_reason() {
         assert!(client.join().await.is_err(), "the peer's Close was not seen");
     });
     // A protocol error, and no FIN.
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (_client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         peer.send(b"\x83\x00").await;
         sim.noted("handle_disconnect protocol error").await;
@@ -554,7 +554,7 @@ fn rule_4_13_a_timeout_of_the_close_does_not_change_the_reason() {
 fn rule_4_13_the_close_timeout_is_absolute() {
     // The peer's Close stands behind frames that nobody takes; then comes nothing, a disconnect, or more input.
     for then in ["nothing", "disconnect", "input"] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let probe = Probe::new(&sim).on("handle_frame", Reply::wait(&Gate::new()));
             let (client, mut peer, _) = connected(&sim, probe).await;
             sim.sleep(secs(1)).await;
@@ -588,7 +588,7 @@ fn rule_4_14_close_frames_that_must_not_be_sent_cannot_be_built() {
 
 #[test]
 fn rule_4_15_a_failed_write_gives_the_sender_and_handle_disconnect_the_same_error() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, _peer, listener) = connected(&sim, Probe::new(&sim)).await;
         listener.wire().fail_client_writes(ErrorKind::HostUnreachable);
         let error = client.send_frame(Frame::text("x")).await.unwrap_err();
@@ -600,7 +600,7 @@ fn rule_4_15_a_failed_write_gives_the_sender_and_handle_disconnect_the_same_erro
 
 #[test]
 fn rule_4_15_a_failed_flush_counts_as_a_failed_write() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(1000).staged());
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
@@ -620,7 +620,7 @@ fn rule_4_15_a_failed_flush_counts_as_a_failed_write() {
 
 #[test]
 fn rule_4_11_sends_after_a_close_get_closing() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         let frame = Frame::text("late");
         client.disconnect().await;
@@ -636,7 +636,7 @@ fn rule_4_11_sends_after_a_close_get_closing() {
         assert!(matches!(client.try_send_frame(frame), Err(SendError::Disconnected(_))));
     });
     // By the peer.
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         peer.send(CLOSE_1000).await;
         assert_eq!(close_of(&peer.frame().await).0, 1000);

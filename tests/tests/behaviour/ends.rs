@@ -92,11 +92,11 @@ enum Ends {
 /// A life with two connections, all kinds of waiting, and this end; or cut short. True: it was not.
 fn life(ends: Ends, cut: Cut) -> bool {
     const NAME: &str = "ends: a life";
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let case = format!("{ends:?} {cut:?}");
         let seen = Lines::default();
-        sim.host("echo.test", Fate::After(millis(100), Ok(vec![addr()])));
-        sim.address(addr(), Fate::After(millis(100), Ok(())));
+        sim.on_resolve("echo.test", Fate::After(millis(100), Ok(vec![addr()])));
+        sim.on_dial(addr(), Fate::After(millis(100), Ok(())));
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(8000).chunk(2000));
         sim.spawn(server(sim.clone(), listener, seen.clone()));
@@ -269,7 +269,7 @@ fn rule_3_11_3_12_and_5_the_future_of_a_client_may_be_dropped_anywhere() {
 #[test]
 fn rule_4_3_the_future_of_run_may_be_dropped_anywhere() {
     let whole = |cut: Cut| {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let seen = Lines::default();
             let listener = sim.listen(addr());
             let setup = Setup::new(options());

@@ -49,7 +49,7 @@ fn rule_1_the_future_of_run_is_send_and_the_info_type_is_inferred() {
     fn run(runtime: SimRuntime) -> impl Future<Output = Result<Unshared, JoinError<Unshared>>> + Send + 'static {
         send(Setup::new(options()).run(runtime, Unshared(Cell::new(0))))
     }
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         drop(run(sim.runtime()));
         let listener = sim.listen(addr());
         let client = sim.start(options(), Unshared(Cell::new(0))).await.unwrap();
@@ -66,7 +66,7 @@ fn rule_1_the_future_of_run_is_send_and_the_info_type_is_inferred() {
 #[test]
 fn rule_1_join_is_ok_after_stop_and_after_the_action_stop() {
     for by_handle in [true, false] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let (client, mut peer, _) =
                 connected(&sim, Probe::new(&sim).on("handle_frame", Reply::Act(Action::Stop))).await;
             if by_handle {
@@ -84,7 +84,7 @@ fn rule_1_join_is_ok_after_stop_and_after_the_action_stop() {
 
 #[test]
 fn rule_1_stop_sends_all_that_was_accepted_before_it() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         client.try_send_frame(Frame::text("last")).unwrap();
         client.stop().await;
@@ -106,7 +106,7 @@ fn rule_1_join_tells_a_clean_close_from_others() {
     // The peer's Close, its answer to ours, and whether the end by 4.3 is clean.
     let cases: [(Option<u16>, bool); 4] = [(Some(1000), true), (Some(1001), true), (Some(1011), false), (None, false)];
     for (code, clean) in cases {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
             let payload = code.map_or(Vec::new(), |code| code.to_be_bytes().to_vec());
             peer.send(&raw::frame(0x88, &payload)).await;
@@ -125,7 +125,7 @@ fn rule_1_join_tells_a_clean_close_from_others() {
 
 #[test]
 fn rule_1_an_end_by_local_is_clean() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, _peer, _) = connected(&sim, Probe::new(&sim)).await;
         client.disconnect().await;
         client.join().await.unwrap();
@@ -135,7 +135,7 @@ fn rule_1_an_end_by_local_is_clean() {
 
 #[test]
 fn rule_1_a_client_whose_future_is_dropped_is_aborted() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let setup = Setup::new(options());
         let (client, life) = setup.client(sim.runtime(), Probe::new(&sim));
@@ -159,7 +159,7 @@ fn rule_1_a_client_whose_future_is_dropped_is_aborted() {
 
 #[test]
 fn rule_5_what_an_aborted_client_had_not_begun_comes_back() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(1000));
         let mut options = options();
@@ -201,7 +201,7 @@ fn rule_5_what_an_aborted_client_had_not_begun_comes_back() {
 
 #[test]
 fn rule_1_start_fails_where_the_future_is_dropped_or_init_panics() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, life) = Setup::new(options()).client(sim.runtime(), Probe::new(&sim));
         drop(life);
         assert!(matches!(client.started().await, Err(StartError::Aborted)));
@@ -212,7 +212,7 @@ fn rule_1_start_fails_where_the_future_is_dropped_or_init_panics() {
 
 #[test]
 fn rule_1_a_send_that_is_given_up_is_wholly_sent_or_not_at_all() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
         let handle = client.handle();
@@ -252,9 +252,9 @@ fn rule_5_infos_dropped_at_the_end_may_use_their_handle() {
 
     // One is with the callback, one with the driver, one not yet seen by it.
     for stopped in [true, false] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let (client, life) = Setup::new(options()).client(sim.runtime(), Slow);
-            sim.address(addr(), parley_tests::sim::Fate::Never);
+            sim.on_dial(addr(), parley_tests::sim::Fate::Never);
             let life = sim.spawn(life);
             client.started().await.unwrap();
             let info = || Uses(sim.clone(), client.handle());
@@ -282,7 +282,7 @@ fn rule_5_infos_dropped_at_the_end_may_use_their_handle() {
 
 #[test]
 fn rule_5_reasons_are_typed_displayed_and_cloned() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let probe = Probe::new(&sim).on("prepare", Reply::Fail("token expired"));
         let client = sim.start(options(), probe).await.unwrap();
         let error = client.join().await.unwrap_err();

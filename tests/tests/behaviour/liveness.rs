@@ -19,7 +19,7 @@ async fn pinged(peer: &mut RawConn) -> Vec<u8> {
 
 #[test]
 fn keepalive_pings_a_silent_peer_and_gives_it_up() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, listener) = connected(&sim, Probe::new(&sim)).await;
         pinged(&mut peer).await;
         assert_eq!(sim.elapsed(), secs(20));
@@ -35,7 +35,7 @@ fn keepalive_pings_a_silent_peer_and_gives_it_up() {
 
 #[test]
 fn keepalive_can_be_set_and_turned_off() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let mut options = options();
         options.connection.keepalive = Some(Keepalive::new(secs(2), secs(1)).unwrap());
         let (_client, mut peer, _) = connected_with(&sim, options, Probe::new(&sim)).await;
@@ -43,7 +43,7 @@ fn keepalive_can_be_set_and_turned_off() {
         sim.noted("handle_disconnect keepalive timeout").await;
         assert_eq!(sim.elapsed(), secs(3));
     });
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let mut options = options();
         options.connection.keepalive = None;
         let (client, _peer, listener) = connected_with(&sim, options, Probe::new(&sim)).await;
@@ -54,7 +54,7 @@ fn keepalive_can_be_set_and_turned_off() {
 
 #[test]
 fn keepalive_of_both_ends_keeps_an_idle_connection() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
         let mut server = Server::accept_from(&sim, &listener).await;
@@ -82,7 +82,7 @@ fn keepalive_of_both_ends_keeps_an_idle_connection() {
 
 #[test]
 fn rule_3_4_pongs_that_answer_our_own_keepalive_are_not_delivered() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (_client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         let payload = pinged(&mut peer).await;
         peer.send(&[raw::frame(0x8a, &payload), raw::frame(0x8a, b"unasked"), raw::frame(0x81, b"x")].concat()).await;
@@ -96,7 +96,7 @@ fn rule_3_4_pongs_that_answer_our_own_keepalive_are_not_delivered() {
 
 #[test]
 fn rule_3_8_keepalive_goes_on_beside_a_callback_that_waits() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let probe = Probe::new(&sim).once("handle_frame", Reply::wait(&gate));
         let (_client, mut peer, _) = connected(&sim, probe).await;
@@ -116,7 +116,7 @@ fn rule_3_8_keepalive_goes_on_beside_a_callback_that_waits() {
 
 #[test]
 fn rule_3_8_while_reading_is_paused_the_keepalive_deadline_stands_still() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let mut options = options();
         options.connection.limits = Limits::client().with_read_ahead(100).unwrap();
@@ -137,7 +137,7 @@ fn rule_3_8_while_reading_is_paused_the_keepalive_deadline_stands_still() {
 
 #[test]
 fn rule_3_8_a_peer_that_dribbles_is_alive() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (_client, mut peer, listener) = connected(&sim, Probe::new(&sim)).await;
         for byte in raw::frame(0x81, b"slowly") {
             sim.sleep(secs(19)).await;
@@ -150,7 +150,7 @@ fn rule_3_8_a_peer_that_dribbles_is_alive() {
 
 #[test]
 fn rule_4_9_a_keepalive_ping_goes_ahead_of_data_that_is_not_begun() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(1000));
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
@@ -174,7 +174,7 @@ fn rule_4_9_a_keepalive_ping_goes_ahead_of_data_that_is_not_begun() {
 
 #[test]
 fn rule_4_15_a_peer_that_takes_no_byte_for_30_s_is_a_write_timeout() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(1000));
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
@@ -200,7 +200,7 @@ fn rule_4_15_a_peer_that_takes_no_byte_for_30_s_is_a_write_timeout() {
 
 #[test]
 fn rule_4_15_a_peer_that_takes_a_byte_every_29_s_is_none() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(100).chunk(1));
         let mut options = options();

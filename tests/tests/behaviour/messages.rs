@@ -34,7 +34,7 @@ fn raw(first: u8, payload: &str) -> (u8, Vec<u8>) {
 
 #[test]
 fn parts_leave_as_they_come_and_only_control_frames_go_between_them() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _listener) = connected(&sim, Probe::new(&sim)).await;
         let mut message = client.begin_text().await;
         message.write("Gr\u{fc}").await.unwrap();
@@ -54,7 +54,7 @@ fn parts_leave_as_they_come_and_only_control_frames_go_between_them() {
 
 #[test]
 fn write_waits_while_64_kib_wait() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(1000));
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
@@ -99,7 +99,7 @@ fn write_waits_while_64_kib_wait() {
 
 #[test]
 fn a_part_that_is_no_utf8_is_refused_and_the_message_goes_on() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _listener) = connected(&sim, Probe::new(&sim)).await;
         let mut message = client.begin_text().await;
         message.write(&b"\xe2\x82"[..]).await.unwrap(); // two thirds of a euro sign
@@ -120,7 +120,7 @@ fn a_part_that_is_no_utf8_is_refused_and_the_message_goes_on() {
 
 #[test]
 fn a_message_of_which_nothing_has_left_is_taken_back() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
         drop(client.begin_binary().await); // nothing was written at all
@@ -142,7 +142,7 @@ fn a_message_of_which_nothing_has_left_is_taken_back() {
 #[test]
 fn a_message_that_is_given_up_half_way_closes_the_connection() {
     for reconnect in [false, true] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let mut options = options();
             options.reconnect = reconnect.then(Reconnect::default);
             let (client, mut peer, listener) = connected_with(&sim, options, Probe::new(&sim)).await;
@@ -173,7 +173,7 @@ fn a_message_that_is_given_up_half_way_closes_the_connection() {
 
 #[test]
 fn a_close_that_is_asked_for_does_not_wait_for_the_end_of_a_message() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _listener) = connected(&sim, Probe::new(&sim)).await;
         let mut message = client.begin_text().await;
         message.write("half").await.unwrap();
@@ -198,7 +198,7 @@ fn a_close_that_is_asked_for_does_not_wait_for_the_end_of_a_message() {
 
 #[test]
 fn a_message_does_not_go_on_on_another_connection() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let mut options = options();
         options.reconnect = Some(Reconnect::default());
         let (client, mut peer, listener) = connected_with(&sim, options, Probe::new(&sim)).await;
@@ -221,7 +221,7 @@ fn a_message_does_not_go_on_on_another_connection() {
 
 #[test]
 fn who_waits_for_the_last_part_is_told_that_the_connection_was_lost() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(100));
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
@@ -247,7 +247,7 @@ fn who_waits_for_the_last_part_is_told_that_the_connection_was_lost() {
 
 #[test]
 fn a_second_message_in_parts_waits_for_the_first() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _listener) = connected(&sim, Probe::new(&sim)).await;
         let mut first = client.begin_text().await;
         first.write("1").await.unwrap();
@@ -271,7 +271,7 @@ fn a_second_message_in_parts_waits_for_the_first() {
 
 #[test]
 fn rule_3_10_a_message_in_parts_by_its_own_handle_waits_for_nothing() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(100));
         let greet = Reply::own(async |own| {
@@ -301,7 +301,7 @@ fn rule_3_10_a_message_in_parts_by_its_own_handle_waits_for_nothing() {
 
 #[test]
 fn a_client_that_has_ended_gives_the_part_back() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _listener) = connected(&sim, Probe::new(&sim)).await;
         let handle = client.handle();
         let mut message = handle.begin_text().await;
@@ -321,7 +321,7 @@ fn a_client_that_has_ended_gives_the_part_back() {
 /// Dropped at any poll, a part is sent whole or not at all, and the message goes on.
 #[test]
 fn a_write_that_is_dropped_leaves_the_message_whole() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(100));
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();

@@ -17,7 +17,7 @@ fn named(name: &str) -> ClientOptions {
 
 #[test]
 fn a_client_is_found_by_its_name_until_it_ends() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         assert_eq!(lookup::<String>("found").unwrap_err(), LookupError::NotFound);
         let (client, mut peer, _) = connected_with(&sim, named("found"), Probe::new(&sim)).await;
         let found = lookup::<String>("found").unwrap();
@@ -39,7 +39,7 @@ fn a_client_is_found_by_its_name_until_it_ends() {
 
 #[test]
 fn another_type_of_info_is_told_from_no_client() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (_client, _peer, _) = connected_with(&sim, named("typed"), Probe::new(&sim)).await;
         assert_eq!(lookup::<u8>("typed").unwrap_err(), LookupError::OtherInfo);
     });
@@ -47,7 +47,7 @@ fn another_type_of_info_is_told_from_no_client() {
 
 #[test]
 fn a_name_in_use_is_an_error_of_start_and_of_runs_first_poll() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (_client, _peer, _) = connected_with(&sim, named("twice"), Probe::new(&sim)).await;
         let again: Result<Client<Probe, String>, _> = sim.start(named("twice"), Probe::new(&sim)).await;
         assert!(matches!(again.unwrap_err(), StartError::NameInUse));
@@ -62,7 +62,7 @@ fn a_name_in_use_is_an_error_of_start_and_of_runs_first_poll() {
 
 #[test]
 fn a_name_is_free_after_a_panic_and_after_the_future_was_dropped() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let probe = Probe::new(&sim).on("handle_info", Reply::Panic);
         let (client, mut peer, _) = connected_with(&sim, named("panics"), probe).await;
         client.send_info("now".into()).await.unwrap();
@@ -83,7 +83,7 @@ fn a_name_is_free_after_a_panic_and_after_the_future_was_dropped() {
 
 #[test]
 fn rule_4_3_a_client_with_a_name_lives_on_without_a_handle() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, listener) = connected_with(&sim, named("lives"), Probe::new(&sim)).await;
         drop(client);
         peer.shutdown().await;

@@ -11,9 +11,9 @@ use crate::common::{addr, options, secs};
 
 /// The request that a client with these options sends to `addr`.
 fn request(options: ClientOptions, at: &str) -> String {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let at = at.parse().unwrap();
-        sim.host("echo.test", Fate::Now(Ok(vec![at])));
+        sim.on_resolve("echo.test", Fate::Now(Ok(vec![at])));
         let listener = sim.listen(at);
         let _client = sim.start(options, ()).await.unwrap();
         listener.accept().await.head().await
@@ -89,7 +89,7 @@ fn rule_2_secrets_are_not_shown() {
 
 #[test]
 fn rule_2_subprotocols_are_offered_in_order_and_the_agreed_one_reaches_handle_connect() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let options = options().subprotocol("b").unwrap().subprotocol("a").unwrap();
         let client = sim.start(options, Probe::new(&sim)).await.unwrap();
@@ -106,7 +106,7 @@ fn rule_2_subprotocols_are_offered_in_order_and_the_agreed_one_reaches_handle_co
 #[test]
 fn rule_2_an_answer_that_was_not_offered_fails_the_handshake() {
     for line in ["Sec-WebSocket-Protocol: b\r\n", "Sec-WebSocket-Extensions: permessage-deflate\r\n"] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             let options = options().subprotocol("a").unwrap();
             let client = sim.start(options, Probe::new(&sim)).await.unwrap();
@@ -136,9 +136,9 @@ fn rule_2_prepare_may_change_url_headers_and_subprotocols() {
         }
     }
 
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let at = "10.0.0.9:8080".parse().unwrap();
-        sim.host("echo.test", Fate::Now(Ok(vec![at])));
+        sim.on_resolve("echo.test", Fate::Now(Ok(vec![at])));
         let listener = sim.listen(at);
         let options = options().header("x-token", "stale").unwrap().subprotocol("v1").unwrap();
         let _client = sim.start(options, Fresh).await.unwrap();
@@ -162,7 +162,7 @@ fn rule_2_a_servers_refusal_reaches_the_client() {
         }
     }
 
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let client = sim.start(options(), Sees).await.unwrap();
         let mut server = Server::accept_from(&sim, &listener).await;

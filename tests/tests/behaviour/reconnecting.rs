@@ -30,7 +30,7 @@ async fn start(sim: &Sim, reconnect: Reconnect, probe: Probe) -> Probed {
 
 #[test]
 fn rule_4_16_the_delays_double_and_stay_within_the_upper_half() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let client = start(&sim, Reconnect::default(), Probe::new(&sim)).await; // nobody listens: refused
         sim.noted("prepare 9").await;
         let at = attempts(&sim);
@@ -46,7 +46,7 @@ fn rule_4_16_the_delays_double_and_stay_within_the_upper_half() {
 #[test]
 fn rule_4_16_a_connection_that_lived_long_enough_starts_the_backoff_anew() {
     for (lives, anew) in [(secs(4), false), (secs(5), true)] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             // Three refusals first, so that the next delay would be over 4 s.
             let client = start(&sim, Reconnect::default(), Probe::new(&sim)).await;
             sim.noted("prepare 3").await;
@@ -72,7 +72,7 @@ fn rule_4_16_a_connection_that_lived_long_enough_starts_the_backoff_anew() {
 
 #[test]
 fn rule_4_17_after_the_last_retry_the_client_ends() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let client = start(&sim, Reconnect::default().max_retries(2), Probe::new(&sim)).await;
         let error = client.join().await.unwrap_err();
         let StopReason::MaxRetriesExceeded(reason) = error.reason() else { panic!("{error}") };
@@ -87,7 +87,7 @@ fn rule_4_17_after_the_last_retry_the_client_ends() {
 
 #[test]
 fn rule_4_17_an_attempt_that_is_forced_is_not_limited() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let probe = Probe::new(&sim)
             .once("handle_disconnect", Reply::Retry(Retry::Reconnect))
             .once("handle_disconnect", Reply::Retry(Retry::After(millis(70))));
@@ -103,7 +103,7 @@ fn rule_4_17_an_attempt_that_is_forced_is_not_limited() {
 
 #[test]
 fn rule_4_17_an_attempt_after_a_delay_of_the_handlers_counts() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let probe = Probe::new(&sim).once("handle_disconnect", Reply::Retry(Retry::After(millis(70))));
         let client = start(&sim, Reconnect::default().max_retries(1), probe).await;
         let error = client.join().await.unwrap_err();
@@ -114,7 +114,7 @@ fn rule_4_17_an_attempt_after_a_delay_of_the_handlers_counts() {
 
 #[test]
 fn rule_4_18_a_local_disconnect_does_not_reconnect_unless_the_handler_says_so() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let options = coming_back(Reconnect::default());
         let (client, mut peer, _) = connected_with(&sim, options, Probe::new(&sim)).await;
         client.disconnect().await;
@@ -125,7 +125,7 @@ fn rule_4_18_a_local_disconnect_does_not_reconnect_unless_the_handler_says_so() 
         assert_eq!(client.state(), ClientState::Disconnected);
         client.join().await.unwrap();
     });
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let probe = Probe::new(&sim).once("handle_disconnect", Reply::Retry(Retry::After(secs(7))));
         let (client, mut peer, listener) = connected(&sim, probe).await; // also where the option is off
         client.disconnect().await;
@@ -139,7 +139,7 @@ fn rule_4_18_a_local_disconnect_does_not_reconnect_unless_the_handler_says_so() 
 
 #[test]
 fn rule_4_18_a_disconnect_while_the_peer_closes_keeps_the_reason_and_stays_down() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let options = coming_back(Reconnect::default());
         let (client, mut peer, _) = connected_with(&sim, options, Probe::new(&sim)).await;
         peer.send(&raw::frame(0x88, b"\x03\xe9")).await;
@@ -199,7 +199,7 @@ fn rule_4_19_statuses_and_retry_after() {
         (404, "", false),
     ];
     for (status, header, again) in refusals {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             let client = start(&sim, Reconnect::default(), Probe::new(&sim)).await;
             let mut peer = listener.accept().await;
@@ -223,7 +223,7 @@ fn rule_4_19_statuses_and_retry_after() {
 
 #[test]
 fn rule_4_19_retry_after_is_at_most_five_minutes() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let _client = start(&sim, Reconnect::default(), Probe::new(&sim)).await;
         let mut peer = listener.accept().await;
@@ -236,7 +236,7 @@ fn rule_4_19_retry_after_is_at_most_five_minutes() {
 
 #[test]
 fn rule_3_7_a_handler_that_refreshes_its_token_answers_a_401_with_reconnect() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let probe = Probe::new(&sim)
             .preparing("authorization", "Bearer fresh")
             .once("handle_disconnect upgrade refused with status 401", Reply::Retry(Retry::Reconnect));
@@ -254,7 +254,7 @@ fn rule_3_7_a_handler_that_refreshes_its_token_answers_a_401_with_reconnect() {
 
 #[test]
 fn rule_3_2_prepare_sees_the_number_the_last_reason_and_the_time() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let options = coming_back(Reconnect::default());
         let (client, mut peer, listener) = connected_with(&sim, options, Probe::new(&sim)).await;
         peer.shutdown().await;
@@ -269,7 +269,7 @@ fn rule_3_2_prepare_sees_the_number_the_last_reason_and_the_time() {
 
 #[test]
 fn rule_4_4_disconnect_cancels_a_pending_retry_and_calls_nothing() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let client = start(&sim, Reconnect::default(), Probe::new(&sim)).await;
         sim.noted("handle_disconnect").await;
         sim.settle().await;
@@ -284,7 +284,7 @@ fn rule_4_4_disconnect_cancels_a_pending_retry_and_calls_nothing() {
 
 #[test]
 fn rule_4_3_a_client_with_a_retry_pending_lives_on_without_a_handle() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let client = start(&sim, Reconnect::default().max_retries(3), Probe::new(&sim)).await;
         drop(client);
         sim.noted("terminate given up").await;
@@ -294,7 +294,7 @@ fn rule_4_3_a_client_with_a_retry_pending_lives_on_without_a_handle() {
 
 #[test]
 fn rule_4_5_no_send_is_carried_to_the_next_attempt() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let client = start(&sim, Reconnect::default(), Probe::new(&sim)).await;
         let peer = listener.accept().await;
@@ -309,7 +309,7 @@ fn rule_4_5_no_send_is_carried_to_the_next_attempt() {
 
 #[test]
 fn connect_skips_a_pending_delay_and_reconnect_closes_and_dials_again() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, listener) = connected(&sim, Probe::new(&sim)).await;
         client.connect().await; // nothing to do while connected
         client.reconnect(CloseFrame::new(4000, "again").unwrap()).await;
@@ -330,7 +330,7 @@ fn connect_skips_a_pending_delay_and_reconnect_closes_and_dials_again() {
         peer.upgrade("").await;
         client.wait_for(ClientState::Connected).await.unwrap();
     });
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let client = start(&sim, Reconnect::default().base(secs(30)), Probe::new(&sim)).await;
         sim.noted("handle_disconnect").await;
         sim.settle().await;
@@ -343,7 +343,7 @@ fn connect_skips_a_pending_delay_and_reconnect_closes_and_dials_again() {
 
 #[test]
 fn an_action_can_ask_for_a_new_connection() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let again = Reply::Act(Action::Reconnect(CloseFrame::going_away()));
         let (client, mut peer, listener) = connected(&sim, Probe::new(&sim).once("handle_frame", again)).await;
         peer.send(&raw::frame(0x81, b"move")).await;
@@ -357,7 +357,7 @@ fn an_action_can_ask_for_a_new_connection() {
 
 #[test]
 fn handle_disconnect_can_stay_down_though_a_new_connection_was_asked_for() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let probe = Probe::new(&sim).on("handle_disconnect", Reply::Retry(Retry::Stay));
         let (client, mut peer, _) = connected(&sim, probe).await;
         client.reconnect(CloseFrame::normal()).await;
@@ -370,7 +370,7 @@ fn handle_disconnect_can_stay_down_though_a_new_connection_was_asked_for() {
 
 #[test]
 fn rule_3_6_a_delayed_info_comes_when_it_is_due_in_every_state_and_can_be_cancelled() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         client.send_info_after(secs(2), "second".into()).unwrap();
         client.send_info_after(secs(1), "first".into()).unwrap();
@@ -392,7 +392,7 @@ fn rule_3_6_a_delayed_info_comes_when_it_is_due_in_every_state_and_can_be_cancel
 
 #[test]
 fn rule_3_6_a_delayed_info_counts_to_the_queue_until_it_is_delivered_or_cancelled() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let mut options = options();
         options.connection.limits = options.connection.limits.with_info_queue(1).unwrap();
         let (client, _peer, _) = connected_with(&sim, options, Probe::new(&sim)).await;
@@ -408,7 +408,7 @@ fn rule_3_6_a_delayed_info_counts_to_the_queue_until_it_is_delivered_or_cancelle
 fn rule_3_3_nothing_leaves_ahead_of_the_greeting_though_the_end_is_near() {
     // The peer's Close, an error, and a disconnect of our own, each before `handle_connect` has returned.
     for end in [&b"\x88\x02\x03\xe8"[..], b"\x83\x00", b""] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             let probe = Probe::new(&sim).on("handle_connect", Reply::push("auth").after(secs(1)));
             let client = sim.start(options(), probe).await.unwrap();
@@ -430,7 +430,7 @@ fn rule_3_3_nothing_leaves_ahead_of_the_greeting_though_the_end_is_near() {
 
 #[test]
 fn rule_4_16_the_backoff_starts_anew_also_where_only_the_handler_retries() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let probe = Probe::new(&sim).on("handle_disconnect", Reply::Retry(Retry::Reconnect));
         let (_client, mut peer, listener) = connected(&sim, probe).await;
         for _ in 0..8 {
@@ -447,7 +447,7 @@ fn rule_4_16_the_backoff_starts_anew_also_where_only_the_handler_retries() {
 #[test]
 fn rule_4_18_a_disconnect_that_handle_disconnect_was_not_told_of_has_the_last_word() {
     for retry in [Retry::Reconnect, Retry::After(secs(1)), Retry::Policy] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let probe = Probe::new(&sim).on("handle_disconnect", Reply::Retry(retry).after(secs(2)));
             let options = coming_back(Reconnect::default());
             let (client, mut peer, _) = connected_with(&sim, options, probe).await;
@@ -462,7 +462,7 @@ fn rule_4_18_a_disconnect_that_handle_disconnect_was_not_told_of_has_the_last_wo
 
 #[test]
 fn connect_behind_a_disconnect_is_not_lost() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, listener) = connected(&sim, Probe::new(&sim)).await;
         client.disconnect().await;
         client.connect().await;
@@ -475,7 +475,7 @@ fn connect_behind_a_disconnect_is_not_lost() {
 
 #[test]
 fn rule_4_5_a_send_that_waits_for_room_is_not_carried_to_the_next_attempt() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let mut options = options();
         options.connection.limits = options.connection.limits.with_send_queue(40).unwrap();
@@ -496,7 +496,7 @@ fn rule_4_5_a_send_that_waits_for_room_is_not_carried_to_the_next_attempt() {
 
 #[test]
 fn rule_4_1_a_failed_upgrade_does_not_wait_for_another_callback() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let probe = Probe::new(&sim).on("handle_info", Reply::Act(Action::Continue).after(secs(60)));
         let client = sim.start(options(), probe).await.unwrap();

@@ -21,7 +21,7 @@ macro_rules! narrow {
 
 #[test]
 fn rule_1_send_frame_resolves_once_the_system_has_all_of_it() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         narrow!(sim, Link::default().capacity(1000), client, peer, _listener);
         let handle = client.handle();
         let send = sim.spawn(async move { handle.send_frame(Frame::binary(vec![0; 2000])).await });
@@ -34,7 +34,7 @@ fn rule_1_send_frame_resolves_once_the_system_has_all_of_it() {
 
 #[test]
 fn rule_1_what_is_written_and_not_flushed_is_not_with_the_system() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         narrow!(sim, Link::default().capacity(1000).staged(), client, peer, listener);
         // One is in the pipe, the other in the stage before it.
         client.send_frame(Frame::binary(vec![0; 900])).await.unwrap();
@@ -55,7 +55,7 @@ fn rule_1_what_is_written_and_not_flushed_is_not_with_the_system() {
 fn rule_1_a_flush_that_is_done_later_settles_the_send() {
     // Done at the second look of the turn that wrote; at a look of a later turn, which writes nothing.
     for looks in [1, usize::MAX] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             narrow!(sim, Link::default(), client, _peer, listener);
             listener.wire().hold_client_flushes(looks);
             let handle = client.handle();
@@ -71,7 +71,7 @@ fn rule_1_a_flush_that_is_done_later_settles_the_send() {
 
 #[test]
 fn rule_1_flush_waits_for_all_that_was_accepted_before_it() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         narrow!(sim, Link::default().capacity(1000), client, peer, _listener);
         // The data is begun and blocks the output, so that the ping waits before it is begun.
         client.feed_frame(Frame::binary(vec![0; 100_000])).await.unwrap();
@@ -89,7 +89,7 @@ fn rule_1_flush_waits_for_all_that_was_accepted_before_it() {
 
 #[test]
 fn rule_1_flush_waits_for_frames_that_wait_for_the_connection() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
         client.try_send_frame(Frame::ping("early")).unwrap();
@@ -109,7 +109,7 @@ fn rule_1_flush_waits_for_frames_that_wait_for_the_connection() {
 
 #[test]
 fn rule_3_10_a_flush_by_its_own_handle_ends_on_a_connection_that_is_over() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().capacity(300).staged());
         let flush = Reply::own(async |own| {

@@ -25,7 +25,7 @@ fn rule_4_1_the_transport_is_closed_before_handle_disconnect_runs() {
     // By the peer's FIN, its Close, its mistake, a reset; and by us.
     let ends: [&[u8]; 4] = [b"", b"\x88\x02\x03\xe8", b"\x83\x00", b"reset"];
     for end in ends {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let (_client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
             if end == b"reset" {
                 peer.reset();
@@ -41,7 +41,7 @@ fn rule_4_1_the_transport_is_closed_before_handle_disconnect_runs() {
             assert!(end[1].starts_with("0ms handle_disconnect"));
         });
     }
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         client.disconnect().await;
         finish(&mut peer, 1000).await;
@@ -55,7 +55,7 @@ fn rule_4_1_the_transport_is_closed_before_handle_disconnect_runs() {
 
 #[test]
 fn rule_4_1_the_transport_is_closed_while_a_callback_still_runs() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let (_client, mut peer, listener) =
             connected(&sim, Probe::new(&sim).on("handle_frame", Reply::wait(&gate))).await;
@@ -75,39 +75,39 @@ fn rule_4_2_the_first_attempt_that_reaches_nothing_ends_the_client_without_handl
         (NAMED, |_| {}, "name resolution failed: entity not found", 0),
         (
             NAMED,
-            |sim| sim.host("echo.test", Fate::Now(Ok(vec![]))),
+            |sim| sim.on_resolve("echo.test", Fate::Now(Ok(vec![]))),
             "name resolution failed: the host has no address",
             0,
         ),
-        (NAMED, |sim| sim.host("echo.test", Fate::Never), "connect timeout during DNS", 10),
-        (NAMED, |sim| sim.host("echo.test", Fate::Now(Ok(vec![addr()]))), "TCP failed: connection refused", 0),
+        (NAMED, |sim| sim.on_resolve("echo.test", Fate::Never), "connect timeout during DNS", 10),
+        (NAMED, |sim| sim.on_resolve("echo.test", Fate::Now(Ok(vec![addr()]))), "TCP failed: connection refused", 0),
         (
             NAMED,
             |sim| {
-                sim.host("echo.test", Fate::Now(Ok(vec![addr()])));
-                sim.address(addr(), Fate::Never);
+                sim.on_resolve("echo.test", Fate::Now(Ok(vec![addr()])));
+                sim.on_dial(addr(), Fate::Never);
             },
             "connect timeout during TCP",
             10,
         ),
-        (SECURE, |sim| sim.tls(Fate::Never), "connect timeout during TLS", 10),
+        (SECURE, |sim| sim.on_tls(Fate::Never), "connect timeout during TLS", 10),
         (
             SECURE,
-            |sim| sim.tls(Fate::Now(Err(TlsError::Io(Arc::new(Error::from(ErrorKind::UnexpectedEof)))))),
+            |sim| sim.on_tls(Fate::Now(Err(TlsError::Io(Arc::new(Error::from(ErrorKind::UnexpectedEof)))))),
             "TLS handshake interrupted: unexpected end of file",
             0,
         ),
         (
             SECURE,
-            |sim| sim.tls(Fate::Now(Err(TlsError::Handshake("unknown issuer".into_error())))),
+            |sim| sim.on_tls(Fate::Now(Err(TlsError::Handshake("unknown issuer".into_error())))),
             "TLS handshake failed: unknown issuer",
             0,
         ),
     ];
     for (url, tell, reason, time) in cases {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let _listener = (url == SECURE).then(|| {
-                sim.host("echo.test", Fate::Now(Ok(vec!["10.0.0.1:443".parse().unwrap()])));
+                sim.on_resolve("echo.test", Fate::Now(Ok(vec!["10.0.0.1:443".parse().unwrap()])));
                 sim.listen("10.0.0.1:443".parse().unwrap())
             });
             tell(&sim);
@@ -151,7 +151,7 @@ fn rule_4_2_everything_else_goes_to_handle_disconnect_and_the_client_lives_on() 
         ("silence", "connect timeout during upgrade", 10),
     ];
     for (answer, reason, time) in answers {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
             let mut peer = listener.accept().await;
@@ -196,7 +196,7 @@ fn rule_4_2_user_code_sees_the_refusal() {
         }
     }
 
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let client = sim.start(options(), Refused(sim.clone())).await.unwrap();
         let mut peer = listener.accept().await;
@@ -212,7 +212,7 @@ fn rule_4_2_user_code_sees_the_refusal() {
 #[test]
 fn rule_4_2_a_refusal_that_is_cut_off_keeps_its_status() {
     for reset in [true, false] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
             let mut peer = listener.accept().await;
@@ -238,9 +238,9 @@ fn rule_4_2_a_refusal_that_is_cut_off_keeps_its_status() {
 #[test]
 fn rule_4_2_addresses_are_tried_in_turn_within_the_one_deadline() {
     let [silent, refusing, good] = ["10.0.0.2:80", "10.0.0.3:80", "10.0.0.1:80"].map(|addr| addr.parse().unwrap());
-    Sim::new().run_until(async |sim| {
-        sim.host("echo.test", Fate::Now(Ok(vec![silent, refusing, good])));
-        sim.address(silent, Fate::Never);
+    Sim::new().run(async |sim| {
+        sim.on_resolve("echo.test", Fate::Now(Ok(vec![silent, refusing, good])));
+        sim.on_dial(silent, Fate::Never);
         let listener = sim.listen(good);
         let client = sim.start(named(NAMED), Probe::new(&sim)).await.unwrap();
         let mut peer = listener.accept().await;
@@ -263,7 +263,7 @@ fn rule_4_2_addresses_are_tried_in_turn_within_the_one_deadline() {
 
 #[test]
 fn rule_4_3_a_client_that_nobody_can_reach_ends_with_its_last_reason() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         let handle = client.handle();
         drop(client); // detaches
@@ -280,7 +280,7 @@ fn rule_4_3_a_client_that_nobody_can_reach_ends_with_its_last_reason() {
 
 #[test]
 fn rule_4_3_dropping_the_client_detaches_it_while_connected() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         drop(client);
         for _ in 0..3 {
@@ -297,7 +297,7 @@ fn rule_4_3_dropping_the_client_detaches_it_while_connected() {
 
 #[test]
 fn rule_4_3_the_own_handle_does_not_count() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let setup = Setup::new(options());
         let own = setup.own_handle();
@@ -317,7 +317,7 @@ fn rule_4_3_the_own_handle_does_not_count() {
 
 #[test]
 fn rule_4_3_infos_that_wait_are_delivered_before_the_end() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let gate = Gate::new();
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim).on("handle_disconnect", Reply::wait(&gate))).await;
         peer.shutdown().await;
@@ -335,7 +335,7 @@ fn rule_4_3_infos_that_wait_are_delivered_before_the_end() {
 
 #[test]
 fn rule_4_4_sends_give_disconnected_at_once_with_the_frame() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         peer.shutdown().await;
         client.wait_for(ClientState::Disconnected).await.unwrap();
@@ -353,7 +353,7 @@ fn rule_4_4_sends_give_disconnected_at_once_with_the_frame() {
 
 #[test]
 fn rule_4_4_disconnect_calls_nothing_while_disconnected() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         peer.shutdown().await;
         sim.noted("handle_disconnect").await;
@@ -369,7 +369,7 @@ fn rule_4_4_disconnect_calls_nothing_while_disconnected() {
 fn rule_4_4_a_disconnect_while_init_runs_cancels_the_first_attempt() {
     // By the own handle, in an `init` that waits behind it or does not; by another task.
     for (how, waits) in [("own", false), ("own", true), ("other", true)] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             let gate = Gate::new();
             let setup = Setup::new(options());
@@ -414,7 +414,7 @@ fn rule_4_4_a_disconnect_while_init_runs_cancels_the_first_attempt() {
 
 #[test]
 fn rule_4_4_a_client_disconnected_while_init_runs_ends_cleanly_when_nobody_can_reach_it() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let init = Reply::own(async |own| {
             own.disconnect().await;
             Reply::Act(parley_proto::Action::Continue)
@@ -429,7 +429,7 @@ fn rule_4_4_a_client_disconnected_while_init_runs_ends_cleanly_when_nobody_can_r
 #[test]
 fn rule_4_4_what_is_asked_for_last_while_init_runs_decides() {
     for (asks, attempt) in [("dc", true), ("cd", false), ("dr", true), ("rd", false), ("r", true), ("c", true)] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let _listener = sim.listen(addr());
             let init = Reply::own(move |own| async move {
                 for ask in asks.chars() {
@@ -457,9 +457,9 @@ fn rule_4_4_what_is_asked_for_last_while_init_runs_decides() {
 
 #[test]
 fn rule_4_5_sends_wait_in_arrival_order_and_go_out_after_the_push_of_handle_connect() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
-        sim.address(addr(), Fate::After(secs(2), Ok(())));
+        sim.on_dial(addr(), Fate::After(secs(2), Ok(())));
         let client = sim.start(options(), Probe::new(&sim).on("handle_connect", Reply::push("auth"))).await.unwrap();
         let handle = client.handle();
         let send = sim.spawn(async move { handle.send_frame(Frame::text("1")).await });
@@ -480,8 +480,8 @@ fn rule_4_5_sends_wait_in_arrival_order_and_go_out_after_the_push_of_handle_conn
 
 #[test]
 fn rule_4_5_the_queue_is_bounded_while_connecting() {
-    Sim::new().run_until(async |sim| {
-        sim.address(addr(), Fate::Never);
+    Sim::new().run(async |sim| {
+        sim.on_dial(addr(), Fate::Never);
         let mut options = options();
         options.connection.limits = Limits::client().with_send_queue(1000).unwrap();
         let client = sim.start(options, Probe::new(&sim)).await.unwrap();
@@ -500,7 +500,7 @@ fn rule_4_5_the_queue_is_bounded_while_connecting() {
 #[test]
 fn rule_4_5_waiting_senders_get_disconnected_after_handle_disconnect_ran() {
     for by_us in [true, false] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let gate = Gate::new();
             let listener = sim.listen(addr());
             let probe = Probe::new(&sim).on("handle_disconnect", Reply::wait(&gate));
@@ -543,15 +543,18 @@ fn rule_4_5_waiting_senders_get_disconnected_after_handle_disconnect_ran() {
 fn rule_4_6_disconnect_aborts_the_attempt_in_every_phase() {
     for phase in [ConnectPhase::Prepare, ConnectPhase::Dns, ConnectPhase::Tcp, ConnectPhase::Tls, ConnectPhase::Upgrade]
     {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let secure = "10.0.0.1:443".parse().unwrap();
             let listener = sim.listen(secure);
-            sim.host("echo.test", if phase == ConnectPhase::Dns { Fate::Never } else { Fate::Now(Ok(vec![secure])) });
+            sim.on_resolve(
+                "echo.test",
+                if phase == ConnectPhase::Dns { Fate::Never } else { Fate::Now(Ok(vec![secure])) },
+            );
             if phase == ConnectPhase::Tcp {
-                sim.address(secure, Fate::Never);
+                sim.on_dial(secure, Fate::Never);
             }
             if phase == ConnectPhase::Tls {
-                sim.tls(Fate::Never);
+                sim.on_tls(Fate::Never);
             }
             let mut probe = Probe::new(&sim);
             if phase == ConnectPhase::Prepare {
@@ -582,8 +585,8 @@ fn rule_4_6_disconnect_aborts_the_attempt_in_every_phase() {
 
 #[test]
 fn rule_4_6_stop_aborts_the_attempt_without_handle_disconnect() {
-    Sim::new().run_until(async |sim| {
-        sim.address(addr(), Fate::Never);
+    Sim::new().run(async |sim| {
+        sim.on_dial(addr(), Fate::Never);
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
         let handle = client.handle();
         let send = sim.spawn(async move { handle.send_frame(Frame::text("x")).await });
@@ -597,12 +600,12 @@ fn rule_4_6_stop_aborts_the_attempt_without_handle_disconnect() {
 
 #[test]
 fn rule_4_the_connect_timeout_is_one_deadline_over_all_phases() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let secure = "10.0.0.1:443".parse().unwrap();
         let listener = sim.listen(secure);
-        sim.host("echo.test", Fate::After(secs(2), Ok(vec![secure])));
-        sim.address(secure, Fate::After(secs(2), Ok(())));
-        sim.tls(Fate::After(secs(2), Ok(parley_proto::driver::TlsFacts::new(None, None, Vec::new()))));
+        sim.on_resolve("echo.test", Fate::After(secs(2), Ok(vec![secure])));
+        sim.on_dial(secure, Fate::After(secs(2), Ok(())));
+        sim.on_tls(Fate::After(secs(2), Ok(parley_proto::driver::TlsFacts::new(None, None, Vec::new()))));
         let probe = Probe::new(&sim).on("prepare", Reply::Act(parley_proto::Action::Continue).after(secs(2)));
         let mut options = named(SECURE);
         options.connect_timeout = secs(9);
@@ -618,9 +621,9 @@ fn rule_4_the_connect_timeout_is_one_deadline_over_all_phases() {
 #[test]
 fn rule_4_timeouts_may_be_of_any_length() {
     let [silent, good] = ["10.0.0.2:80", "10.0.0.1:80"].map(|addr| addr.parse().unwrap());
-    Sim::new().run_until(async |sim| {
-        sim.host("echo.test", Fate::Now(Ok(vec![silent, good])));
-        sim.address(silent, Fate::Never);
+    Sim::new().run(async |sim| {
+        sim.on_resolve("echo.test", Fate::Now(Ok(vec![silent, good])));
+        sim.on_dial(silent, Fate::Never);
         let listener = sim.listen(good);
         let mut options = named(NAMED);
         options.connect_timeout = Duration::MAX;
@@ -642,7 +645,7 @@ fn rule_4_timeouts_may_be_of_any_length() {
 
 #[test]
 fn rule_4_the_states_as_handles_see_them() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().chunk(1));
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();

@@ -9,7 +9,7 @@ use crate::common::{addr, connected, finish, millis, options};
 
 #[test]
 fn frames_and_bytes_are_counted_each_way() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         sim.settle().await;
         let before = client.stats();
@@ -33,7 +33,7 @@ fn frames_and_bytes_are_counted_each_way() {
 
 #[test]
 fn the_round_trip_time_of_keepalive_is_told() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (client, mut peer, _) = connected(&sim, Probe::new(&sim)).await;
         assert_eq!(client.stats().rtt, None);
         let ping = peer.frame().await; // after the interval of silence
@@ -47,7 +47,7 @@ fn the_round_trip_time_of_keepalive_is_told() {
 
 #[test]
 fn rule_3_6_and_3_9_refused_pushes_are_counted() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let probe = Probe::new(&sim)
             .once("handle_info", Reply::Act(Action::Push(Frame::ping(vec![0; 126]))))
             .once("handle_info", Reply::push("too late"));
@@ -66,7 +66,7 @@ fn rule_3_6_and_3_9_refused_pushes_are_counted() {
 
 #[test]
 fn rule_4_5_frames_that_were_accepted_and_lost_are_counted() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
         let mut peer = listener.accept().await;

@@ -30,7 +30,7 @@ fn rule_3_10_a_callback_that_awaits_its_own_send_ends_with_the_connection() {
     for (how, time) in LEAVES {
         // What it awaits has begun, or waits behind what has.
         for begun in [true, false] {
-            Sim::new().run_until(async |sim| {
+            Sim::new().run(async |sim| {
                 let awaits = Reply::own({
                     let sim = sim.clone();
                     move |own| {
@@ -73,7 +73,7 @@ fn rule_3_10_a_callback_that_awaits_its_own_send_ends_with_the_connection() {
 #[test]
 fn rule_3_10_a_callback_that_flushes_ends_with_the_connection() {
     for (how, time) in LEAVES {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let flushes = Reply::own(async |own| {
                 own.feed_frame(Frame::binary(vec![0; 100_000])).await.unwrap();
                 own.feed_frame(Frame::binary(vec![0; 100_000])).await.unwrap();
@@ -100,7 +100,7 @@ fn rule_3_10_a_callback_that_flushes_ends_with_the_connection() {
 fn rule_3_9_a_client_whose_pushes_are_over_their_bound_ends_with_the_peer() {
     for (how, time) in LEAVES {
         for own in [false, true] {
-            Sim::new().run_until(async |sim| {
+            Sim::new().run(async |sim| {
                 let big = || Frame::binary(vec![0; 1000]);
                 let reply = if own {
                     Reply::own(move |own| async move {
@@ -136,7 +136,7 @@ fn rule_3_9_a_client_whose_pushes_are_over_their_bound_ends_with_the_peer() {
 #[test]
 fn rule_3_11_a_stop_ends_a_client_whose_callback_is_stuck() {
     for callback in ["prepare", "handle_connect", "handle_frame", "handle_ping", "handle_info", "handle_disconnect"] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             let probe = Probe::new(&sim).on(callback, Reply::wait(&Gate::new()));
             let client = sim.start(options(), probe).await.unwrap();
@@ -177,7 +177,7 @@ fn rule_3_11_a_stop_ends_a_client_whose_callback_is_stuck() {
 #[test]
 fn rule_3_11_a_stop_behind_an_end_that_a_stuck_callback_holds_up() {
     for (how, time) in LEAVES {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let probe = Probe::new(&sim).on("handle_frame", Reply::wait(&Gate::new()));
             let (client, mut peer, listener) = connected(&sim, probe).await;
             peer.send(&raw::frame(0x81, b"x").repeat(2)).await;
@@ -198,7 +198,7 @@ fn rule_3_11_a_stop_behind_an_end_that_a_stuck_callback_holds_up() {
 
 #[test]
 fn rule_3_7_sends_that_wait_are_answered_when_handle_disconnect_is_stuck_and_the_client_stops() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let stuck = Reply::wait(&Gate::new());
         let probe = Probe::new(&sim).on("handle_disconnect", stuck.clone()).on("terminate", stuck);

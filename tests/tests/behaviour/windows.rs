@@ -40,7 +40,7 @@ fn a_read_never_gets_a_full_window() {
     let bytes = [&frames[..], &large, &frames].concat();
     for chunk in [7, 4096, 64 * 1024 - 7, 64 * 1024, usize::MAX] {
         for kept in [false, true] {
-            Sim::new().run_until(async |sim| {
+            Sim::new().run(async |sim| {
                 let link = Link::default().capacity(256 * 1024).chunk(chunk);
                 let (_keeps, mut keeps, _) = open(&sim, link, Keeps(Vec::new())).await;
                 let (_takes, mut takes, _) = open(&sim, link, ()).await;
@@ -72,7 +72,7 @@ async fn begin_large(sim: &Sim, peer: &mut RawConn, wire: &Wire) -> Vec<u8> {
 
 #[test]
 fn a_large_buffer_is_not_read_into_behind_its_message() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (_client, mut peer, wire) = open(&sim, Link::default().chunk(CHUNK), ()).await;
         let end = begin_large(&sim, &mut peer, &wire).await;
         let before = wire.rooms_of_client().len();
@@ -87,7 +87,7 @@ fn a_large_buffer_is_not_read_into_behind_its_message() {
 
 #[test]
 fn a_large_buffer_is_not_handed_on_to_other_connections() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (_client, mut peer, wire) = open(&sim, Link::default().chunk(CHUNK), ()).await;
         let end = begin_large(&sim, &mut peer, &wire).await;
         peer.send(&[&end[..], &raw::frame(0x89, b"all")].concat()).await;

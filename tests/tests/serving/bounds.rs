@@ -8,7 +8,7 @@ use super::*;
 
 #[test]
 fn no_more_connections_are_accepted_than_may_be() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().max_connections(2));
         let (first, one) = asked(&sim, &server).await;
         let (_second, two) = asked(&sim, &server).await;
@@ -26,7 +26,7 @@ fn no_more_connections_are_accepted_than_may_be() {
 
 #[test]
 fn no_more_requests_are_undecided_than_may_be() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().max_handshakes(2));
         let (_first, one) = asked(&sim, &server).await;
         let (_second, _two) = asked(&sim, &server).await;
@@ -49,7 +49,7 @@ fn no_more_requests_are_undecided_than_may_be() {
 /// them, not for the handshake timeout.
 #[test]
 fn hazard_2_who_is_silent_slows_others_down_and_does_not_keep_them_out() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().max_handshakes(16));
         let mut silent = Vec::new();
         for round in 0..64 {
@@ -80,7 +80,7 @@ fn hazard_2_who_is_silent_slows_others_down_and_does_not_keep_them_out() {
 /// In one instant come more than may be: none gives way before it had its second.
 #[test]
 fn a_crowd_of_those_who_ask_is_served_in_order() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().max_handshakes(4));
         let mut peers = Vec::new();
         for _ in 0..100 {
@@ -98,7 +98,7 @@ fn a_crowd_of_those_who_ask_is_served_in_order() {
 /// One that has sent its request waits for the application, whoever comes.
 #[test]
 fn who_has_asked_gives_way_to_nobody() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().max_handshakes(2).decision_timeout(secs(60)));
         let (_peer, incoming) = asked(&sim, &server).await;
         let silent: Vec<_> = (0..10).map(|_| sim.dial(addr())).collect();
@@ -112,7 +112,7 @@ fn who_has_asked_gives_way_to_nobody() {
 
 #[test]
 fn init_counts_to_the_undecided() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().max_handshakes(1));
         let gate = parley_tests::sim::Gate::new();
         let (_peer, incoming) = asked(&sim, &server).await;
@@ -130,17 +130,17 @@ fn init_counts_to_the_undecided() {
 /// Too many open files, say: 5 ms, 10, 20 and so on, at most a second; a success begins anew.
 #[test]
 fn errors_of_accepting_pause_and_do_not_end_it() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any());
-        sim.fail_accepts(addr(), [ErrorKind::Other; 10]);
+        sim.listener(addr()).fail_accepts([ErrorKind::Other; 10]);
         let (_peer, _incoming) = asked(&sim, &server).await;
         assert_eq!(sim.elapsed(), millis(5 + 10 + 20 + 40 + 80 + 160 + 320 + 640 + 1000 + 1000));
         let before = sim.elapsed();
-        sim.fail_accepts(addr(), [ErrorKind::Other]);
+        sim.listener(addr()).fail_accepts([ErrorKind::Other]);
         let (_peer, _incoming) = asked(&sim, &server).await;
         assert_eq!(sim.elapsed() - before, millis(5));
         let before = sim.elapsed();
-        sim.fail_accepts(addr(), [ErrorKind::ConnectionAborted; 100]);
+        sim.listener(addr()).fail_accepts([ErrorKind::ConnectionAborted; 100]);
         let (_peer, _incoming) = asked(&sim, &server).await;
         assert_eq!(sim.elapsed(), before, "those were about one connection each");
         assert_eq!(server.stats().accept_errors, 111);
@@ -149,9 +149,9 @@ fn errors_of_accepting_pause_and_do_not_end_it() {
 
 #[test]
 fn a_server_that_pauses_stops_at_once() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any());
-        sim.fail_accepts(addr(), [ErrorKind::Other; 9]);
+        sim.listener(addr()).fail_accepts([ErrorKind::Other; 9]);
         sim.sleep(millis(1300)).await;
         let before = sim.elapsed();
         assert_eq!(server.shutdown(secs(1)).await, 0);

@@ -46,7 +46,7 @@ async fn texts(peer: &mut RawConn, count: usize) -> Vec<Vec<u8>> {
 
 #[test]
 fn all_who_have_subscribed_get_it_and_nobody_else() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (server, room) = (serve(any()), Broadcast::new(Slow::Drop));
         let (mut first, _one, own) = member(&sim, &server, &room).await;
         let (mut second, _two, leaving) = member(&sim, &server, &room).await;
@@ -92,7 +92,7 @@ async fn one_is_slow(sim: &Sim, slow: Slow) -> (RawConn, Session, Broadcast, usi
 
 #[test]
 fn a_slow_one_misses_frames_where_they_are_dropped() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (mut tardy, session, room, all) = one_is_slow(&sim, Slow::Drop).await;
         let stats = room.stats();
         assert!(stats.dropped > 0, "{stats:?}");
@@ -110,7 +110,7 @@ fn a_slow_one_misses_frames_where_they_are_dropped() {
 
 #[test]
 fn a_slow_one_gets_the_newest_where_it_skips() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (mut tardy, session, room, all) = one_is_slow(&sim, Slow::Skip).await;
         let stats = room.stats();
         assert!(stats.skipped > 0, "{stats:?}");
@@ -134,7 +134,7 @@ fn a_slow_one_gets_the_newest_where_it_skips() {
 #[test]
 fn a_slow_one_is_closed_with_the_code_that_was_chosen() {
     for code in [CloseCode::POLICY_VIOLATION, CloseCode::TRY_AGAIN_LATER] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let slow = Slow::Close(CloseFrame::new(code, "too slow").unwrap());
             let (mut tardy, session, room, all) = one_is_slow(&sim, slow).await;
             let stats = room.stats();
@@ -161,7 +161,7 @@ fn a_slow_one_is_closed_with_the_code_that_was_chosen() {
 
 #[test]
 fn frames_of_ones_own_keep_their_place_among_those_of_a_broadcast() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (server, room) = (serve(any()), Broadcast::new(Slow::Drop));
         sim.listener(addr()).set_link(Link::default().capacity(64));
         let (mut peer, session, _subscription) = member(&sim, &server, &room).await;
@@ -181,7 +181,7 @@ fn frames_of_ones_own_keep_their_place_among_those_of_a_broadcast() {
 
 #[test]
 fn who_has_no_connection_misses_it() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (server, room) = (serve(any()), Broadcast::new(Slow::Drop));
         let (mut peer, session, subscription) = member(&sim, &server, &room).await;
         session.disconnect().await;
@@ -198,7 +198,7 @@ fn who_has_no_connection_misses_it() {
 
 #[test]
 fn what_is_sent_while_handle_connect_runs_waits_for_what_that_pushes() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (server, room, gate) = (serve(any()), Broadcast::new(Slow::Drop), Gate::new());
         let probe = Probe::new(&sim).on("handle_connect", Reply::push("welcome").behind(&gate));
         let (mut peer, incoming) = asked(&sim, &server).await;

@@ -9,7 +9,7 @@ use super::*;
 
 #[test]
 fn a_peer_that_says_nothing_is_dropped_after_the_handshake_timeout() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any());
         let mut peer = sim.dial(addr());
         assert_eq!(peer.end().await, End::Fin);
@@ -22,7 +22,7 @@ fn a_peer_that_says_nothing_is_dropped_after_the_handshake_timeout() {
 /// Hazard: a byte every now and then keeps no handshake alive.
 #[test]
 fn a_peer_that_asks_byte_by_byte_is_dropped_after_the_handshake_timeout() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().handshake_timeout(secs(3)));
         let mut peer = sim.dial(addr());
         for byte in REQUEST {
@@ -38,7 +38,7 @@ fn a_peer_that_asks_byte_by_byte_is_dropped_after_the_handshake_timeout() {
 
 #[test]
 fn the_handshake_timeout_covers_tls() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().tls(SimServerTls(Fate::Never)));
         let mut peer = sim.dial(addr());
         sim.settle().await;
@@ -47,14 +47,14 @@ fn the_handshake_timeout_covers_tls() {
         assert_eq!(sim.elapsed(), secs(5));
         assert_empty(&server);
     });
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let error = TlsError::Io(std::sync::Arc::new(std::io::ErrorKind::InvalidData.into()));
         let server = serve(any().tls(SimServerTls(Fate::After(secs(1), Err(error)))));
         assert_eq!(sim.dial(addr()).end().await, End::Fin);
         assert_eq!((sim.elapsed(), server.stats().failed), (secs(1), 1));
         assert_empty(&server);
     });
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let facts = driver::TlsFacts::new(None, None, Vec::new());
         let server = serve(any().tls(SimServerTls(Fate::After(secs(1), Ok(facts)))));
         let (_peer, incoming) = asked(&sim, &server).await;
@@ -66,7 +66,7 @@ fn the_handshake_timeout_covers_tls() {
 #[test]
 fn a_request_that_nobody_answers_gets_503_after_the_decision_timeout() {
     for link in [Link::default(), Link::default().capacity(16).chunk(7), Link::default().capacity(16).staged()] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let server = serve(any());
             sim.listener(addr()).set_link(link);
             let (mut peer, incoming) = asked(&sim, &server).await;
@@ -86,7 +86,7 @@ fn a_request_that_nobody_answers_gets_503_after_the_decision_timeout() {
 #[test]
 fn a_request_that_was_answered_in_the_queue_is_not_given_out() {
     for gone in [false, true] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let server = serve(any());
             let mut late = ask(&sim).await;
             sim.sleep(secs(5)).await;
@@ -106,7 +106,7 @@ fn a_request_that_was_answered_in_the_queue_is_not_given_out() {
 
 #[test]
 fn a_request_that_is_accepted_while_its_503_leaves_is_not_accepted() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any());
         let (mut peer, incoming) = asked(&sim, &server).await;
         sim.sleep(secs(11)).await; // answered, and the peer has yet to end its direction
@@ -125,7 +125,7 @@ fn a_request_that_is_accepted_while_its_503_leaves_is_not_accepted() {
 fn a_request_that_is_dropped_gets_503() {
     for link in [Link::default(), Link::default().capacity(16).chunk(7), Link::default().capacity(16).staged()] {
         for half_closed in [false, true] {
-            Sim::new().run_until(async |sim| {
+            Sim::new().run(async |sim| {
                 let server = serve(any());
                 sim.listener(addr()).set_link(link);
                 let (mut peer, incoming) = asked(&sim, &server).await;
@@ -155,7 +155,7 @@ fn an_init_that_does_not_succeed_is_answered() {
     ];
     for (reply, code, after, check) in rows {
         for link in [Link::default(), Link::default().capacity(16).chunk(7), Link::default().capacity(16).staged()] {
-            Sim::new().run_until(async |sim| {
+            Sim::new().run(async |sim| {
                 let server = serve(any());
                 sim.listener(addr()).set_link(link);
                 let (mut peer, incoming) = asked(&sim, &server).await;
@@ -180,7 +180,7 @@ fn an_init_that_does_not_succeed_is_answered() {
 #[test]
 fn a_refusal_ends_with_the_close_timeout() {
     for takes in [false, true] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let server = serve(any().close_timeout(secs(2)));
             sim.listener(addr()).set_link(Link::default().capacity(16));
             let (mut peer, incoming) = asked(&sim, &server).await;

@@ -31,7 +31,7 @@ async fn cut<F: Future>(future: F, polls: usize) -> Option<F::Output> {
 fn at_every_poll(test: impl AsyncFn(&Sim, usize) -> bool) {
     for polls in 0.. {
         assert!(polls < 1000, "it never completes");
-        let completed = Sim::new().run_until(async |sim| test(&sim, polls).await);
+        let completed = Sim::new().run(async |sim| test(&sim, polls).await);
         if completed {
             assert!(polls > 0);
             return;
@@ -144,7 +144,7 @@ fn a_request_that_is_given_to_a_handler() {
 /// A request that a dropped `next` was woken for goes to the next one.
 #[test]
 fn a_next_that_is_given_up_loses_no_request() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = std::sync::Arc::new(serve(any()));
         let waiting: Vec<_> = (0..3)
             .map(|_| {
@@ -164,7 +164,7 @@ fn a_next_that_is_given_up_loses_no_request() {
 
 #[test]
 fn a_shutdown_that_is_given_up_goes_on_and_can_be_asked_for_again() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any());
         let (mut peer, session) = served(&sim, &server, Probe::new(&sim)).await;
         assert!(cut(server.shutdown(secs(9)), 1).await.is_none());

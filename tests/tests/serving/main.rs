@@ -7,6 +7,7 @@ mod deadlines;
 mod dropped;
 mod sessions;
 mod shutdown;
+mod upgraded;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use super::*;
 #[test]
 fn frames_that_came_with_the_request_are_delivered() {
     for handled in [false, true] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let server = serve(any());
             let mut peer = sim.dial(addr());
             peer.send(&[REQUEST, &text("one"), &text("two"), &close(1000)].concat()).await;
@@ -45,7 +45,7 @@ fn a_session_never_dials() {
     let retries = [Retry::Policy, Retry::Stay, Retry::Reconnect, Retry::After(secs(1)), Retry::Stop];
     for retry in retries {
         for eof in [false, true] {
-            Sim::new().run_until(async |sim| {
+            Sim::new().run(async |sim| {
                 let server = serve(any());
                 let probe = Probe::new(&sim).on("handle_disconnect", Reply::Retry(retry));
                 let (mut peer, session) = served(&sim, &server, probe).await;
@@ -77,7 +77,7 @@ fn a_session_never_dials() {
 #[test]
 fn a_reconnect_of_a_session_closes_it_and_no_more() {
     for by_action in [false, true] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let server = serve(any());
             let close_frame = CloseFrame::new(4001, "again").unwrap();
             let probe = Probe::new(&sim).on("handle_frame", Reply::Act(Action::Reconnect(close_frame.clone())));
@@ -101,7 +101,7 @@ fn a_reconnect_of_a_session_closes_it_and_no_more() {
 #[test]
 fn an_error_of_a_callback_closes_with_1011() {
     for reply in [Reply::Fail("no"), Reply::Panic] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let server = serve(any());
             let (mut peer, session) = served(&sim, &server, Probe::new(&sim).on("handle_frame", reply.clone())).await;
             peer.send(&text("x")).await;
@@ -118,7 +118,7 @@ fn an_error_of_a_callback_closes_with_1011() {
 /// A session that nobody holds goes on until its connection has ended.
 #[test]
 fn a_session_that_is_detached_is_served_to_its_end() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any());
         let gate = Gate::new();
         let (mut peer, incoming) = asked(&sim, &server).await;
@@ -146,7 +146,7 @@ fn a_session_that_is_detached_is_served_to_its_end() {
 #[test]
 fn rule_4_12_a_server_ends_its_direction_at_once_and_drains() {
     for (handled, ours) in [(false, false), (false, true), (true, false), (true, true)] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let server = serve(any());
             let (mut peer, incoming) = asked(&sim, &server).await;
             let wire = sim.listener(addr()).wire();
@@ -194,7 +194,7 @@ fn rule_4_12_a_server_ends_its_direction_at_once_and_drains() {
 
 #[test]
 fn rule_4_12_a_server_drains_until_the_deadline() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any().close_timeout(secs(2)));
         let (mut peer, incoming) = asked(&sim, &server).await;
         let mut socket = incoming.into_websocket().await.unwrap();

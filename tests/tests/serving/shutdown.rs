@@ -15,7 +15,7 @@ use super::*;
 #[test]
 fn a_request_that_is_under_way_is_dropped() {
     for tls in [false, true] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let builder = if tls { any().tls(SimServerTls(Fate::Never)) } else { any() };
             let server = serve(builder);
             let mut peer = sim.dial(addr());
@@ -42,7 +42,7 @@ fn no_request_outlives_the_last_connection() {
         }
     }
 
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = Arc::new(serve(any()));
         let mut peer = sim.dial(addr());
         peer.send(&REQUEST[..30]).await;
@@ -65,7 +65,7 @@ fn no_request_outlives_the_last_connection() {
 #[test]
 fn an_undecided_request_gets_503() {
     for taken in [false, true] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let server = serve(any());
             sim.listener(addr()).set_link(Link::default().capacity(16));
             let mut peer = ask(&sim).await;
@@ -92,7 +92,7 @@ fn an_undecided_request_gets_503() {
 #[test]
 fn an_init_that_runs_is_answered_with_503() {
     for stuck in [false, true] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let server = serve(any());
             let gate = Gate::new();
             let (mut peer, incoming) = asked(&sim, &server).await;
@@ -124,7 +124,7 @@ fn an_init_that_runs_is_answered_with_503() {
 
 #[test]
 fn a_session_closes_with_1001_behind_what_was_sent() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any());
         let (mut peer, session) = served(&sim, &server, Probe::new(&sim)).await;
         session.feed_frame(Frame::text("before")).await.unwrap();
@@ -143,7 +143,7 @@ fn a_session_closes_with_1001_behind_what_was_sent() {
 #[test]
 fn a_callback_that_is_stuck_is_dropped_with_the_limit_or_the_close_timeout() {
     for (limit, left) in [(2, 1), (30, 0)] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let server = serve(any());
             let probe = Probe::new(&sim).on("handle_frame", Reply::wait(&Gate::new()));
             let (mut peer, session) = served(&sim, &server, probe).await;
@@ -167,7 +167,7 @@ fn a_callback_that_is_stuck_is_dropped_with_the_limit_or_the_close_timeout() {
 #[test]
 fn a_socket_closes_with_1001_wherever_it_is_polled() {
     for waits in ["next", "send", "both"] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let server = serve(any());
             sim.listener(addr()).set_link(Link::default().capacity(1024));
             let (mut peer, incoming) = asked(&sim, &server).await;
@@ -201,7 +201,7 @@ fn a_socket_closes_with_1001_wherever_it_is_polled() {
 
 #[test]
 fn a_socket_that_nobody_polls_is_gone_when_it_is_polled_after_the_limit() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any());
         let (mut peer, incoming) = asked(&sim, &server).await;
         let mut socket = incoming.into_websocket().await.unwrap();
@@ -219,7 +219,7 @@ fn a_socket_that_nobody_polls_is_gone_when_it_is_polled_after_the_limit() {
 
 #[test]
 fn a_stream_of_the_users_own_is_refused_afterwards() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = any().build().unwrap();
         server.shutdown(secs(1)).await;
         let listener = sim.listen(addr());
@@ -231,7 +231,7 @@ fn a_stream_of_the_users_own_is_refused_afterwards() {
 
 #[test]
 fn a_server_that_is_dropped_accepts_no_more_and_leaves_the_others_alone() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let server = serve(any());
         let (mut peer, session) = served(&sim, &server, Probe::new(&sim).on("handle_frame", Reply::push("yes"))).await;
         let mut waiting = ask(&sim).await;

@@ -13,7 +13,7 @@ use super::*;
 
 #[test]
 fn frames_go_both_ways_and_a_clean_end_is_none() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (mut socket, mut peer, _listener) = connected(&sim, Link::default()).await;
         socket.send(Frame::text("hello")).await.unwrap();
         assert_eq!(peer.frame().await.payload, b"hello");
@@ -32,7 +32,7 @@ fn frames_go_both_ways_and_a_clean_end_is_none() {
 
 #[test]
 fn an_end_without_a_close_is_an_error_once_behind_the_frames() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (mut socket, mut peer, _listener) = connected(&sim, Link::default()).await;
         peer.send(&raw::frame(TEXT, b"last")).await;
         peer.shutdown().await;
@@ -46,7 +46,7 @@ fn an_end_without_a_close_is_an_error_once_behind_the_frames() {
 
 #[test]
 fn a_pong_leaves_with_the_read_though_nobody_polls_again() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (mut socket, mut peer, _listener) = connected(&sim, Link::default()).await;
         peer.send(&[raw::frame(TEXT, b"first"), raw::frame(PING, b"alive?")].concat()).await;
         assert_eq!(socket.next().await.unwrap().unwrap(), Frame::text("first"));
@@ -58,7 +58,7 @@ fn a_pong_leaves_with_the_read_though_nobody_polls_again() {
 
 #[test]
 fn closing_waits_for_the_peer_at_most_for_the_close_timeout() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (mut socket, mut peer, _listener) = connected(&sim, Link::default()).await;
         socket.feed(Frame::text("before")).await.unwrap();
         let close = CloseFrame::new(3000, "done").unwrap();
@@ -74,7 +74,7 @@ fn closing_waits_for_the_peer_at_most_for_the_close_timeout() {
 /// Neither side reads before it has written more than the pipe holds: reading goes on while a send waits.
 #[test]
 fn two_that_send_before_they_read_do_not_wait_for_each_other() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (mut socket, mut peer, _listener) = connected(&sim, Link::default().capacity(1024)).await;
         let task = sim.spawn(async move {
             peer.send(&raw::frame(TEXT, &[b'a'; 4000])).await;
@@ -89,7 +89,7 @@ fn two_that_send_before_they_read_do_not_wait_for_each_other() {
 
 #[test]
 fn halves_work_in_two_tasks() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (socket, mut peer, _listener) = connected(&sim, Link::default().capacity(512)).await;
         let (mut sender, mut receiver) = socket.split();
         let reader = sim.spawn(async move {
@@ -127,7 +127,7 @@ fn halves_work_in_two_tasks() {
 
 #[test]
 fn auto_cork_lets_replies_wait_for_each_other() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (mut socket, mut peer, listener) = connected(&sim, Link::default()).await;
         socket.set_auto_cork(true);
         peer.send(&[raw::frame(TEXT, b"1"), raw::frame(TEXT, b"2")].concat()).await;
@@ -143,7 +143,7 @@ fn auto_cork_lets_replies_wait_for_each_other() {
 
 #[test]
 fn a_refusal_is_an_error_of_connect() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let task = sim.spawn({
             let sim = sim.clone();
@@ -156,7 +156,7 @@ fn a_refusal_is_an_error_of_connect() {
         let Some(DisconnectReason::Rejected(rejected)) = error.reason() else { panic!("{error:?}") };
         assert_eq!(rejected.status, 401);
     });
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let error = dial(&sim).await.unwrap_err();
         assert!(matches!(error.reason(), Some(DisconnectReason::Tcp(_))), "{error:?}");
     });

@@ -296,7 +296,7 @@ fn at_every_poll(method: Method) {
         for halves in [false, true] {
             for polls in 0.. {
                 assert!(polls < 2000, "{method:?} in {} never completes", scene.name);
-                if Sim::new().run_until(async |sim| run(&sim, scene, method, halves, polls).await) {
+                if Sim::new().run(async |sim| run(&sim, scene, method, halves, polls).await) {
                     break;
                 }
             }
@@ -340,13 +340,13 @@ fn connect() {
     for link in [Link::default(), Link::default().capacity(24).chunk(5), Link::default().capacity(24).staged()] {
         for polls in 0.. {
             assert!(polls < 2000, "it never completes");
-            let completed = Sim::new().run_until(async |sim| {
+            let completed = Sim::new().run(async |sim| {
                 let listener = sim.listen("10.0.0.1:443".parse().unwrap());
                 listener.set_link(link);
                 let soon = Duration::from_millis(2);
-                sim.host("a.example", Fate::After(soon, Ok(vec!["10.0.0.1:443".parse().unwrap()])));
-                sim.address("10.0.0.1:443".parse().unwrap(), Fate::After(soon, Ok(())));
-                sim.tls(Fate::After(soon, Ok(TlsFacts::new(None, None, Vec::new()))));
+                sim.on_resolve("a.example", Fate::After(soon, Ok(vec!["10.0.0.1:443".parse().unwrap()])));
+                sim.on_dial("10.0.0.1:443".parse().unwrap(), Fate::After(soon, Ok(())));
+                sim.on_tls(Fate::After(soon, Ok(TlsFacts::new(None, None, Vec::new()))));
                 let options = ClientOptions::new("wss://a.example/").unwrap();
                 let peers = sim.spawn(async move {
                     loop {
@@ -397,7 +397,7 @@ fn the_handshake_over_a_stream_of_the_users_own() {
     for link in [Link::default(), Link::default().capacity(24).chunk(5), Link::default().capacity(24).staged()] {
         for polls in 0.. {
             assert!(polls < 2000, "it never completes");
-            let completed = Sim::new().run_until(async |sim| {
+            let completed = Sim::new().run(async |sim| {
                 let listener = sim.listen(addr());
                 listener.set_link(link);
                 let transport = sim.runtime().dial(addr(), &TcpOptions::default()).await.unwrap();

@@ -17,7 +17,7 @@ use super::*;
 fn a_flush_does_not_say_that_what_was_cut_off_has_left() {
     for staged in [false, true] {
         for peer_closes in [false, true] {
-            Sim::new().run_until(async |sim| {
+            Sim::new().run(async |sim| {
                 let link = Link::default().capacity(1024);
                 let (mut socket, mut peer, _listener) =
                     connected(&sim, if staged { link.staged() } else { link }).await;
@@ -43,7 +43,7 @@ fn a_flush_does_not_say_that_what_was_cut_off_has_left() {
 #[test]
 fn our_close_leaves_whole_though_the_peer_has_ended_its_direction() {
     for link in [Link::default().capacity(4).staged(), Link::default().capacity(4), Link::default()] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let (mut socket, mut peer, _listener) = connected(&sim, link).await;
             socket.feed(Frame::text("before")).await.unwrap();
             let next = sim.spawn(async move { (socket.next().await, socket) });
@@ -61,7 +61,7 @@ fn our_close_leaves_whole_though_the_peer_has_ended_its_direction() {
 
 #[test]
 fn a_send_fails_when_its_frame_is_cut_off() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (socket, mut peer, _listener) = connected(&sim, Link::default().capacity(1024)).await;
         let (mut sender, mut receiver) = socket.split();
         let sending = sim.spawn(async move { sender.send(Frame::binary(vec![0; 10_000])).await });
@@ -76,7 +76,7 @@ fn a_send_fails_when_its_frame_is_cut_off() {
 #[test]
 fn both_halves_hear_of_an_error() {
     for reader_first in [true, false] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let (socket, mut peer, _listener) = connected(&sim, Link::default()).await;
             let (mut sender, mut receiver) = socket.split();
             peer.send(&raw::frame(TEXT, b"last")).await;
@@ -101,7 +101,7 @@ fn both_halves_hear_of_an_error() {
 #[test]
 fn frames_before_an_error_are_delivered_though_the_writer_saw_it_first() {
     for kind in [None, Some(ErrorKind::ConnectionReset)] {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let (socket, mut peer, listener) = connected(&sim, Link::default().capacity(1024)).await;
             let (mut sender, mut receiver) = socket.split();
             peer.send(&[raw::frame(TEXT, b"1"), raw::frame(TEXT, b"2")].concat()).await;
@@ -123,7 +123,7 @@ fn frames_before_an_error_are_delivered_though_the_writer_saw_it_first() {
 /// A sink that has said that it is ready takes the frame, though pongs have filled the room meanwhile.
 #[test]
 fn a_sink_that_was_ready_takes_the_frame() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (mut socket, mut peer, _listener) = connected(&sim, Link::default()).await;
         socket.send(Frame::binary(vec![0; 65_528])).await.unwrap(); // fills the pipe to the last byte
         socket.feed(Frame::binary(vec![1; 60_000])).await.unwrap();
@@ -150,7 +150,7 @@ fn a_sink_that_was_ready_takes_the_frame() {
 
 #[test]
 fn a_half_has_room_or_waits_whatever_the_other_half_answers() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (socket, mut peer, _listener) = connected(&sim, Link::default()).await;
         let (mut sender, mut receiver) = socket.split();
         let reading = sim.spawn(async move {

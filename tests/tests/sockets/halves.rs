@@ -47,7 +47,7 @@ fn both_directions_at_once() {
     for (name, split) in SPLITS {
         for (number, link) in LINKS.iter().enumerate() {
             for order in 0..8 {
-                Sim::new().run_until(async |sim| {
+                Sim::new().run(async |sim| {
                     let (socket, peer, _listener) = connected(&sim, link()).await;
                     let (mut sink, mut stream) = split(socket);
                     let nap = |on: bool| {
@@ -108,7 +108,7 @@ fn both_directions_at_once() {
 #[test]
 fn a_reader_that_is_not_polled_does_not_hold_up_a_writer_and_the_other_way_round() {
     for (name, split) in SPLITS {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let (socket, mut peer, _listener) = connected(&sim, Link::default().capacity(64)).await;
             let (mut sink, mut stream) = split(socket);
             let writing = sim.spawn(async move {
@@ -133,7 +133,7 @@ fn a_reader_that_is_not_polled_does_not_hold_up_a_writer_and_the_other_way_round
 #[test]
 fn a_writer_that_waits_for_room_is_refused_as_soon_as_the_reader_sees_a_close() {
     for (name, split) in SPLITS {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let (socket, mut peer, _listener) = connected(&sim, Link::default().capacity(64)).await;
             let (mut sink, mut stream) = split(socket);
             sink.feed(Frame::binary(vec![1; 100_000])).await.unwrap();
@@ -160,7 +160,7 @@ fn a_writer_that_waits_for_room_is_refused_as_soon_as_the_reader_sees_a_close() 
 /// The Close stands behind a frame, so that the writer does not read on: only the reader can tell it.
 #[test]
 fn a_writer_that_waits_for_room_hears_of_a_close_that_the_reader_gets_to() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (socket, mut peer, _listener) = connected(&sim, Link::default().capacity(64)).await;
         let (mut sender, mut receiver) = socket.split();
         sender.feed(Frame::binary(vec![1; 100_000])).await.unwrap();
@@ -180,7 +180,7 @@ fn a_writer_that_waits_for_room_hears_of_a_close_that_the_reader_gets_to() {
 #[test]
 fn a_writer_that_waits_for_a_flush_hears_of_one_that_the_reader_made() {
     for looks in 1..6 {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let (socket, mut peer, listener) = connected(&sim, Link::default()).await;
             let (mut sender, mut receiver) = socket.split();
             let reading = sim.spawn(async move { while receiver.next().await.is_some() {} });
@@ -239,7 +239,7 @@ fn timers_run_in_whichever_half_waits() {
         }),
     ];
     for (name, wait) in rows {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let mut options = ClientOptions::new("ws://10.0.0.1/").unwrap();
             options.connection.keepalive =
                 Some(Keepalive::new(Duration::from_secs(3), Duration::from_secs(4)).unwrap());
@@ -268,7 +268,7 @@ fn timers_run_in_whichever_half_waits() {
 /// One half, and then the other, moves from task to task: the newest is woken.
 #[test]
 fn a_half_that_moves_to_another_task_is_woken_there() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (socket, mut peer, _listener) = connected(&sim, Link::default().capacity(64)).await;
         let (mut sender, mut receiver) = socket.split();
         for round in 0..4_u8 {
@@ -299,7 +299,7 @@ fn a_half_that_moves_to_another_task_is_woken_there() {
 /// More than a task's share in one direction does not starve the other, nor other tasks.
 #[test]
 fn a_flood_leaves_turns_to_others() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (socket, mut peer, _listener) = connected(&sim, Link::default().capacity(1 << 22).chunk(1 << 16)).await;
         let (mut sender, mut receiver) = socket.split();
         peer.send(&raw::frame(BINARY, &[0; 1000]).repeat(2000)).await;
@@ -322,7 +322,7 @@ fn a_flood_leaves_turns_to_others() {
 fn forward_echoes_to_the_end() {
     for (name, split) in SPLITS {
         for link in LINKS {
-            Sim::new().run_until(async |sim| {
+            Sim::new().run(async |sim| {
                 let (socket, mut peer, listener) = connected(&sim, link()).await;
                 let (sink, stream) = split(socket);
                 let echo = stream.filter(|frame| {
@@ -375,7 +375,7 @@ fn peer_has(listener: &Listener) -> bool {
 /// The combinators on the undivided socket.
 #[test]
 fn a_socket_is_a_stream_and_a_sink_for_futures_util() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (mut socket, mut peer, _listener) = connected(&sim, Link::default().capacity(64)).await;
         let talking = sim.spawn(async move {
             SinkExt::feed(&mut socket, Frame::text("one")).await.unwrap();
@@ -401,7 +401,7 @@ fn a_socket_is_a_stream_and_a_sink_for_futures_util() {
 /// The other half may be a long time in coming: what a half sends leaves at once.
 #[test]
 fn a_half_does_not_leave_to_the_other_what_it_sends() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (mut socket, mut peer, _listener) = connected(&sim, Link::default()).await;
         socket.set_auto_cork(true);
         let (mut sender, mut receiver) = socket.split();

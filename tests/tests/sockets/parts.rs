@@ -20,7 +20,7 @@ fn in_parts(above: usize) -> ClientOptions {
 
 #[test]
 fn a_socket_yields_parts_or_puts_them_together() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         listener.set_link(Link::default().chunk(1000));
         let task = sim.spawn({
@@ -53,7 +53,7 @@ fn a_socket_yields_parts_or_puts_them_together() {
 
 #[test]
 fn a_message_is_sent_in_parts_and_nothing_comes_between() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let (mut socket, mut peer, _listener) = connected(&sim, Link::default()).await;
         socket.feed_chunk(Chunk::text("\u{20ac}".as_bytes()[..2].to_vec()).first()).await.unwrap();
         let error = socket.send(Frame::text("between")).await.unwrap_err();
@@ -104,7 +104,7 @@ impl Handler for Gather {
 
 #[test]
 fn a_handler_gets_big_messages_in_parts_and_small_ones_whole() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let gather = Gather::default();
         let client = sim.start(in_parts(10), gather.clone()).await.unwrap();
@@ -125,7 +125,7 @@ fn a_handler_gets_big_messages_in_parts_and_small_ones_whole() {
 
 #[test]
 fn what_one_way_of_receiving_has_begun_the_other_does_not_mix_up() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let task = sim.spawn({
             let sim = sim.clone();
@@ -161,7 +161,7 @@ impl Handler for Whole {}
 
 #[test]
 fn a_handler_that_takes_no_parts_is_told_instead_of_losing_them() {
-    Sim::new().run_until(async |sim| {
+    Sim::new().run(async |sim| {
         let listener = sim.listen(addr());
         let client = sim.start::<_, ()>(in_parts(10), Whole).await.unwrap();
         let mut peer = listener.accept().await;
@@ -178,7 +178,7 @@ fn a_handler_that_takes_no_parts_is_told_instead_of_losing_them() {
 #[test]
 fn parts_are_not_lost_by_futures_that_are_dropped() {
     for polls in 0..4 {
-        Sim::new().run_until(async |sim| {
+        Sim::new().run(async |sim| {
             let listener = sim.listen(addr());
             listener.set_link(Link::default().capacity(24).chunk(5));
             let task = sim.spawn({

@@ -225,12 +225,12 @@ fn network(scene: &Scene, index: u8, dice: &mut Dice) -> (String, SocketAddr) {
             true => dice.pick(&[Some(Err(io::ErrorKind::TimedOut)), None]),
             false => Some(Ok(())),
         };
-        sim.address(addr, fate.map_or(Fate::Never, |outcome| Fate::After(after, outcome)));
+        sim.on_dial(addr, fate.map_or(Fate::Never, |outcome| Fate::After(after, outcome)));
     }
     let is_secure = dice.chance(15);
     if is_secure {
         let facts = TlsFacts::new(None, None, Vec::new());
-        sim.tls(match dice.below(100) {
+        sim.on_tls(match dice.below(100) {
             n if n >= bad => Fate::After(Duration::from_millis(late(dice)), Ok(facts)),
             n if n % 2 == 0 => Fate::Never,
             _ => Fate::Now(Err(TlsError::ServerName("no".to_owned()))),
@@ -246,11 +246,11 @@ fn network(scene: &Scene, index: u8, dice: &mut Dice) -> (String, SocketAddr) {
     if dice.chance(30) {
         addresses.insert(0, dead);
         if dice.chance(30) {
-            sim.address(dead, Fate::Never);
+            sim.on_dial(dead, Fate::Never);
         }
     }
     let after = Duration::from_millis(late(dice));
-    sim.host(
+    sim.on_resolve(
         &name,
         match dice.below(100) {
             n if n >= bad => Fate::After(after, Ok(addresses)),

@@ -60,10 +60,10 @@ pub(super) async fn outages(sim: Sim, addr: SocketAddr, mut dice: Dice) {
         sim.sleep(dice.millis(4000)).await;
         sim.note("net is away");
         let fate = dice.pick(&[Some(io::ErrorKind::ConnectionRefused), Some(io::ErrorKind::HostUnreachable), None]);
-        sim.address(addr, fate.map_or(Fate::Never, |kind| Fate::Now(Err(kind))));
+        sim.on_dial(addr, fate.map_or(Fate::Never, |kind| Fate::Now(Err(kind))));
         sim.sleep(dice.millis(6000)).await;
         sim.note("net is back");
-        sim.address(addr, Fate::Now(Ok(())));
+        sim.on_dial(addr, Fate::Now(Ok(())));
     }
 }
 

@@ -151,12 +151,13 @@ impl Plan {
         let brisk = dice.chance(20);
         let chunk = dice.pick(&[1, 2, 7, 100, 5000, usize::MAX, usize::MAX, usize::MAX]);
         let chunk = if brisk { usize::MAX } else { chunk };
-        let link = Link {
-            capacity: dice.pick(&[64, 1000, 16 * 1024, 64 * 1024]),
-            chunk: dice.pick(&[1, 50, usize::MAX, usize::MAX]),
-            staged: dice.chance(30),
-        };
-        let link = if brisk { Link { staged: link.staged, ..Link::default() } } else { link };
+        let mut link = Link::default();
+        link.capacity = dice.pick(&[64, 1000, 16 * 1024, 64 * 1024]);
+        link.chunk = dice.pick(&[1, 50, usize::MAX, usize::MAX]);
+        if brisk {
+            link = Link::default();
+        }
+        link.staged = dice.chance(30);
         let peer = match dice.below(100) {
             _ if calm => Peer::Real,
             0..65 => Peer::Real,
@@ -216,7 +217,7 @@ impl Plan {
     fn press(self, dice: &mut Dice) -> Self {
         Self {
             pressed: true,
-            link: Link { capacity: 16 * 1024, chunk: usize::MAX, staged: self.link.staged },
+            link: self.link.capacity(16 * 1024).chunk(usize::MAX),
             chunk: usize::MAX,
             delay: 20,
             lively: dice.pick(&[10, 40]),

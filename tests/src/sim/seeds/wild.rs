@@ -19,8 +19,8 @@ use super::dice::Dice;
 use super::plan::Cut;
 use super::record::{Ask, Conn};
 use super::scene::Scene;
-use crate::sim::executor::Alarm;
-use crate::sim::{SimRuntime, SimTransport};
+use crate::sim::stream::window as exactly;
+use crate::sim::{SimClock, SimRuntime, SimTransport};
 
 /// Sleeps of one client without a byte read or written, after which its driver is taken to spin.
 const SPIN: usize = 5_000;
@@ -123,7 +123,7 @@ struct Wild {
 
 /// A direction that is not always ready.
 struct Lag {
-    alarm: Alarm,
+    clock: SimClock,
     until: Option<Instant>,
 }
 
@@ -144,7 +144,7 @@ impl WildTransport {
             0 => scene.plan.cut,
             _ => dice.chance(scene.plan.rough).then(|| Cut::draw(&mut dice)),
         };
-        let lag = || Lag { alarm: Alarm::new(scene.sim.clone()), until: None };
+        let lag = || Lag { clock: scene.sim.clock(), until: None };
         let (reads, writes) = (lag(), lag());
         let mutant = Mutant { left: 1 + dice.below(4), ..Mutant::default() };
         let wild = Wild { scene, index, doom, dice, reads, writes, read: 0, written: 0, cut: None, mutant };
@@ -216,9 +216,9 @@ impl Drop for Wild {
 }
 
 impl Lag {
-    fn poll(&mut self, cx: &Context<'_>, scene: &Scene, dice: &mut Dice) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>, scene: &Scene, dice: &mut Dice) -> Poll<()> {
         if let Some(until) = self.until {
-            if self.alarm.poll(cx, until).is_pending() {
+            if self.clock.poll_sleep(cx, until).is_pending() {
                 return Poll::Pending;
             }
             self.until = None;
@@ -233,7 +233,7 @@ impl Lag {
         }
         let until = scene.sim.now() + dice.millis(scene.plan.delay);
         self.until = Some(until);
-        self.alarm.poll(cx, until)
+        self.clock.poll_sleep(cx, until)
     }
 }
 
@@ -299,10 +299,10 @@ impl Transport for WildTransport {
         let room = window.capacity() - window.len();
         assert!(room > 0, "the driver never passes a full window");
         let most = wild.room(wild.read).min(room);
-        let mut chunk = BytesMut::with_capacity(most.min(64 * 1024));
-        let quiet = Context::from_waker(std::task::Waker::noop());
-        let context = if wild.scene.is(Mutation::ReadNeverWakes) && wild.read > 150 { &quiet } else { &*cx };
-        match inner.poll_read_some(context, &mut chunk, most.min(64 * 1024)) {
+        let mut chunk = exactly(most.min(64 * 1024));
+        let mut quiet = Context::from_waker(std::task::Waker::noop());
+        let context = if wild.scene.is(Mutation::ReadNeverWakes) && wild.read > 150 { &mut quiet } else { &mut *cx };
+        match inner.poll_read(context, &mut chunk) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Ready(Ok(0)) => return wild.end(),

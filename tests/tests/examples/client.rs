@@ -1,84 +1,18 @@
-//! The example `client` as a user runs it: its transcript, and a session with a server elsewhere.
-#![allow(clippy::unwrap_used, reason = "in the helpers of tests as in the tests")]
+//! The example `client`: its transcript, and a session with a server elsewhere.
 
-use std::env;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::process::Stdio;
 
 use parley_tests::raw::{End, RawConn, RawServer, frame};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-/// A run that takes longer hangs.
-const DEADLINE: Duration = Duration::from_secs(120);
+use crate::{example, masked, printed_by, within_deadline};
 
-/// The example's binary, of the same profile as this test.
-///
-/// `cargo test --workspace` has built it already; then cargo finds it fresh. Where only this package is tested, it is
-/// built now.
-fn example() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        // <target>[/<triple>]/<profile>/deps/<this test>
-        let test = env::current_exe().unwrap();
-        let profile_dir = test.ancestors().nth(2).unwrap();
-        let profile = match profile_dir.file_name().unwrap().to_str().unwrap() {
-            "debug" => "dev",
-            other => other,
-        };
-        let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let above = profile_dir.parent().unwrap();
-        let built_for = above.file_name().and_then(|name| name.to_str()).filter(|name| name.contains('-'));
-        let is_target_dir = above.join(".rustc_info.json").exists();
-        let target_dir = if is_target_dir { above } else { above.parent().unwrap() };
-
-        let mut cargo = std::process::Command::new(env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
-        // All of the workspace, so that the features of dependencies are those of `cargo test --workspace`.
-        cargo.current_dir(manifest_dir.parent().unwrap()).args([
-            "build",
-            "--quiet",
-            "--workspace",
-            "--example",
-            "client",
-        ]);
-        cargo.args(["--profile", profile]).arg("--target-dir").arg(target_dir);
-        if let (false, Some(triple)) = (is_target_dir, built_for) {
-            cargo.args(["--target", triple]);
-        }
-        // What cargo tells the test of its package would make build scripts run again.
-        for (name, _) in env::vars_os().filter(|(name, _)| is_of_the_package(name)) {
-            cargo.env_remove(name);
-        }
-        let built = cargo.stdin(Stdio::null()).output().unwrap();
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        profile_dir.join("examples").join(format!("client{}", env::consts::EXE_SUFFIX))
-    })
-}
-
-fn is_of_the_package(name: &OsString) -> bool {
-    let name = name.to_string_lossy();
-    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"]
-        .iter()
-        .any(|start| name.starts_with(start))
-}
-
-/// Without the times that lines begin with.
-fn masked(printed: &str) -> Vec<&str> {
-    printed.lines().map(|line| line.split_once(" ms  ").expect("a line begins with its time").1).collect()
-}
-
-async fn within_deadline<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.expect("hangs")
-}
-
-const TRANSCRIPT: &str = include_str!("../../parley-tokio/examples/client/transcript.txt");
+const TRANSCRIPT: &str = include_str!("../../../parley-tokio/examples/client/transcript.txt");
 
 #[test]
 fn the_readme_shows_how_the_transcript_begins() {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../../README.md");
     let (_, shown) = readme.split_once("```text\n").unwrap();
     let (shown, _) = shown.split_once("```").unwrap();
     assert!(TRANSCRIPT.starts_with(shown), "{shown}");
@@ -87,12 +21,8 @@ fn the_readme_shows_how_the_transcript_begins() {
 
 #[tokio::test]
 async fn the_embedded_run_is_the_committed_transcript() {
-    let run = Command::new(example()).stdin(Stdio::null()).kill_on_drop(true).output();
-    let Output { status, stdout, stderr } = within_deadline(run).await.unwrap();
-    let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8_lossy(&stderr));
-    assert!(status.success(), "{status}\n{stdout}{stderr}");
+    let stdout = printed_by("client").await;
     assert_eq!(masked(&stdout), masked(TRANSCRIPT), "\n{stdout}");
-    assert_eq!(stderr, "");
 }
 
 /// The example in a session with a server of this test's.
@@ -105,7 +35,7 @@ struct Session {
 impl Session {
     async fn start() -> Self {
         let server = RawServer::bind().await;
-        let mut child = Command::new(example())
+        let mut child = Command::new(example("client"))
             .arg(server.url("/"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
