@@ -44,6 +44,8 @@ const MEMORY_LIMIT: u32 = 1024;
 const INPUT_LIMIT: u32 = 70_000;
 /// Seconds that one input may take.
 const INPUT_TIMEOUT: u32 = 10;
+/// Bytes of found inputs that are committed for one target, the shortest first.
+const FOUND_LIMIT: usize = 8 * 1024;
 /// Lines of libFuzzer's log that are shown when it found something.
 const LOG_LINES: usize = 40;
 
@@ -218,7 +220,8 @@ fn complaint(log: &str) -> String {
     lines[first..].iter().take(LOG_LINES).copied().collect::<Vec<_>>().join("\n")
 }
 
-/// Replaces the committed corpus of `target` by the smallest set that covers as much, this machine's findings included.
+/// Replaces what the committed corpus of `target` has beside seeds by hand by a small set that covers as much as all of it, this
+/// machine's findings included.
 fn write_back(target: Target, program: &Path) -> Outcome {
     let name = target.name;
     let work = target_dir().join("fuzz").join(name);
@@ -230,10 +233,10 @@ fn write_back(target: Target, program: &Path) -> Outcome {
     }
     create(&merged)?;
     let committed = committed(target);
-    // The committed ones come first: libFuzzer keeps the first of what covers the same.
+    // By what is reached alone: how often it is would be a reason to keep thousands.
     process::run(
         Command::new(program)
-            .args(["-merge=1", "-use_value_profile=0"])
+            .args(["-set_cover_merge=1", "-use_value_profile=0", "-use_counters=0"])
             .arg(format!("-max_len={INPUT_LIMIT}"))
             .args([&merged, &committed, &found])
             .current_dir(&work),
@@ -251,15 +254,24 @@ fn write_back(target: Target, program: &Path) -> Outcome {
             contents.push(fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?);
         }
     }
-    let mut added = 0;
+    let mut found = Vec::new();
     for path in &kept {
         let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         if let Some(name) = path.file_name()
             && !contents.contains(&bytes)
         {
-            fs::write(committed.join(name), bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-            added += 1;
+            found.push((bytes, name.to_owned()));
         }
+    }
+    found.sort_by_key(|(bytes, _)| bytes.len());
+    let (mut added, mut size) = (0, 0);
+    for (bytes, name) in found {
+        size += bytes.len();
+        if size > FOUND_LIMIT {
+            break;
+        }
+        fs::write(committed.join(&name), bytes).map_err(|error| format!("{}: {error}", committed.display()))?;
+        added += 1;
     }
     println!("{name}: {} seeds by hand, {added} found by fuzzing", contents.len());
     Ok(())
