@@ -18,7 +18,8 @@ const FILLING: usize = 2048;
 /// How the two may differ on an input that Parley refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Difference {
-    /// tungstenite takes a length that is not in its shortest form (section 5.2: "the minimal number of bytes MUST be used").
+    /// tungstenite takes a length that is not in its shortest form (section 5.2: "the minimal number of bytes MUST be used"), that of
+    /// a control frame too, whose length Parley refuses by its form alone.
     LongerLength,
     /// It refuses 1014, which was registered with IANA after the RFC, and Parley takes it. In both, what is refused ends the
     /// stream: there it is a Close with 1002 of its own.
@@ -30,7 +31,7 @@ enum Difference {
 impl Difference {
     fn of(error: &FrameError) -> Option<Self> {
         match error {
-            FrameError::LengthNotMinimal => Some(Self::LongerLength),
+            FrameError::LengthNotMinimal | FrameError::ControlTooLong => Some(Self::LongerLength),
             FrameError::CloseCodeInvalid(_) => Some(Self::CloseCode),
             FrameError::TooManyEmptyFragments { .. } => Some(Self::EmptyFragments),
             _ => None,
