@@ -242,11 +242,11 @@ impl World {
                 let (choice, payload) = (input.byte(), choices::payload(input));
                 self.biggest = self.biggest.max(payload.len());
                 let frame = PreparedFrame::new(&Frame::binary(payload)).expect("no control frame");
-                let (from, skip) = (u64::from(choice & 0x3), choice & 0x4 != 0);
+                let (from, skips) = (u64::from(choice & 0x3), (choice & 0x4 != 0).then(|| u64::from(choice >> 4)));
                 self.command(if choice & 0x8 != 0 {
                     Command::Skip(from)
                 } else {
-                    Command::SendPrepared { frame, from, skip }
+                    Command::SendPrepared { frame, from, skips }
                 });
             }
             op::SEND_CHUNK => self.send_chunk(input),
