@@ -17,6 +17,8 @@ use bytes::BytesMut;
 use parley_proto::codec::{Decoder, End, Frame};
 use parley_proto::{Limits, Role};
 
+use crate::input::pieces;
+
 /// Bytes of an input before what the peer sends.
 pub const HEAD: usize = 4;
 /// Flag: decodes as a client does, what a server sends.
@@ -91,23 +93,6 @@ fn limits(role: Role, flags: u8, message: u8) -> Limits {
     }
     let set = || limits.with_message(1 + 4 * usize::from(message))?.with_fragments(8)?.with_empty_fragments(2);
     set().expect("none of these is 0 or usize::MAX")
-}
-
-/// `wire` cut at random into pieces of 1 to 1 + `longest` squared bytes.
-fn pieces(mut wire: &[u8], longest: u8, seed: u8) -> Vec<&[u8]> {
-    let mut pieces = Vec::new();
-    let mut state = u32::from(seed) + 1;
-    while !wire.is_empty() {
-        // xorshift32 (Marsaglia)
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        let length = 1 + state as usize % (usize::from(longest).pow(2) + 1);
-        let (piece, rest) = wire.split_at(length.min(wire.len()));
-        pieces.push(piece);
-        wire = rest;
-    }
-    pieces
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -107,7 +107,7 @@
 //! - **4.12** After both Closes a client waits for the server's FIN until the deadline. A server ends its direction at
 //!   once, drains what comes, and closes.
 //! - **4.13** A stream that ends without a Close is 1006, which is never on the wire, and unclean. `was_clean` is true
-//!   only when both Closes were seen. A close that times out keeps its reason.
+//!   only when both Closes were seen, ours by the transport. A close that times out keeps its reason.
 //! - **4.14** [`CloseFrame::new`](crate::codec::CloseFrame::new) refuses the codes 0-999, 1004-1006, 1015-2999, 5000
 //!   and up, and reasons of more than 123 bytes.
 //! - **4.15** A write that fails gives the same error to the sender that waits for it and to `handle_disconnect`. When

@@ -235,6 +235,32 @@ mod ends {
     }
 
     #[test]
+    fn an_end_is_not_clean_when_our_close_has_not_left() {
+        let now = Instant::now();
+        for role in [Role::Client, Role::Server] {
+            for asked in [true, false] {
+                let ends: [fn(&mut Connection, Instant); 3] = [
+                    |connection, now| connection.handle_lost(now, lost()),
+                    |connection, now| connection.handle_timeout(now + Duration::from_secs(5)),
+                    Connection::abort,
+                ];
+                for end in ends {
+                    let mut connection = open(role);
+                    if asked {
+                        connection.close(now, &CloseFrame::normal());
+                    }
+                    input(&mut connection, now, &from_peer(role, 0x88, b"\x03\xe8"));
+                    assert!(connection.poll_event().is_none());
+                    connection.handle_written(now, 1);
+                    end(&mut connection, now);
+                    let closed = closed(&mut connection);
+                    assert_eq!((closed.was_clean, closed.code()), (false, 1000), "{role:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_deadline_in_every_state() {
         let now = Instant::now();
         for role in [Role::Client, Role::Server] {
@@ -538,6 +564,8 @@ struct Model {
     /// Seen by now.
     received: bool,
     failed: bool,
+    /// It ended before our Close had left.
+    cut: bool,
     eof: bool,
     /// When `pending` takes effect all the same, in half seconds.
     effect: Option<u64>,
@@ -627,6 +655,7 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
         pending: None,
         received: false,
         failed: false,
+        cut: false,
         eof: false,
         effect: None,
         deadline: None,
@@ -635,6 +664,7 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
         blocked: None,
     };
     for op in ops.iter().copied().chain([Op::Abort]).chain([Op::Poll; 200]) {
+        let (before, queued) = (model.state, connection.queued());
         let now = start + Duration::from_secs(clock);
         let arrives = |first, payload: &[u8], held: &mut BytesMut, connection: &mut Connection| {
             held.extend_from_slice(&from_peer(role, first, payload));
@@ -664,7 +694,7 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
                 } else if model.state == State::Closed && ended == 0 {
                     ended += 1;
                     let Some(Event::Closed(closed)) = event else { panic!("{event:?}") };
-                    prop_assert_eq!(closed.was_clean, model.received && !model.failed);
+                    prop_assert_eq!(closed.was_clean, model.received && !model.failed && !model.cut);
                 } else {
                     prop_assert!(event.is_none());
                     if model.state == State::Open && model.pending.is_some() {
@@ -739,6 +769,10 @@ fn run_model(role: Role, ops: &[Op]) -> Result<(), TestCaseError> {
                 }
                 model.end();
             }
+        }
+        if before != State::Closed && model.state == State::Closed {
+            // A Close that is sent and given up in one call has not left either.
+            model.cut = queued > 0 || before == State::Open;
         }
         if model.state == State::Closing && model.eof && connection.queued() == 0 {
             model.end();

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use parley_proto::codec::{CloseFrame, Frame};
-use parley_proto::connection::Shutdown;
+use parley_proto::connection::{Config, Connection, Event, Shutdown};
 use parley_proto::driver::{TlsError, TransportFacts};
-use parley_proto::handshake::ClientRequest;
+use parley_proto::handshake::{Acceptance, ClientRequest};
 use parley_proto::session::{Call, ClientOptions, ClientState, Command, DialId, Output, Returned, Session};
-use parley_proto::{Action, Limits, Retry};
+use parley_proto::{Action, Limits, Retry, Role};
 use parley_tests::raw;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -398,4 +398,27 @@ proptest! {
         world.finish()?;
         world.check_calls(panicked)?;
     }
+}
+
+#[test]
+fn a_request_whose_session_is_stopped_before_init_is_answered_with_503() {
+    let now = Instant::now();
+    let config = Arc::new(Config::new(Role::Server));
+    let mut connection = Connection::server(config.clone(), [1; 32], now + Duration::from_secs(5));
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    connection.handle_input(now, &mut BytesMut::from(request));
+    assert!(matches!(connection.poll_event(), Some(Event::Request(_))));
+    let mut session: Session<(), ()> =
+        Session::accepted(connection, Acceptance::new(), TransportFacts::default(), config);
+    session.command(now, Command::Stop(CloseFrame::normal()));
+    assert!(session.poll_output(now).is_none(), "no callback runs");
+    let response: Vec<u8> = session.transmit().unwrap().iter().flatten().copied().collect();
+    assert!(response.starts_with(b"HTTP/1.1 503 "));
+    session.handle_written(now, response.len());
+    assert!(matches!(session.poll_output(now), Some(Output::Shutdown(Shutdown::Write))));
+    session.handle_eof(now);
+    assert!(matches!(session.poll_output(now), Some(Output::Shutdown(Shutdown::Close))));
+    assert!(matches!(session.poll_output(now), Some(Output::Stopped(_))));
+    assert!(session.poll_output(now).is_none());
 }

@@ -11,7 +11,11 @@ type Step = (&'static str, fn() -> Outcome);
 
 const STEPS: &[Step] = &[
     ("format", || process::run(cargo().args(["fmt", "--all", "--check"]))),
-    ("format of fuzz/", || process::run(cargo().args(["fmt", "--check"]).current_dir(root().join("fuzz")))),
+    ("format of fuzz/ and tests/peers/", || {
+        ["fuzz", "tests/peers"]
+            .into_iter()
+            .try_for_each(|package| process::run(cargo().args(["fmt", "--check"]).current_dir(root().join(package))))
+    }),
     ("clippy", || {
         let args = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
         process::run(cargo().args(args))

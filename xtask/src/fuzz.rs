@@ -1,18 +1,42 @@
-//! The fuzz targets of `fuzz/`, run by libFuzzer from their committed corpora.
+//! The fuzz targets of `fuzz/` and `tests/peers/`, run by libFuzzer from their committed corpora.
 //!
 //! Builds with a nightly toolchain and AddressSanitizer, the way `cargo fuzz` does, without needing it installed. Where no
 //! nightly is installed it builds with the toolchain at hand, without the sanitizer. New inputs and crashes go below the target
-//! folder, so that a run leaves the tree clean; `--minimise` is what writes a corpus back.
+//! folder, so that a run leaves the tree clean; `--minimise` is what writes a corpus back. All targets are built first, then
+//! several run at a time.
 
 use std::fs::{self, File};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
 
 use crate::Outcome;
 use crate::args::Args;
 use crate::process::{self, root, target_dir};
 
-const TARGETS: &[&str] = &["decoder"];
+/// A binary for libFuzzer, in a package that has `corpus/NAME` for it.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    package: &'static str,
+    name: &'static str,
+}
+
+const TARGETS: &[Target] = &[
+    Target { package: "fuzz", name: "header" },
+    Target { package: "fuzz", name: "decoder" },
+    Target { package: "fuzz", name: "client_handshake" },
+    Target { package: "fuzz", name: "server_handshake" },
+    Target { package: "fuzz", name: "extensions" },
+    Target { package: "fuzz", name: "url" },
+    Target { package: "fuzz", name: "utf8" },
+    Target { package: "fuzz", name: "close" },
+    Target { package: "fuzz", name: "connection" },
+    Target { package: "fuzz", name: "joined" },
+    Target { package: "fuzz", name: "session" },
+    Target { package: "tests/peers", name: "against_tungstenite" },
+];
 const DEFAULT_SECONDS: u64 = 60;
 /// Resident memory at which libFuzzer calls a run a failure, in MiB: a decoder that allocates by an announced length.
 const MEMORY_LIMIT: u32 = 1024;
@@ -20,6 +44,8 @@ const MEMORY_LIMIT: u32 = 1024;
 const INPUT_LIMIT: u32 = 70_000;
 /// Seconds that one input may take.
 const INPUT_TIMEOUT: u32 = 10;
+/// Bytes of found inputs that are committed for one target, the shortest first.
+const FOUND_LIMIT: usize = 8 * 1024;
 /// Lines of libFuzzer's log that are shown when it found something.
 const LOG_LINES: usize = 40;
 
@@ -42,23 +68,40 @@ pub(crate) fn run(mut args: Args) -> Outcome {
     if minimise && seconds.is_some() {
         return Err("--minimise runs no longer than it needs: leave --seconds out".to_owned());
     }
-    let targets: Vec<&str> = match &target {
+    let targets: Vec<Target> = match &target {
         None => TARGETS.to_vec(),
-        Some(name) => match TARGETS.iter().find(|target| *target == name) {
-            Some(target) => vec![target],
-            None => return Err(format!("--target {name}: no such target, there is {}", TARGETS.join(", "))),
+        Some(name) => match TARGETS.iter().find(|target| target.name == name) {
+            Some(target) => vec![*target],
+            None => {
+                let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
+                return Err(format!("--target {name}: no such target, there is {}", names.join(", ")));
+            }
         },
     };
     let toolchain = Toolchain::find()?;
-    for target in targets {
-        let program = toolchain.build(target)?;
-        if minimise {
-            write_back(target, &program)?;
-        } else {
-            fuzz(target, &program, seconds.unwrap_or(DEFAULT_SECONDS))?;
-        }
+    toolchain.build(&targets)?;
+    if minimise {
+        return targets.iter().try_for_each(|target| write_back(*target, &toolchain.program(*target)));
     }
-    Ok(())
+    let left = Mutex::new(targets.into_iter());
+    let failures = Mutex::new(Vec::new());
+    let next = || left.lock().ok()?.next();
+    let work = || {
+        while let Some(target) = next() {
+            if let Err(error) = fuzz(target, &toolchain.program(target), seconds.unwrap_or(DEFAULT_SECONDS)) {
+                eprintln!("{error}");
+                failures.lock().map(|mut failures| failures.push(target.name)).unwrap_or_default();
+            }
+        }
+    };
+    thread::scope(|scope| {
+        // One more than there are processors: most targets have little left to find, and CI has three minutes for all.
+        for _ in 0..=thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(work);
+        }
+    });
+    let failures = failures.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if failures.is_empty() { Ok(()) } else { Err(format!("failed: {}", failures.join(", "))) }
 }
 
 struct Toolchain {
@@ -87,8 +130,17 @@ impl Toolchain {
         Ok(Self { nightly, host: host.to_owned() })
     }
 
-    fn build(&self, target: &str) -> Result<PathBuf, String> {
-        let folder = target_dir().join("fuzz/build");
+    /// Builds the targets of each package in one go, all into one folder: what they have in common is built once.
+    fn build(&self, targets: &[Target]) -> Outcome {
+        let mut packages: Vec<_> = targets.iter().map(|target| target.package).collect();
+        packages.dedup();
+        packages.into_iter().try_for_each(|package| {
+            let names = targets.iter().filter(|target| target.package == package).map(|target| target.name);
+            process::run(self.cargo_build(package).args(names.flat_map(|name| ["--bin", name])))
+        })
+    }
+
+    fn cargo_build(&self, package: &str) -> Command {
         let mut flags = COVERAGE.to_vec();
         if self.nightly {
             flags.push("-Zsanitizer=address");
@@ -99,22 +151,30 @@ impl Toolchain {
         }
         // With --target the flags do not reach build scripts and macros, which run on their own.
         command
-            .args(["build", "--release", "--locked", "--bin", target, "--target", &self.host])
-            .current_dir(root().join("fuzz"))
-            .env("CARGO_TARGET_DIR", &folder)
+            .args(["build", "--release", "--locked", "--target", &self.host])
+            .current_dir(root().join(package))
+            .env("CARGO_TARGET_DIR", Self::folder())
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
         // The cargo that runs this task pins its own toolchain for its children.
         for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN"] {
             command.env_remove(variable);
         }
-        process::run(&mut command)?;
-        Ok(folder.join(&self.host).join("release").join(target))
+        command
+    }
+
+    fn folder() -> PathBuf {
+        target_dir().join("fuzz/build")
+    }
+
+    fn program(&self, target: Target) -> PathBuf {
+        Self::folder().join(&self.host).join("release").join(target.name)
     }
 }
 
 /// Runs `target` for `seconds` from a copy of its corpus.
-fn fuzz(target: &str, program: &Path, seconds: u64) -> Outcome {
-    let work = target_dir().join("fuzz").join(target);
+fn fuzz(target: Target, program: &Path, seconds: u64) -> Outcome {
+    let name = target.name;
+    let work = target_dir().join("fuzz").join(name);
     let corpus = work.join("corpus");
     let artefacts = work.join("artefacts");
     // Inputs found by earlier runs stay: they save the way back to where those got.
@@ -123,8 +183,8 @@ fn fuzz(target: &str, program: &Path, seconds: u64) -> Outcome {
 
     let log_path = work.join("log");
     let log = File::create(&log_path).map_err(|error| format!("{}: {error}", log_path.display()))?;
-    println!("fuzzing {target} for {seconds} s from {} inputs, log in {}", files(&corpus)?.len(), log_path.display());
-    let mut command = Command::new(program);
+    println!("fuzzing {name} for {seconds} s from {} inputs, log in {}", files(&corpus)?.len(), log_path.display());
+    let mut command = process::die_with_us(program);
     command
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-max_len={INPUT_LIMIT}"))
@@ -140,19 +200,16 @@ fn fuzz(target: &str, program: &Path, seconds: u64) -> Outcome {
     let said = String::from_utf8_lossy(&fs::read(&log_path).unwrap_or_default()).into_owned();
     let found: Vec<_> = files(&artefacts)?.into_iter().filter(|path| !before.contains(path)).collect();
     if ended.is_ok() && found.is_empty() {
-        println!("{}", said.lines().rfind(|line| line.starts_with("Done ")).unwrap_or("no runs were counted"));
+        println!("{name}: {}", said.lines().rfind(|line| line.starts_with("Done ")).unwrap_or("no runs were counted"));
         return Ok(());
     }
     eprintln!("{}", complaint(&said));
     match found.first() {
-        None => Err(format!("{target}: {}", ended.err().unwrap_or_default())),
+        None => Err(format!("{name}: {}", ended.err().unwrap_or_default())),
         // A slow unit leaves a file without failing the run.
-        Some(first) => Err(format!(
-            "{target} failed on {}\nrun it again: {} {}",
-            listed(&found),
-            program.display(),
-            first.display()
-        )),
+        Some(first) => {
+            Err(format!("{name} failed on {}\nrun it again: {} {}", listed(&found), program.display(), first.display()))
+        }
     }
 }
 
@@ -164,9 +221,11 @@ fn complaint(log: &str) -> String {
     lines[first..].iter().take(LOG_LINES).copied().collect::<Vec<_>>().join("\n")
 }
 
-/// Replaces the committed corpus of `target` by the smallest set that covers as much, this machine's findings included.
-fn write_back(target: &str, program: &Path) -> Outcome {
-    let work = target_dir().join("fuzz").join(target);
+/// Replaces what the committed corpus of `target` has beside seeds by hand by a small set that covers as much as all of it, this
+/// machine's findings included.
+fn write_back(target: Target, program: &Path) -> Outcome {
+    let name = target.name;
+    let work = target_dir().join("fuzz").join(name);
     let found = work.join("corpus");
     let merged = work.join("merged");
     create(&found)?;
@@ -175,17 +234,17 @@ fn write_back(target: &str, program: &Path) -> Outcome {
     }
     create(&merged)?;
     let committed = committed(target);
-    // The committed ones come first: libFuzzer keeps the first of what covers the same.
+    // By what is reached alone: how often it is would be a reason to keep thousands.
     process::run(
         Command::new(program)
-            .args(["-merge=1", "-use_value_profile=0"])
+            .args(["-set_cover_merge=1", "-use_value_profile=0", "-use_counters=0"])
             .arg(format!("-max_len={INPUT_LIMIT}"))
             .args([&merged, &committed, &found])
             .current_dir(&work),
     )?;
     let kept = files(&merged)?;
     if kept.is_empty() {
-        return Err(format!("{target}: nothing was kept, the corpus stays as it is"));
+        return Err(format!("{name}: nothing was kept, the corpus stays as it is"));
     }
     // Seeds with a name stay: they were written by hand for a reason that coverage does not know.
     let mut contents = Vec::new();
@@ -196,17 +255,26 @@ fn write_back(target: &str, program: &Path) -> Outcome {
             contents.push(fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?);
         }
     }
-    let mut added = 0;
+    let mut found = Vec::new();
     for path in &kept {
         let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         if let Some(name) = path.file_name()
             && !contents.contains(&bytes)
         {
-            fs::write(committed.join(name), bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-            added += 1;
+            found.push((bytes, name.to_owned()));
         }
     }
-    println!("{target}: {} seeds by hand, {added} found by fuzzing", contents.len());
+    found.sort_by_key(|(bytes, _)| bytes.len());
+    let (mut added, mut size) = (0, 0);
+    for (bytes, name) in found {
+        size += bytes.len();
+        if size > FOUND_LIMIT {
+            break;
+        }
+        fs::write(committed.join(&name), bytes).map_err(|error| format!("{}: {error}", committed.display()))?;
+        added += 1;
+    }
+    println!("{name}: {} seeds by hand, {added} found by fuzzing", contents.len());
     Ok(())
 }
 
@@ -216,8 +284,8 @@ fn is_found(path: &Path) -> bool {
     name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn committed(target: &str) -> PathBuf {
-    root().join("fuzz/corpus").join(target)
+fn committed(target: Target) -> PathBuf {
+    root().join(target.package).join("corpus").join(target.name)
 }
 
 fn create(folder: &Path) -> Outcome {
@@ -271,7 +339,7 @@ mod tests {
     #[test]
     fn every_target_has_a_corpus() {
         for target in TARGETS {
-            assert!(!files(&committed(target)).expect("the corpus is committed").is_empty(), "{target}");
+            assert!(!files(&committed(*target)).expect("the corpus is committed").is_empty(), "{target:?}");
         }
     }
 }

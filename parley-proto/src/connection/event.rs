@@ -44,7 +44,7 @@ pub struct Closed {
     pub initiator: Initiator,
     /// The Close that the peer sent, if it sent one with a code.
     pub close: Option<CloseFrame>,
-    /// True only when both endpoints have sent a Close (section 7.1.4).
+    /// True only when both endpoints have sent a Close (section 7.1.4). False too when the transport has not taken all of ours.
     pub was_clean: bool,
     /// What went wrong, if something did.
     pub error: Option<ConnectionError>,

@@ -957,7 +957,9 @@ impl Connection {
 
     fn finish_closing(&mut self, how: Shutdown) {
         let Phase::Closing(closing) = &self.phase else { return };
-        let closed = closing.outcome();
+        let mut closed = closing.outcome();
+        // Section 7.1.4: our Close, the last of the output, has to have left as well.
+        closed.was_clean &= self.encoder.queued() == 0 && !self.unflushed;
         self.finish(how, closed);
     }
 

@@ -1189,6 +1189,12 @@ impl<I, T: PartialEq> Session<I, T> {
     /// The end was decided and there is no connection any more.
     fn next_end(&mut self, now: Instant) -> Option<Call<I>> {
         let stop = self.stop.as_mut()?;
+        if matches!(self.phase, Phase::New(Some(_))) {
+            // Before init has even run: the peer is told all the same, and there is nothing to terminate.
+            stop.terminated = true;
+            self.refuse_new(now, None);
+            return None;
+        }
         if stop.terminated || matches!(self.phase, Phase::New(_)) {
             self.end(); // a callback panicked, or init did not succeed
             return None;
