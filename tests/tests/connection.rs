@@ -197,7 +197,7 @@ mod ends {
     }
 
     #[test]
-    fn eof_in_every_state() {
+    fn hazard_13_eof_in_every_state() {
         let now = Instant::now();
         for role in [Role::Client, Role::Server] {
             for (state, mut connection) in in_states(role, now) {
@@ -219,7 +219,7 @@ mod ends {
     }
 
     #[test]
-    fn a_lost_transport_in_every_state() {
+    fn hazard_13_a_lost_transport_in_every_state() {
         let now = Instant::now();
         for role in [Role::Client, Role::Server] {
             for (state, mut connection) in in_states(role, now) {
@@ -263,7 +263,7 @@ mod ends {
     }
 
     #[test]
-    fn a_clock_that_goes_back_is_harmless() {
+    fn hazard_24_a_clock_that_goes_back_is_harmless() {
         let now = Instant::now() + Duration::from_secs(3600);
         for role in [Role::Client, Role::Server] {
             let mut connection = open(role);
@@ -760,7 +760,7 @@ proptest! {
     })]
 
     #[test]
-    fn any_order_of_calls_ends_in_one_event(
+    fn hazard_12_any_order_of_calls_ends_in_one_event(
         role in prop_oneof![Just(Role::Client), Just(Role::Server)],
         ops in vec(any_op(), 0..40),
     ) {

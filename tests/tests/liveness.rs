@@ -300,7 +300,7 @@ mod keepalive {
     }
 
     #[test]
-    fn a_clock_that_jumps_fires_each_timer_once() {
+    fn hazard_24_a_clock_that_jumps_fires_each_timer_once() {
         let mut line = Line::new(Role::Client);
         let now = line.jump(86_400_000).instant();
         line.connection.handle_timeout(now);

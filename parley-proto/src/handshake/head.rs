@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_inclusive() {
+    fn hazard_1_limits_are_inclusive() {
         let head = b"GET / HTTP/1.1\r\nname: a value of 23\r\nb:\r\n\r\n";
         assert_eq!(head.len(), 43);
         for kind in [Kind::Request, Kind::Response] {
@@ -313,9 +313,8 @@ mod tests {
         assert!(scan(Kind::Request, &limits(200, 100, 1), &endless).is_err());
     }
 
-    /// Hazard 6.
     #[test]
-    fn smuggled_lines_are_refused() {
+    fn hazard_6_smuggled_lines_are_refused() {
         use HeadSyntax::*;
         for (rest, syntax) in [
             (&b"\r\nHost : a\r\n\r\n"[..], SpaceBeforeColon),
@@ -420,9 +419,9 @@ mod tests {
         assert!(matches!(parse_request(&head, 40_000), Err(HandshakeError::TooManyHeaders { .. })));
     }
 
-    /// Hazard 3. A scanner that began anew with each byte would take hours.
+    /// A scanner that began anew with each byte would take hours.
     #[test]
-    fn a_long_line_that_comes_byte_by_byte_costs_its_length() {
+    fn hazard_3_a_long_line_that_comes_byte_by_byte_costs_its_length() {
         let size = 1 << 20;
         let mut head = b"GET / HTTP/1.1\r\na:".to_vec();
         head.resize(size, b' ');
