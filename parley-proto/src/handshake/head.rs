@@ -436,6 +436,22 @@ mod tests {
         assert_eq!(parse_request(&found.unwrap(), scanner.fields()).unwrap().headers["a"], "");
     }
 
+    #[test]
+    fn hazard_3_each_byte_of_a_head_is_looked_at_once_however_it_is_cut() {
+        let mut head = b"GET / HTTP/1.1\r\n".to_vec();
+        (0..50).for_each(|n| head.extend(format!("name-{n}: value {n}\r\n").bytes()));
+        for size in 1..20 {
+            let mut scanner = HeadScanner::new(Kind::Request, &Limits::server());
+            let mut input = BytesMut::new();
+            for piece in head.chunks(size) {
+                input.extend_from_slice(piece);
+                assert_eq!(scanner.take(&mut input), Ok(None));
+                // A step counts its byte, so that steps and bytes are as many.
+                assert_eq!(scanner.scanned, input.len());
+            }
+        }
+    }
+
     proptest::proptest! {
         /// The scanner lets nothing through that the parser takes for another number of fields.
         #[test]

@@ -10,10 +10,12 @@
 //! The peers by hand are where [`peers`] has them, so that nothing here names a runtime, nor a socket.
 
 mod client;
+mod hazards;
 mod server;
 mod socket;
 
 pub(crate) use client::*;
+pub(crate) use hazards::*;
 pub(crate) use server::*;
 pub(crate) use socket::*;
 
@@ -124,9 +126,18 @@ macro_rules! scenario_tests {
                 a_big_message_goes_through_sockets_in_parts,
                 a_socket_over_a_stream_of_the_users_own,
                 a_stream_that_was_upgraded_elsewhere,
+                // Hazards
+                hazard_5_what_was_not_offered_is_refused_before_the_socket_opens,
+                hazard_11_a_close_is_echoed_where_its_code_is_legal_and_else_answered_with_an_error,
+                hazard_13_a_reset_behind_both_closes_keeps_code_and_cleanness,
+                hazard_16_more_fragments_than_the_limit_get_1008,
+                hazard_18_a_peer_that_stalls_within_a_frame_is_given_up,
+                hazard_25_a_callback_that_sends_and_closes_waits_for_nobody_and_keeps_the_order,
             ]
             wss [
                 hazard_14_a_cut_tls_stream_is_no_clean_end,
+                hazard_14_a_server_tells_a_cut_tls_stream_from_a_clean_end,
+                hazard_14_behind_both_closes_a_cut_tls_stream_is_a_clean_end,
                 an_unknown_authority_ends_the_client,
                 a_silent_tls_handshake_times_out,
                 the_handler_sees_what_tls_agreed_on,
