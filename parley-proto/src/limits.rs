@@ -67,7 +67,7 @@ impl LimitError {
 impl std::error::Error for LimitError {}
 
 macro_rules! limits {
-    ($($(#[$doc:meta])* $name:ident, $with:ident;)*) => {
+    ($($(#[$doc:meta])* $name:ident, $with:ident, $unlimited:ident;)*) => {
         impl Limits {
             $(
                 $(#[$doc])*
@@ -80,13 +80,20 @@ macro_rules! limits {
                 ///
                 /// # Errors
                 ///
-                /// 0 and `usize::MAX` are refused.
+                /// 0 and `usize::MAX` are refused: no limit has to be spelled out.
                 pub fn $with(mut self, value: usize) -> Result<Self, LimitError> {
                     if value == 0 || value == usize::MAX {
                         return Err(LimitError { limit: stringify!($name), value });
                     }
                     self.$name = value;
                     Ok(self)
+                }
+
+                #[doc = concat!("Takes [`", stringify!($name), "`](Self::", stringify!($name), ") away, where something else bounds it.")]
+                #[must_use]
+                pub fn $unlimited(mut self) -> Self {
+                    self.$name = usize::MAX;
+                    self
                 }
             )*
         }
@@ -95,28 +102,28 @@ macro_rules! limits {
 
 limits! {
     /// Bytes of a request's or response's head, all lines and the final empty one together. Default 16 KiB.
-    head, with_head;
+    head, with_head, unlimited_head;
     /// Bytes of one line of a head, its CRLF included. Default 8 KiB.
-    header_line, with_header_line;
+    header_line, with_header_line, unlimited_header_line;
     /// Header fields in one head. Default 100.
-    headers, with_headers;
+    headers, with_headers, unlimited_headers;
     /// Bytes kept of the body of a response that refuses the upgrade. No more is read. Default 4 KiB.
-    rejection_body, with_rejection_body;
+    rejection_body, with_rejection_body, unlimited_rejection_body;
     /// Payload bytes of one received message, all its fragments together; one frame's limit is the same.
     /// Default 16 MiB for clients, 1 MiB for servers. Above it: 1009.
-    message, with_message;
+    message, with_message, unlimited_message;
     /// Fragments of one received message. Default 131,072. Above it: 1008.
-    fragments, with_fragments;
+    fragments, with_fragments, unlimited_fragments;
     /// Fragments without payload in a row within one message. Default 1,024. Above it: 1008.
-    empty_fragments, with_empty_fragments;
+    empty_fragments, with_empty_fragments, unlimited_empty_fragments;
     /// Bytes received and not yet delivered to the application before reading pauses; each frame counts its
     /// bookkeeping too. One message larger than this is allowed. Default 256 KiB.
-    read_ahead, with_read_ahead;
+    read_ahead, with_read_ahead, unlimited_read_ahead;
     /// Payload bytes accepted for sending and not yet encoded; a larger frame is accepted by an empty queue.
     /// Default 1 MiB.
-    send_queue, with_send_queue;
+    send_queue, with_send_queue, unlimited_send_queue;
     /// Infos that wait for `handle_info`. Default 1,024.
-    info_queue, with_info_queue;
+    info_queue, with_info_queue, unlimited_info_queue;
 }
 
 /// Interim (1xx) responses that a client passes over before the final one; one more fails the handshake.
@@ -156,5 +163,12 @@ mod tests {
         assert!(Limits::client().with_message(0).is_err());
         let error = Limits::client().with_head(usize::MAX).unwrap_err();
         assert!(error.to_string().contains("`head`"));
+    }
+
+    #[test]
+    fn no_limit_has_to_be_spelled_out() {
+        let limits = Limits::server().unlimited_message().unlimited_send_queue();
+        assert_eq!((limits.message(), limits.send_queue()), (usize::MAX, usize::MAX));
+        assert_eq!(limits.head(), Limits::server().head(), "the others stay");
     }
 }

@@ -116,6 +116,22 @@ fn hazard_9_nothing_is_allocated_by_an_announced_length() {
     }
 }
 
+/// Without limits too.
+#[test]
+fn without_a_limit_nothing_is_allocated_by_an_announced_length_either() {
+    let _alone = alone();
+    let now = Instant::now();
+    let mut server = open(Role::Server, Limits::server().unlimited_message().unlimited_read_ahead());
+    while server.poll_event().is_some() {}
+    let held = Held::from_now();
+    let mut input = BytesMut::new();
+    for piece in [announce(0x02, 1 << 40), vec![0; 1000]] {
+        assert!(feed(&mut server, now, &mut input, &piece).is_empty());
+        held.at_most(2 * piece.len() + CONSTANT, "a message under way");
+    }
+    assert!(!is_closing(&server));
+}
+
 /// However it is cut, what is held is the message's bytes, not the fragments.
 #[test]
 fn hazard_16_a_million_fragments_of_a_byte_cost_their_bytes() {

@@ -38,6 +38,8 @@ struct Inner {
     began: u64,
     /// Those whose request waits for the application.
     deciding: usize,
+    /// Undecided ones that the application has brought: the bound is not theirs.
+    brought: usize,
     /// No more are admitted.
     leaving: bool,
     /// Those who wait for room, or for the last connection.
@@ -95,7 +97,13 @@ impl Census {
         inner.began += 1;
         let number = inner.began;
         inner.reading.insert(number, (permit.signal.clone(), now));
-        Undecided { census: self.clone(), number, decides: false }
+        Undecided { census: self.clone(), counts: Counts::Reading(number) }
+    }
+
+    /// The same for a stream that the application has brought: it takes nobody's place, and gives its own to nobody.
+    pub(super) fn brought(self: &Arc<Self>) -> Undecided {
+        self.lock().brought += 1;
+        Undecided { census: self.clone(), counts: Counts::Brought }
     }
 
     /// Ready with `true` once there are fewer connections, with `false` when no more are admitted.
@@ -163,7 +171,7 @@ impl Census {
     /// Connections, and how many of them are undecided.
     pub(super) fn count(&self) -> (usize, usize) {
         let inner = self.lock();
-        (inner.live.len(), inner.undecided())
+        (inner.live.len(), inner.undecided() + inner.brought)
     }
 
     fn leave(&self, change: impl FnOnce(&mut Inner)) {
@@ -223,25 +231,42 @@ impl Drop for Permit {
 /// Counts a request for as long as it has no answer.
 pub(super) struct Undecided {
     census: Arc<Census>,
-    number: u64,
-    decides: bool,
+    counts: Counts,
+}
+
+/// As what a request counts.
+enum Counts {
+    /// It is not there yet: by its number.
+    Reading(u64),
+    Deciding,
+    Brought,
+    /// It has given way.
+    Nothing,
 }
 
 impl Undecided {
     /// The request is there: the connection gives way to no other.
     pub(super) fn read(&mut self) {
+        let Counts::Reading(number) = self.counts else { return };
         let mut inner = self.census.lock();
         // One that has given way counts no more; it is told so at its next turn.
-        self.decides = inner.reading.remove(&self.number).is_some();
-        inner.deciding += usize::from(self.decides);
+        self.counts = match inner.reading.remove(&number) {
+            Some(_) => {
+                inner.deciding += 1;
+                Counts::Deciding
+            }
+            None => Counts::Nothing,
+        };
     }
 }
 
 impl Drop for Undecided {
     fn drop(&mut self) {
-        self.census.leave(|inner| {
-            inner.deciding -= usize::from(self.decides);
-            inner.reading.remove(&self.number);
+        self.census.leave(|inner| match self.counts {
+            Counts::Reading(number) => drop(inner.reading.remove(&number)),
+            Counts::Deciding => inner.deciding -= 1,
+            Counts::Brought => inner.brought -= 1,
+            Counts::Nothing => {}
         });
     }
 }

@@ -310,8 +310,10 @@ impl<I: Send> Receiver for Shared<I> {
             return Delivery::Missed;
         }
         let cost = cost_prepared(frame);
-        let delivery = if inner.frames.try_enter(cost) {
-            inner.commands.push_back(Command::SendPrepared { frame: frame.clone(), from, skip: false });
+        // That others wait for room does not make a receiver slow that has some.
+        let delivery = if inner.frames.fits(cost) {
+            inner.frames.used += cost;
+            inner.commands.push_back(Command::SendPrepared { frame: frame.clone(), from, skips: None });
             Delivery::Queued
         } else {
             match slow {
@@ -340,17 +342,21 @@ impl<I> Inner<I> {
     /// that there is no more of them however long that takes; the rest is the outbox's part.
     fn skip_to(&mut self, newest: &PreparedFrame, broadcast: u64, cost: usize) {
         let unseen = self.commands.iter_mut().rev().find_map(|command| match command {
-            Command::SendPrepared { frame, from, skip } if *from == broadcast => Some((frame, skip)),
+            Command::SendPrepared { frame, from, skips } if *from == broadcast => Some((frame, skips)),
             _ => None,
         });
         self.frames.used += cost;
         match unseen {
-            Some((frame, skip)) => {
+            Some((frame, skips)) => {
                 self.frames.used -= cost_prepared(frame);
-                (*frame, *skip) = (newest.clone(), true);
+                (*frame, *skips) = (newest.clone(), Some(skips.unwrap_or(0) + 1));
             }
             None => {
-                self.commands.push_back(Command::SendPrepared { frame: newest.clone(), from: broadcast, skip: true });
+                self.commands.push_back(Command::SendPrepared {
+                    frame: newest.clone(),
+                    from: broadcast,
+                    skips: Some(0),
+                });
             }
         }
     }
@@ -1029,17 +1035,17 @@ mod tests {
         let texts: Vec<_> = seen
             .iter()
             .map(|command| match command {
-                Command::SendPrepared { frame, skip, .. } => (frame.to_frame(), *skip),
+                Command::SendPrepared { frame, skips, .. } => (frame.to_frame(), *skips),
                 other => panic!("{other:?}"),
             })
             .collect();
-        let expected = [("0", false), ("1", false), ("9", true)].map(|(text, skip)| (Frame::text(text), skip));
+        let expected = [("0", None), ("1", None), ("9", Some(7))].map(|(text, skips)| (Frame::text(text), skips));
         assert_eq!(texts, expected);
         assert_eq!(shared.numbers().queued, 3 * 33);
         // The queue is full all the same: the next one is a skip of its own.
         shared.deliver(from, &frame("10"), &Slow::Skip, &mut wakers);
         shared.take_commands(&mut seen);
-        assert!(matches!(seen.back(), Some(Command::SendPrepared { skip: true, .. })));
+        assert!(matches!(seen.back(), Some(Command::SendPrepared { skips: Some(0), .. })));
         assert_eq!(shared.numbers().queued, 3 * 33 + 34, "until the driver has dropped what it skips");
     }
 

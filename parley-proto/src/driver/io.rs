@@ -69,6 +69,25 @@ pub(super) struct Io<R: Runtime, I> {
 impl<R: Runtime, I> Drop for Io<R, I> {
     fn drop(&mut self) {
         self.ending.abort(self.session.abort());
+        self.tell(); // what was given back by that
+    }
+}
+
+impl<R: Runtime, I> Io<R, I> {
+    /// Tells the handles what has changed for them.
+    pub(super) fn tell(&mut self) {
+        let (released, parts) = self.session.take_released();
+        let infos = self.session.take_released_infos();
+        if released > 0 || parts > 0 || infos > 0 {
+            self.shared.release(released, parts, infos);
+        }
+        let rtt = self.session.rtt();
+        self.shared.stats.store(self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);
+        let state = (self.session.state(), self.session.is_closing());
+        if state != self.published && state.0 != ClientState::Stopped {
+            self.published = state;
+            self.shared.publish(state.0, state.1);
+        }
     }
 }
 
@@ -280,22 +299,6 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         let counters = self.session.counters();
         let (dropped, refused) = (counters.dropped, counters.refused);
         self.trace.lost(dropped, refused);
-    }
-
-    /// Tells the handles what has changed for them.
-    pub(super) fn tell(&mut self) {
-        let (released, parts) = self.session.take_released();
-        let infos = self.session.take_released_infos();
-        if released > 0 || parts > 0 || infos > 0 {
-            self.shared.release(released, parts, infos);
-        }
-        let rtt = self.session.rtt();
-        self.shared.stats.store(self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);
-        let state = (self.session.state(), self.session.is_closing());
-        if state != self.published && state.0 != ClientState::Stopped {
-            self.published = state;
-            self.shared.publish(state.0, state.1);
-        }
     }
 
     fn poll_steps(&mut self, cx: &mut Context<'_>) -> bool {

@@ -391,7 +391,7 @@ impl<P: Platform> Server<P> {
     pub async fn accept<T: Transport>(&self, transport: T) -> Result<Incoming<T, P>, AcceptError> {
         let permit = self.shared.census.admit().ok_or(AcceptError::ShuttingDown)?;
         let clock = P::clock();
-        let undecided = self.shared.census.undecided(clock.now(), &permit);
+        let undecided = self.shared.census.brought();
         let until = deadline(clock.now(), self.shared.options.handshake_timeout);
         let incoming = self.shared.clone().request(transport, permit, undecided, clock, until).await?;
         P::spawn(watch(incoming.slot.clone()));

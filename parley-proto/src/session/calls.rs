@@ -63,8 +63,8 @@ pub enum Command<I, T> {
         frame: PreparedFrame,
         /// The broadcast, by the client's number for it.
         from: u64,
-        /// Whether it takes the place of what waits of the same broadcast.
-        skip: bool,
+        /// It takes the place of what waits of the same broadcast, and of so many that were not even seen.
+        skips: Option<u64>,
     },
     /// Drop what waits of this broadcast.
     Skip(u64),

@@ -309,9 +309,9 @@ impl<I, T: PartialEq> Session<I, T> {
     pub fn command(&mut self, now: Instant, command: Command<I, T>) {
         match command {
             Command::Send { frame, ticket, own } => self.send(now, frame, ticket, own),
-            Command::SendPrepared { frame, from, skip } => {
-                if skip {
-                    self.outbox.skip(from);
+            Command::SendPrepared { frame, from, skips } => {
+                if let Some(unseen) = skips {
+                    self.outbox.skip(from, unseen);
                 }
                 if self.refusal(false).is_none() {
                     self.outbox.send_prepared(self.phase.connection_mut(), now, frame, from);
@@ -320,7 +320,7 @@ impl<I, T: PartialEq> Session<I, T> {
                     self.outbox.drop_prepared(&frame);
                 }
             }
-            Command::Skip(broadcast) => self.outbox.skip(broadcast),
+            Command::Skip(broadcast) => self.outbox.skip(broadcast, 0),
             Command::SendChunk { message, chunk, ticket, own } => {
                 if self.refusal(own).is_none() {
                     self.outbox.send_chunk(message, chunk, ticket, own);
@@ -330,7 +330,8 @@ impl<I, T: PartialEq> Session<I, T> {
                 }
             }
             Command::Abandon(message) => {
-                if self.outbox.abandon(message) {
+                // Where a Close was asked for already, that is what follows.
+                if self.outbox.abandon(message) && self.outlet() == Outlet::Open {
                     let redial = self.reconnect().is_some();
                     self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Local, redial);
                 }

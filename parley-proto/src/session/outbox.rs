@@ -58,17 +58,30 @@ enum Item<T> {
         frame: PreparedFrame,
         from: u64,
     },
-    /// The place of a message in parts, which wait in [`Outbox::parts`].
-    Message(u64),
+    /// A message in parts, with those of them that have not left.
+    Message(Box<Message<T>>),
+    /// One of them.
+    Part {
+        chunk: Chunk,
+        ticket: Option<T>,
+        own: bool,
+    },
     Flush(T),
     /// A close that was asked for, behind all that was accepted before it.
     Close(CloseFrame),
 }
 
-/// A part of a message, or a flush that waits for no more than the parts before it.
-enum Part<T> {
-    Chunk { message: u64, chunk: Chunk, ticket: Option<T>, own: bool },
-    Flush(T),
+/// A message in parts. What others send waits for its end, but for control frames.
+struct Message<T> {
+    /// The client's number for it.
+    id: u64,
+    /// Its parts; and in their turn what the callback that sends it puts between them: control frames, and flushes, which
+    /// wait for no more than the parts before them.
+    parts: VecDeque<Item<T>>,
+    /// More parts are to come. So it is with one message at most.
+    open: bool,
+    /// A part has left: it can neither be taken back nor be left as it is.
+    begun: bool,
 }
 
 /// The sends of one client.
@@ -76,10 +89,8 @@ pub(super) struct Outbox<T> {
     /// Pings and pongs go ahead of data that is not begun (section 5.5).
     control: VecDeque<Item<T>>,
     data: VecDeque<Item<T>>,
-    /// Of messages in parts, in order.
-    parts: VecDeque<Part<T>>,
-    /// This message's place has come: nothing but control frames goes between its parts (section 5.4).
-    writing: Option<u64>,
+    /// The message whose turn it is: nothing but control frames goes between its parts (section 5.4).
+    writing: Option<Box<Message<T>>>,
     /// Only the first items of `data` may leave: what `handle_connect` sends goes ahead of what waited for it.
     held: bool,
     /// So many items at the front of `data` go ahead of all else: what `handle_connect` sent.
@@ -108,7 +119,6 @@ impl<T> Outbox<T> {
         Self {
             control: VecDeque::new(),
             data: VecDeque::new(),
-            parts: VecDeque::new(),
             writing: None,
             held: false,
             first: 0,
@@ -126,7 +136,7 @@ impl<T> Outbox<T> {
 
     /// A new connection: what waits goes on waiting until [`let_go`](Self::let_go).
     pub(super) fn hold(&mut self) {
-        (self.held, self.first, self.writing) = (true, 0, None);
+        (self.held, self.first) = (true, 0);
         self.flushed = 0;
     }
 
@@ -150,7 +160,7 @@ impl<T> Outbox<T> {
 
     /// Nothing waits, and nothing has to.
     fn is_empty(&self) -> bool {
-        self.control.is_empty() && self.data.is_empty() && self.parts.is_empty() && self.writing.is_none()
+        self.control.is_empty() && self.data.is_empty() && self.writing.is_none()
     }
 
     /// In line, or encoded at once when nothing is before it and there is room. Without a connection it waits for one.
@@ -177,8 +187,13 @@ impl<T> Outbox<T> {
         let is_control = frame.is_control();
         let item = Item::Frame { frame, ticket, source };
         if self.held && source != Source::Handle {
-            self.data.insert(self.first, item);
-            self.first += 1;
+            match self.message_before_handle_connect() {
+                Some(message) if is_control => message.parts.push_back(item),
+                _ => {
+                    self.data.insert(self.first, item);
+                    self.first += 1;
+                }
+            }
         } else if is_control {
             self.control.push_back(item);
         } else {
@@ -198,23 +213,28 @@ impl<T> Outbox<T> {
             Some(connection) if !self.held && self.is_empty() && connection.has_room() => {
                 self.begin_prepared(connection, now, &frame);
             }
+            _ if frame.is_control() => self.control.push_back(Item::Prepared { frame, from }),
             _ => self.data.push_back(Item::Prepared { frame, from }),
         }
     }
 
-    /// What waits of this broadcast will not be sent.
-    pub(super) fn skip(&mut self, broadcast: u64) {
-        let (mut skipped, before) = (0, self.data.len());
+    /// What waits of this broadcast will not be sent, nor were `unseen` of its frames.
+    pub(super) fn skip(&mut self, broadcast: u64, unseen: u64) {
+        let mut skipped = 0;
+        self.dropped += unseen;
         // Frames of a broadcast are never among those that `handle_connect` sent: `first` stays right.
-        self.data.retain(|item| match item {
-            Item::Prepared { frame, from } if *from == broadcast => {
-                skipped += cost_prepared(frame);
-                false
-            }
-            _ => true,
-        });
+        for queue in [&mut self.control, &mut self.data] {
+            let before = queue.len();
+            queue.retain(|item| match item {
+                Item::Prepared { frame, from } if *from == broadcast => {
+                    skipped += cost_prepared(frame);
+                    false
+                }
+                _ => true,
+            });
+            self.dropped += (before - queue.len()) as u64;
+        }
         self.released += skipped;
-        self.dropped += (before - self.data.len()) as u64;
     }
 
     /// A frame of a broadcast that this client cannot send.
@@ -235,46 +255,103 @@ impl<T> Outbox<T> {
 
     /// A part of a message, behind those before it; the first in line like any other frame. Part of a message that is unknown,
     /// since the connection on which it began is gone, is lost.
-    pub(super) fn send_chunk(&mut self, message: u64, chunk: Chunk, ticket: Option<T>, own: bool) {
-        if !chunk.first && self.writing != Some(message) && self.place_of(message).is_none() {
+    pub(super) fn send_chunk(&mut self, id: u64, chunk: Chunk, ticket: Option<T>, own: bool) {
+        let (first, open) = (chunk.first, !chunk.last);
+        if !first && self.message(id).is_none() {
             return self.drop_chunk(&chunk, ticket, false, &DisconnectReason::Local);
         }
         if own {
             self.pushed += cost_chunk(&chunk);
         }
-        if chunk.first && self.held && own {
-            self.data.insert(self.first, Item::Message(message));
-            self.first += 1;
-        } else if chunk.first {
-            self.data.push_back(Item::Message(message));
-        }
-        self.parts.push_back(Part::Chunk { message, chunk, ticket, own });
-    }
-
-    fn place_of(&self, message: u64) -> Option<usize> {
-        self.data.iter().position(|item| matches!(item, Item::Message(of) if *of == message))
-    }
-
-    /// No more parts of this message come. True: some have left, and the message can neither go on nor be taken back.
-    pub(super) fn abandon(&mut self, message: u64) -> bool {
-        let mut begun = self.writing == Some(message);
-        for part in mem::take(&mut self.parts) {
-            match part {
-                Part::Chunk { message: of, chunk, ticket, own } if of == message => {
-                    begun &= !chunk.first;
-                    self.drop_chunk(&chunk, ticket, own, &DisconnectReason::Local);
+        let part = Item::Part { chunk, ticket, own };
+        match self.message(id) {
+            Some(message) => {
+                message.open = open;
+                message.parts.push_back(part);
+            }
+            None => {
+                let message = Item::Message(Box::new(Message { id, parts: [part].into(), open, begun: false }));
+                if self.held && own {
+                    self.data.insert(self.first, message);
+                    self.first += 1;
+                } else {
+                    self.data.push_back(message);
                 }
-                other => self.parts.push_back(other),
             }
         }
-        if let Some(at) = self.place_of(message) {
-            self.data.remove(at);
-            self.first -= usize::from(at < self.first);
+    }
+
+    fn message(&mut self, id: u64) -> Option<&mut Message<T>> {
+        let waiting = self.data.iter_mut().rev().filter_map(|item| match item {
+            Item::Message(message) => Some(&mut **message),
+            _ => None,
+        });
+        self.writing.as_deref_mut().into_iter().chain(waiting).find(|message| message.id == id)
+    }
+
+    /// Where the message stands that has more parts to come. `None` within: its turn has come.
+    fn place_of_open(&self) -> Option<Option<usize>> {
+        if self.writing.as_ref().is_some_and(|message| message.open) {
+            return Some(None);
         }
-        if self.writing == Some(message) && !begun {
-            self.writing = None;
+        self.data.iter().rposition(|item| matches!(item, Item::Message(message) if message.open)).map(Some)
+    }
+
+    fn message_at(&mut self, place: Option<usize>) -> Option<&mut Message<T>> {
+        match place.map(|at| &mut self.data[at]) {
+            None => self.writing.as_deref_mut(),
+            Some(Item::Message(message)) => Some(message),
+            Some(_) => None,
         }
-        begun
+    }
+
+    /// The message that `handle_connect` has begun and not ended.
+    fn message_before_handle_connect(&mut self) -> Option<&mut Message<T>> {
+        let place = self.place_of_open().filter(|at| at.is_none_or(|at| at < self.first))?;
+        self.message_at(place)
+    }
+
+    /// No more parts of this message come, and those that wait do not leave. True: some have left, and the message can neither
+    /// go on nor be taken back.
+    pub(super) fn abandon(&mut self, id: u64) -> bool {
+        if let Some(mut message) = self.writing.take_if(|message| message.id == id) {
+            message.open = false;
+            message.parts = self.without_chunks(message.parts);
+            if message.begun {
+                self.writing = Some(message);
+                return true;
+            }
+            self.put_back(0, message.parts, self.held || self.first > 0);
+        } else if let Some(at) =
+            self.data.iter().position(|item| matches!(item, Item::Message(message) if message.id == id))
+        {
+            let Some(Item::Message(message)) = self.data.remove(at) else { return false };
+            let first = at < self.first;
+            self.first -= usize::from(first);
+            let between = self.without_chunks(message.parts);
+            self.put_back(at, between, first);
+        }
+        false
+    }
+
+    /// Drops the parts, keeps what stood between them.
+    fn without_chunks(&mut self, parts: VecDeque<Item<T>>) -> VecDeque<Item<T>> {
+        let mut between = VecDeque::new();
+        for item in parts {
+            match item {
+                Item::Part { chunk, ticket, own } => self.drop_chunk(&chunk, ticket, own, &DisconnectReason::Local),
+                other => between.push_back(other),
+            }
+        }
+        between
+    }
+
+    /// In the place of a message that was taken back. `first`: it was among what `handle_connect` sent.
+    fn put_back(&mut self, at: usize, items: VecDeque<Item<T>>, first: bool) {
+        self.first += if first { items.len() } else { 0 };
+        for item in items.into_iter().rev() {
+            self.data.insert(at, item);
+        }
     }
 
     /// A part that will not be sent.
@@ -296,27 +373,31 @@ impl<T> Outbox<T> {
     /// Settles `ticket` when all that was accepted before has left. `own`: it waits for nothing that waits for a
     /// callback to return.
     pub(super) fn flush(&mut self, connection: Option<&Connection>, ticket: T, own: bool) {
-        let empty = self.is_empty();
-        let Some(connection) = connection else {
-            if own || empty {
-                self.settled.push_back((ticket, Ok(())));
-            } else {
-                self.data.push_back(Item::Flush(ticket));
+        match connection {
+            None if own || self.is_empty() => return self.settled.push_back((ticket, Ok(()))),
+            Some(connection) if !self.held && self.is_empty() => {
+                self.begun.push_back((connection.encoded(), ticket));
+                return self.settle_flushed();
+            }
+            _ => {}
+        }
+        let flush = Item::Flush(ticket);
+        if self.held && own {
+            match self.message_before_handle_connect() {
+                Some(message) => message.parts.push_back(flush),
+                None => {
+                    self.data.insert(self.first, flush);
+                    self.first += 1;
+                }
             }
             return;
-        };
-        // The parts of an open message leave as they come, what waits for its end does not.
-        let open = self.writing.is_some() && (own || self.control.is_empty() && self.data.is_empty());
-        if open {
-            self.parts.push_back(Part::Flush(ticket));
-        } else if self.held && own {
-            self.data.insert(self.first, Item::Flush(ticket));
-            self.first += 1;
-        } else if empty {
-            self.begun.push_back((connection.encoded(), ticket));
-            self.settle_flushed();
-        } else {
-            self.data.push_back(Item::Flush(ticket));
+        }
+        // The parts of a message leave as they come; what waits for its end does not.
+        let is_last = |at: Option<usize>| at.map_or(0, |at| at + 1) == self.data.len() && self.control.is_empty();
+        let open = self.place_of_open().filter(|&at| own || is_last(at));
+        match open.and_then(|at| self.message_at(at)) {
+            Some(message) => message.parts.push_back(flush),
+            None => self.data.push_back(flush),
         }
     }
 
@@ -327,23 +408,34 @@ impl<T> Outbox<T> {
         T: PartialEq,
     {
         let is_it = |item: &Item<T>| matches!(item, Item::Flush(other) if *other == ticket);
-        if let Some(at) = self.data.iter().rposition(is_it) {
-            self.data.remove(at);
-            self.first -= usize::from(at < self.first);
-        } else if let Some(at) =
-            self.parts.iter().rposition(|part| matches!(part, Part::Flush(other) if *other == ticket))
-        {
-            self.parts.remove(at);
-        } else if let Some(at) = self.begun.iter().rposition(|(_, other)| *other == ticket) {
-            self.begun.remove(at);
-        } else {
-            return; // settled before
+        let waiting = self.data.iter_mut().filter_map(|item| match item {
+            Item::Message(message) => Some(message),
+            _ => None,
+        });
+        let within = self.writing.iter_mut().chain(waiting).find_map(|message| {
+            let at = message.parts.iter().rposition(is_it)?;
+            message.parts.remove(at)
+        });
+        if within.is_none() {
+            if let Some(at) = self.data.iter().rposition(is_it) {
+                self.data.remove(at);
+                self.first -= usize::from(at < self.first);
+            } else if let Some(at) = self.begun.iter().rposition(|(_, other)| *other == ticket) {
+                self.begun.remove(at);
+            } else {
+                return; // settled before
+            }
         }
         self.settled.push_back((ticket, Ok(())));
     }
 
-    /// A Close behind all that was accepted before, and so behind what waits for `handle_connect` to return.
+    /// A Close behind all that was accepted before, and so behind what waits for `handle_connect` to return. A message that
+    /// waits for more parts, which do not come any more, is taken back while it can be.
     pub(super) fn close(&mut self, close: CloseFrame) {
+        let open = self.place_of_open().and_then(|place| self.message_at(place)).filter(|message| !message.begun);
+        if let Some(id) = open.map(|message| message.id) {
+            self.abandon(id);
+        }
         self.data.push_back(Item::Close(close));
     }
 
@@ -357,27 +449,7 @@ impl<T> Outbox<T> {
     /// Encodes what waits, as far as there is room.
     pub(super) fn pump(&mut self, connection: &mut Connection, now: Instant) {
         while !self.is_empty() && connection.has_room() && connection.state() == State::Open {
-            if matches!(self.parts.front(), Some(Part::Flush(_))) {
-                if let Some(Part::Flush(ticket)) = self.parts.pop_front() {
-                    self.begun.push_back((connection.encoded(), ticket));
-                    self.settle_flushed();
-                }
-                continue;
-            }
-            let item = if let Some(message) = self.writing {
-                match if self.held { None } else { self.control.pop_front() } {
-                    None if self.pump_message(connection, now, message) => continue,
-                    item => item,
-                }
-            } else if self.first > 0 {
-                self.first -= 1;
-                self.data.pop_front()
-            } else if self.held {
-                None
-            } else {
-                self.control.pop_front().or_else(|| self.data.pop_front())
-            };
-            match item {
+            match self.next() {
                 None => return,
                 Some(Item::Frame { frame, ticket, source }) => {
                     self.uncount(&frame, source);
@@ -385,6 +457,7 @@ impl<T> Outbox<T> {
                 }
                 Some(Item::Prepared { frame, .. }) => self.begin_prepared(connection, now, &frame),
                 Some(Item::Message(message)) => self.writing = Some(message),
+                Some(Item::Part { chunk, ticket, own }) => self.begin_part(connection, now, chunk, ticket, own),
                 Some(Item::Flush(ticket)) => {
                     self.begun.push_back((connection.encoded(), ticket));
                     self.settle_flushed();
@@ -394,23 +467,40 @@ impl<T> Outbox<T> {
         }
     }
 
-    /// The next part of the message that is open. False: it has yet to come.
-    fn pump_message(&mut self, connection: &mut Connection, now: Instant, open: u64) -> bool {
-        if !matches!(self.parts.front(), Some(Part::Chunk { message, .. }) if *message == open) {
-            return self.cut_short();
+    /// What leaves next.
+    fn next(&mut self) -> Option<Item<T>> {
+        if let Some(message) = &mut self.writing {
+            let control = if self.held { None } else { self.control.pop_front() };
+            if let Some(item) = control.or_else(|| message.parts.pop_front()) {
+                return Some(item);
+            }
+            if !self.cut_short() {
+                return None;
+            }
         }
-        let Some(Part::Chunk { chunk, ticket, own, .. }) = self.parts.pop_front() else { return false };
+        if self.first > 0 {
+            self.first -= 1;
+            self.data.pop_front()
+        } else if self.held {
+            None
+        } else {
+            self.control.pop_front().or_else(|| self.data.pop_front())
+        }
+    }
+
+    fn begin_part(&mut self, connection: &mut Connection, now: Instant, chunk: Chunk, ticket: Option<T>, own: bool) {
         self.uncount_chunk(&chunk, own);
         if chunk.last {
             self.sent += 1;
             self.writing = None;
+        } else if let Some(message) = &mut self.writing {
+            message.begun = true;
         }
         match (connection.send_chunk(now, chunk), ticket) {
             (Ok(end), Some(ticket)) => self.begun.push_back((end, ticket)),
             (Err(_), Some(ticket)) => self.settled.push_back((ticket, Err(SendError::Lost(DisconnectReason::Local)))),
             (_, None) => {}
         }
-        true
     }
 
     /// A Close waits for the end of the open message, which does not come any more: what waits between them goes back.
@@ -454,6 +544,8 @@ impl<T> Outbox<T> {
                     self.begun.push_back((end, ticket));
                 }
             }
+            // The message that is open will not end: nothing but the Close follows.
+            Err(SendError::OutOfTurn(frame)) => self.refuse(SendError::Closing(frame), ticket, source),
             Err(error) => self.refuse(error, ticket, source),
         }
     }
@@ -493,23 +585,27 @@ impl<T> Outbox<T> {
     }
 
     fn give_back_waiting(&mut self, error: fn(Frame) -> SendError, reason: &DisconnectReason) {
-        (self.first, self.writing) = (0, None);
-        for part in mem::take(&mut self.parts) {
-            match part {
-                Part::Chunk { chunk, ticket, own, .. } => self.drop_chunk(&chunk, ticket, own, reason),
-                Part::Flush(ticket) => self.settled.push_back((ticket, Err(SendError::Lost(reason.clone())))),
-            }
+        self.first = 0;
+        let message = self.writing.take().map(Item::Message);
+        let waiting = mem::take(&mut self.control).into_iter().chain(mem::take(&mut self.data));
+        for item in message.into_iter().chain(waiting).collect::<Vec<_>>() {
+            self.give_back_item(item, error, reason);
         }
-        for item in mem::take(&mut self.control).into_iter().chain(mem::take(&mut self.data)) {
-            match item {
-                Item::Frame { frame, ticket, source } => {
-                    self.uncount(&frame, source);
-                    self.refuse(error(frame), ticket, source);
-                }
-                Item::Prepared { frame, .. } => self.drop_prepared(&frame),
-                Item::Flush(ticket) => self.settled.push_back((ticket, Err(SendError::Lost(reason.clone())))),
-                Item::Message(_) | Item::Close(_) => {}
+    }
+
+    fn give_back_item(&mut self, item: Item<T>, error: fn(Frame) -> SendError, reason: &DisconnectReason) {
+        match item {
+            Item::Frame { frame, ticket, source } => {
+                self.uncount(&frame, source);
+                self.refuse(error(frame), ticket, source);
             }
+            Item::Prepared { frame, .. } => self.drop_prepared(&frame),
+            Item::Message(message) => {
+                message.parts.into_iter().for_each(|item| self.give_back_item(item, error, reason));
+            }
+            Item::Part { chunk, ticket, own } => self.drop_chunk(&chunk, ticket, own, reason),
+            Item::Flush(ticket) => self.settled.push_back((ticket, Err(SendError::Lost(reason.clone())))),
+            Item::Close(_) => {}
         }
     }
 

@@ -2,8 +2,10 @@
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use parley_proto::codec::{CloseFrame, Frame};
+use parley_proto::driver::{Broadcast, Slow};
 use parley_proto::session::{ClientState, Reconnect};
 use parley_proto::{ChunkError, DisconnectReason, SendError};
 use parley_tests::raw::RawConn;
@@ -346,5 +348,280 @@ fn a_write_that_is_dropped_leaves_the_message_whole() {
         let lengths: Vec<_> = all.iter().map(|(_, payload)| (payload[0], payload.len())).collect();
         assert_eq!(lengths, [(1, 100_000), (2, 60_000), (4, 20_000), (5, 5)]);
         assert_eq!(client.stats().queued, 0);
+    });
+}
+
+#[test]
+fn rule_3_3_a_greeting_in_parts_goes_ahead_of_a_message_in_parts_that_waited() {
+    Sim::new().run(async |sim| {
+        let listener = sim.listen(addr());
+        let greet = Reply::own(async |own| {
+            own.begin_text().await.finish_with("auth").await.unwrap();
+            Reply::push("then")
+        });
+        let probe = |own| Probe::new(&sim).with_own(own).on("handle_connect", greet);
+        let client = sim.start_with(options(), probe).await.unwrap();
+        let handle = client.handle();
+        let waited = sim.spawn(async move { handle.begin_text().await.finish_with("waited").await });
+        sim.settle().await;
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        sim.sleep(secs(1)).await;
+        assert_eq!(client.stats().frames_sent, 3, "nothing leaves, for ever");
+        let all = frames(&mut peer, 3).await;
+        assert_eq!(all[0].1, b"auth");
+        waited.await.unwrap();
+    });
+}
+
+#[test]
+fn a_flush_between_parts_returns_whether_or_not_the_connection_was_there() {
+    Sim::new().run(async |sim| {
+        let listener = sim.listen(addr());
+        let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
+        let handle = client.handle();
+        let task = sim.spawn(async move {
+            let mut message = handle.begin_text().await;
+            message.write("a").await.unwrap();
+            handle.flush().await.unwrap();
+            message.finish().await.unwrap();
+        });
+        sim.settle().await;
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        assert_eq!(frames(&mut peer, 1).await, [(0x01, b"a".to_vec())]);
+        sim.sleep(secs(1)).await;
+        assert!(task.is_done(), "the flush waits for the end of the message, which waits for the flush");
+    });
+}
+
+#[test]
+fn rule_3_10_a_flush_by_its_own_handle_between_parts_returns_though_output_was_blocked() {
+    Sim::new().run(async |sim| {
+        let listener = sim.listen(addr());
+        listener.set_link(Link::default().capacity(100));
+        let greet = Reply::own(async |own| {
+            own.try_send_frame(Frame::binary(vec![0; 100_000])).unwrap();
+            let mut message = own.begin_text().await;
+            message.write("a").await.unwrap();
+            own.flush().await.unwrap();
+            message.finish().await.unwrap();
+            Reply::push("then")
+        });
+        let probe = |own| Probe::new(&sim).with_own(own).on("handle_connect", greet);
+        let client = sim.start_with(options(), probe).await.unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        frames(&mut peer, 2).await;
+        sim.sleep(secs(1)).await;
+        assert_eq!(client.stats().frames_sent, 3, "handle_connect hangs");
+    });
+}
+
+#[test]
+fn rule_4_18_a_message_given_up_behind_a_disconnect_does_not_reconnect() {
+    Sim::new().run(async |sim| {
+        let mut options = options();
+        options.reconnect = Some(Reconnect::default());
+        let listener = sim.listen(addr());
+        listener.set_link(Link::default().capacity(100));
+        let client = sim.start(options, Probe::new(&sim)).await.unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        client.wait_for(ClientState::Connected).await.unwrap();
+        let mut message = client.begin_binary().await;
+        message.write(vec![0; 100_000]).await.unwrap();
+        sim.settle().await;
+        client.disconnect().await;
+        assert!(matches!(message.write("late").await, Err(ChunkError::Closing(_))));
+        drop(message);
+        sim.settle().await;
+        assert_eq!(peer.frame().await.first, 0x02);
+        let close = peer.frame().await;
+        assert_eq!(close_of(&close).0, 1000);
+        peer.send(&parley_tests::raw::frame(0x88, &1000u16.to_be_bytes())).await;
+        peer.shutdown().await;
+        sim.noted("handle_disconnect").await;
+        sim.sleep(secs(60)).await;
+        assert_eq!((client.state(), client.stats().attempts), (ClientState::Disconnected, 1));
+    });
+}
+
+#[test]
+fn a_ping_of_a_broadcast_goes_between_the_parts() {
+    Sim::new().run(async |sim| {
+        let (client, mut peer, _listener) = connected(&sim, Probe::new(&sim)).await;
+        let room = Broadcast::new(Slow::Drop);
+        let _subscription = room.subscribe(&client);
+        let mut message = client.begin_text().await;
+        message.write("a").await.unwrap();
+        assert_eq!(frames(&mut peer, 1).await, [(0x01, b"a".to_vec())]);
+        room.send(&Frame::ping("p")).unwrap();
+        message.finish().await.unwrap();
+        assert_eq!(frames(&mut peer, 2).await, [(0x89, b"p".to_vec()), (0x80, b"".to_vec())]);
+    });
+}
+
+#[test]
+fn rule_4_9_a_ping_of_a_broadcast_goes_ahead_of_data_that_has_not_begun() {
+    Sim::new().run(async |sim| {
+        let listener = sim.listen(addr());
+        listener.set_link(Link::default().capacity(100));
+        let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        client.wait_for(ClientState::Connected).await.unwrap();
+        let room = Broadcast::new(Slow::Drop);
+        let _subscription = room.subscribe(&client);
+        client.feed_frame(Frame::binary(vec![0; 100_000])).await.unwrap();
+        client.feed_frame(Frame::text("data")).await.unwrap();
+        room.send(&Frame::ping("p")).unwrap();
+        let all = frames(&mut peer, 3).await;
+        assert_eq!((all[1].0, all[2].0), (0x89, 0x81));
+    });
+}
+
+/// What is accepted is sent, or counted as dropped.
+#[test]
+fn a_frame_that_is_skipped_before_the_driver_saw_it_counts_as_dropped() {
+    Sim::new().run(async |sim| {
+        let mut options = options();
+        options.connection.limits = options.connection.limits.with_send_queue(4096).unwrap();
+        let (client, mut peer, _listener) = connected_with(&sim, options, Probe::new(&sim)).await;
+        let room = Broadcast::new(Slow::Skip);
+        let _subscription = room.subscribe(&client);
+        for number in 0..10 {
+            room.send(&Frame::text(format!("{number:0900}"))).unwrap();
+        }
+        sim.settle().await;
+        let (of_room, stats) = (room.stats(), client.stats());
+        assert_eq!(of_room.queued + of_room.skipped, 10);
+        let _ = peer.frame().await;
+        assert_eq!(stats.frames_sent + stats.dropped, 10, "{stats:?} {of_room:?}");
+    });
+}
+
+#[test]
+fn rule_3_10_a_ping_by_its_own_handle_between_parts_of_the_greeting_leaves() {
+    Sim::new().run(async |sim| {
+        let listener = sim.listen(addr());
+        let greet = Reply::own(async |own| {
+            let mut message = own.begin_text().await;
+            message.write("a").await.unwrap();
+            own.send_frame(Frame::ping("p")).await.unwrap();
+            message.finish().await.unwrap();
+            Reply::push("then")
+        });
+        let probe = |own| Probe::new(&sim).with_own(own).on("handle_connect", greet);
+        let client = sim.start_with(options(), probe).await.unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        sim.sleep(Duration::from_secs(1)).await;
+        assert_eq!(client.stats().frames_sent, 3, "handle_connect hangs");
+        let all = frames(&mut peer, 3).await;
+        assert_eq!(all[1].0, 0x89);
+    });
+}
+
+/// Who waits for room and was not polled since is no reason to call a receiver slow whose queue is empty.
+#[test]
+fn a_receiver_with_an_empty_queue_is_not_slow() {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+    Sim::new().run(async |sim| {
+        let mut options = options();
+        options.connection.limits = options.connection.limits.with_send_queue(4096).unwrap();
+        let listener = sim.listen(addr());
+        listener.set_link(Link::default().capacity(100));
+        let client = sim.start(options, Probe::new(&sim)).await.unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        client.wait_for(ClientState::Connected).await.unwrap();
+        let room = Broadcast::new(Slow::Close(CloseFrame::normal()));
+        let _subscription = room.subscribe(&client);
+        client.feed_frame(Frame::binary(vec![0; 100_000])).await.unwrap();
+        sim.settle().await;
+        client.feed_frame(Frame::binary(vec![0; 4000])).await.unwrap();
+        let mut waits = pin!(client.feed_frame(Frame::binary(vec![0; 1000])));
+        assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        frames(&mut peer, 2).await; // the peer has read all there is
+        sim.settle().await;
+        assert_eq!(client.stats().queued, 0);
+        let delivered = room.send(&Frame::text("small")).unwrap();
+        assert_eq!((delivered.queued, delivered.closed), (1, 0), "its queue is empty");
+    });
+}
+
+#[test]
+fn what_the_peers_close_cuts_off_behind_an_open_message_is_closing() {
+    Sim::new().run(async |sim| {
+        let told = std::sync::Arc::new(std::sync::Mutex::new(None));
+        let note = told.clone();
+        let answer = Reply::own(move |own| {
+            let note = note.clone();
+            async move {
+                let outcome = own.send_frame(Frame::text("answer")).await;
+                *note.lock().unwrap() = Some(format!("{outcome:?}"));
+                Reply::push("then")
+            }
+        });
+        let (client, mut peer, _listener) = connected(&sim, Probe::new(&sim).on("handle_frame", answer)).await;
+        let mut message = client.begin_text().await;
+        message.write("a").await.unwrap();
+        assert_eq!(frames(&mut peer, 1).await, [(0x01, b"a".to_vec())]);
+        peer.send(
+            &[parley_tests::raw::frame(0x81, b"?"), parley_tests::raw::frame(0x88, &1000u16.to_be_bytes())].concat(),
+        )
+        .await;
+        sim.sleep(secs(20)).await;
+        let told = told.lock().unwrap().clone().unwrap();
+        assert!(told.contains("Closing") || told.contains("Lost"), "{told}");
+    });
+}
+
+#[test]
+fn a_close_takes_back_a_message_that_has_not_begun_and_sends_what_was_accepted_behind_it() {
+    Sim::new().run(async |sim| {
+        let listener = sim.listen(addr());
+        listener.set_link(Link::default().capacity(100));
+        let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        client.wait_for(ClientState::Connected).await.unwrap();
+        client.feed_frame(Frame::binary(vec![0; 100_000])).await.unwrap();
+        let mut message = client.begin_text().await;
+        message.write("a").await.unwrap(); // waits
+        client.feed_frame(Frame::text("accepted")).await.unwrap();
+        client.disconnect().await;
+        let all = frames(&mut peer, 2).await;
+        assert_eq!(all[1], (0x81, b"accepted".to_vec()));
+        drop(message);
+    });
+}
+
+/// The other way round: the user has asked for a new connection.
+#[test]
+fn a_message_given_up_behind_a_reconnect_does_not_cancel_it() {
+    Sim::new().run(async |sim| {
+        let listener = sim.listen(addr());
+        listener.set_link(Link::default().capacity(100));
+        let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        client.wait_for(ClientState::Connected).await.unwrap();
+        let mut message = client.begin_binary().await;
+        message.write(vec![0; 100_000]).await.unwrap();
+        sim.settle().await;
+        client.reconnect(CloseFrame::normal()).await;
+        assert!(matches!(message.write("late").await, Err(ChunkError::Closing(_))));
+        drop(message);
+        sim.settle().await;
+        assert_eq!(peer.frame().await.first, 0x02);
+        assert_eq!(close_of(&peer.frame().await).0, 1000);
+        peer.send(&parley_tests::raw::frame(0x88, &1000u16.to_be_bytes())).await;
+        peer.shutdown().await;
+        sim.noted("handle_disconnect").await;
+        sim.sleep(secs(5)).await;
+        assert_eq!(client.stats().attempts, 2);
     });
 }

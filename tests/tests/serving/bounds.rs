@@ -160,3 +160,37 @@ fn a_server_that_pauses_stops_at_once() {
         assert_eq!(sim.running(), 0);
     });
 }
+
+/// `Server::accept`: the bounds are not theirs.
+#[test]
+fn a_stream_of_ones_own_gives_way_to_nobody() {
+    Sim::new().run(async |sim| {
+        let server = std::sync::Arc::new(serve(any().max_handshakes(1)));
+        let elsewhere = sim.listen(sim.free_addr());
+        let mut peer = sim.dial(elsewhere.addr());
+        let stream = elsewhere.accept_transport().await;
+        let of = server.clone();
+        let own = sim.spawn(async move { of.accept(stream).await.map(drop) });
+        sim.sleep(millis(1500)).await;
+        let _silent = sim.dial(addr());
+        sim.sleep(millis(500)).await;
+        peer.send(REQUEST).await;
+        sim.settle().await;
+        assert_eq!(server.stats().displaced, 0, "{:?}", server.stats());
+        assert!(own.await.is_ok());
+    });
+}
+
+#[test]
+fn a_stream_of_ones_own_takes_no_place_of_the_listeners() {
+    Sim::new().run(async |sim| {
+        let server = serve(any().max_handshakes(1).decision_timeout(secs(60)));
+        let elsewhere = sim.listen(sim.free_addr());
+        let mut peer = sim.dial(elsewhere.addr());
+        peer.send(REQUEST).await;
+        let _own = server.accept(elsewhere.accept_transport().await).await.unwrap();
+        let _peer = ask(&sim).await;
+        sim.settle().await;
+        assert_eq!(server.stats().undecided, 2, "the listener's waits for the answer to the other");
+    });
+}

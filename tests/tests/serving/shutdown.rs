@@ -254,3 +254,22 @@ fn a_server_that_is_dropped_accepts_no_more_and_leaves_the_others_alone() {
         assert!(matches!(refused.await.unwrap_err().reason(), Some(DisconnectReason::Tcp(_))));
     });
 }
+
+/// What was queued is neither sent, nor queued any more: it counts as dropped.
+#[test]
+fn nothing_is_queued_in_a_session_that_was_dropped() {
+    Sim::new().run(async |sim| {
+        let server = serve(any());
+        sim.listener(addr()).set_link(Link::default().capacity(64));
+        let (_peer, session) = served(&sim, &server, Probe::new(&sim)).await;
+        session.feed_frame(Frame::binary(vec![0; 100_000])).await.unwrap();
+        sim.settle().await;
+        session.feed_frame(Frame::text("waits")).await.unwrap();
+        sim.settle().await;
+        let handle = session.handle();
+        assert_eq!(server.shutdown(secs(0)).await, 1);
+        let _ = session.join().await;
+        let stats = handle.stats();
+        assert_eq!((stats.queued, stats.dropped), (0, 1), "{stats:?}");
+    });
+}
