@@ -140,7 +140,7 @@ pub(crate) async fn hazard_16_more_fragments_than_the_limit_get_1008(bed: Bed) {
         let bytes: Vec<u8> = fragments.iter().flat_map(|(first, part)| frame(*first, part)).collect();
         peer.send(&bytes).await;
         let (got, ()) = tokio::join!(reason(&mut socket), answered(&mut peer, 1008));
-        assert_is(&got, expected.clone());
+        assert_is(&got, expected);
 
         // A server
         let serving = bed.serve_with(Origins::any(), |builder| builder.limits(limits(Limits::server())));
