@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{self, cargo, root};
-use crate::{Outcome, autobahn, bench, fuzz, interop, mutants, package, parity, purity, rules, scenarios, sim};
+use crate::{
+    Outcome, autobahn, bench, fuzz, hazards, interop, mutants, package, parity, purity, rules, scenarios, sim,
+};
 
 type Step = (&'static str, fn() -> Outcome);
 
@@ -40,6 +42,7 @@ const STEPS: &[Step] = &[
     ("purity", || purity::run(words(""))),
     ("parity of the adapters", || parity::run(words(""))),
     ("rules", || rules::run(words(""))),
+    ("hazards", || hazards::run(words(""))),
     ("simulator", || sim::run(words("--seeds 2000"))),
     ("fault injection, all of it", || {
         process::run(cargo().args(["test", "--quiet", "--release", "--package", "parley-tests", "--test", "faults"]))
