@@ -244,8 +244,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "data goes ahead of pings and pongs",
         OUTBOX,
-        "                self.control.pop_front().or_else(|| self.data.pop_front())",
-        "                if MUTANT { self.data.pop_front() } else { None }\n                    .or_else(|| self.control.pop_front())\n                    .or_else(|| self.data.pop_front())",
+        "            self.control.pop_front().or_else(|| self.data.pop_front())",
+        "            if MUTANT { self.data.pop_front() } else { None }\n                .or_else(|| self.control.pop_front())\n                .or_else(|| self.data.pop_front())",
     ),
     mutant(
         "a returned push goes ahead of what the callback sent itself",
