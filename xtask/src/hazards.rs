@@ -10,6 +10,7 @@
 //! A scenario is found by its name alone, in the list that all runtimes run: `scenarios`: `hazard_14_…`.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -232,17 +233,18 @@ fn compare(hazards: &[Row], numbered: &BTreeSet<(u32, Test)>) -> Vec<String> {
     for (number, test) in numbered {
         match hazards.iter().find(|row| row.number == *number) {
             Some(row) if row.tests.contains(test) => {}
-            Some(_) => findings.push(format!("hazard {number} does not name {}", test.name())),
-            None => findings.push(format!("{} bears the number of hazard {number}, which is none", test.name())),
+            Some(_) => findings.push(format!("hazard {number} does not name {test}")),
+            None => findings.push(format!("{test} bears the number of hazard {number}, which is none")),
         }
     }
     findings
 }
 
-impl Test {
-    fn name(&self) -> &str {
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Function { name, .. } | Self::Scenario(name) | Self::Task(name) | Self::Stray(name) => name,
+            Self::Function { file, name } => write!(f, "{file}: {name}"),
+            Self::Scenario(name) | Self::Task(name) | Self::Stray(name) => f.write_str(name),
         }
     }
 }
@@ -301,8 +303,11 @@ mod tests {
         let numbered = BTreeSet::from([(1, own[0].clone())]);
         assert_eq!(compare(&[row(1, &own)], &numbered), [""; 0]);
         let findings = compare(&[row(1, &[function("y")])], &numbered);
-        assert_eq!(findings, ["hazard 1 has no test that bears its number", "hazard 1 does not name hazard_1_x"]);
-        assert_eq!(compare(&[], &numbered), ["hazard_1_x bears the number of hazard 1, which is none"]);
+        assert_eq!(
+            findings,
+            ["hazard 1 has no test that bears its number", "hazard 1 does not name a/b.rs: hazard_1_x"]
+        );
+        assert_eq!(compare(&[], &numbered), ["a/b.rs: hazard_1_x bears the number of hazard 1, which is none"]);
     }
 
     #[test]
