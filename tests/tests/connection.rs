@@ -196,8 +196,37 @@ mod ends {
         ]
     }
 
+    /// Whoever begins: what the peer sends afterwards is dropped, and buys it no time.
     #[test]
-    fn eof_in_every_state() {
+    fn hazard_12_a_flood_while_closing_is_dropped_and_does_not_put_off_the_deadline() {
+        let now = Instant::now();
+        for role in [Role::Client, Role::Server] {
+            for peer_begins in [false, true] {
+                let mut connection = open(role);
+                if peer_begins {
+                    input(&mut connection, now, &from_peer(role, 0x88, b"\x03\xe8"));
+                    assert!(connection.poll_event().is_none());
+                } else {
+                    connection.close(now, &CloseFrame::normal());
+                }
+                output(&mut connection, now);
+                let flood = [from_peer(role, 0x81, b"late"), from_peer(role, 0x89, b"late")].concat();
+                for millis in 0..5_000 {
+                    let now = now + Duration::from_millis(millis);
+                    input(&mut connection, now, &flood);
+                    connection.handle_timeout(now);
+                    assert!(connection.poll_event().is_none(), "{role:?}, after {millis} ms");
+                    output(&mut connection, now);
+                    assert_eq!(connection.state(), State::Closing);
+                }
+                connection.handle_timeout(now + Duration::from_secs(5));
+                assert_eq!(closed(&mut connection).was_clean, peer_begins);
+            }
+        }
+    }
+
+    #[test]
+    fn hazard_13_eof_in_every_state() {
         let now = Instant::now();
         for role in [Role::Client, Role::Server] {
             for (state, mut connection) in in_states(role, now) {
@@ -219,7 +248,7 @@ mod ends {
     }
 
     #[test]
-    fn a_lost_transport_in_every_state() {
+    fn hazard_13_a_lost_transport_in_every_state() {
         let now = Instant::now();
         for role in [Role::Client, Role::Server] {
             for (state, mut connection) in in_states(role, now) {
@@ -289,7 +318,7 @@ mod ends {
     }
 
     #[test]
-    fn a_clock_that_goes_back_is_harmless() {
+    fn hazard_24_a_clock_that_goes_back_is_harmless() {
         let now = Instant::now() + Duration::from_secs(3600);
         for role in [Role::Client, Role::Server] {
             let mut connection = open(role);
@@ -793,8 +822,44 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
+    /// In milliseconds, a clock that jumps a day or goes back as it likes.
     #[test]
-    fn any_order_of_calls_ends_in_one_event(
+    fn hazard_24_whatever_the_clock_does_a_timer_fires_once_and_the_end_comes_once(
+        role in prop_oneof![Just(Role::Client), Just(Role::Server)],
+        steps in vec((prop_oneof![0..60_000_u64, 0..86_400_000_u64], 0..6_u8), 0..60),
+    ) {
+        let start = Instant::now();
+        let mut connection = open_at(start, role);
+        let mut ended = 0;
+        for (millis, step) in steps {
+            let now = start + Duration::from_millis(millis);
+            match step {
+                0 => input(&mut connection, now, &from_peer(role, 0x81, b"x")),
+                1 => drop(connection.send(now, Frame::text("x"))),
+                2 => drop(output(&mut connection, now)),
+                3 if millis % 4 == 0 => connection.close(now, &CloseFrame::normal()),
+                _ => {
+                    let is_due = connection.poll_timeout().is_some_and(|(at, _)| at <= now);
+                    let before = (connection.state(), connection.queued(), connection.poll_timeout());
+                    connection.handle_timeout(now);
+                    let after = (connection.state(), connection.queued(), connection.poll_timeout());
+                    prop_assert!(is_due || before == after, "nothing was due: {:?}, {:?}", before, after);
+                    prop_assert!(after.2.is_none_or(|(at, _)| at > now), "due again at once: {:?}", after);
+                    connection.handle_timeout(now);
+                    prop_assert_eq!((connection.state(), connection.queued(), connection.poll_timeout()), after);
+                }
+            }
+            while let Some(event) = connection.poll_event() {
+                ended += usize::from(matches!(event, Event::Closed(_)));
+            }
+        }
+        connection.abort(start);
+        ended += std::iter::from_fn(|| connection.poll_event()).filter(|event| matches!(event, Event::Closed(_))).count();
+        prop_assert_eq!(ended, 1);
+    }
+
+    #[test]
+    fn hazard_12_any_order_of_calls_ends_in_one_event(
         role in prop_oneof![Just(Role::Client), Just(Role::Server)],
         ops in vec(any_op(), 0..40),
     ) {

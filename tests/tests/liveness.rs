@@ -212,6 +212,18 @@ mod keepalive {
     }
 
     #[test]
+    fn hazard_18_a_peer_that_stalls_within_a_frame_is_pinged_and_lost() {
+        for role in ROLES {
+            let mut line = Line::new(role);
+            let frame = line.peer_frame(0x82, &[7; 100]);
+            line.at(5_000).bytes(&frame[..50]);
+            line.is_due(25_000, Timer::Keepalive).at(25_000).ping();
+            line.is_due(45_000, Timer::Keepalive).at(45_000);
+            assert!(matches!(line.is_lost(), ConnectionError::KeepaliveTimeout), "{role:?}");
+        }
+    }
+
+    #[test]
     fn any_byte_is_a_sign_of_life() {
         for role in ROLES {
             let mut line = Line::new(role);
@@ -300,7 +312,7 @@ mod keepalive {
     }
 
     #[test]
-    fn a_clock_that_jumps_fires_each_timer_once() {
+    fn hazard_24_a_clock_that_jumps_fires_each_timer_once() {
         let mut line = Line::new(Role::Client);
         let now = line.jump(86_400_000).instant();
         line.connection.handle_timeout(now);

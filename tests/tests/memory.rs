@@ -211,6 +211,25 @@ fn hazard_15_a_million_pings_to_one_that_never_writes_are_bounded() {
     }
 }
 
+/// Pongs that nobody asked for are delivered, and that is all.
+#[test]
+fn hazard_15_a_million_pongs_leave_memory_flat_and_are_not_answered() {
+    let _alone = alone();
+    let now = Instant::now();
+    let mut server = open(Role::Server, Limits::server());
+    while server.poll_event().is_some() {}
+    let held = Held::from_now();
+    let mut input = BytesMut::new();
+    for pong in 0_u32..1_000_000 {
+        let events = feed(&mut server, now, &mut input, &masked_frame(0x8a, [1; 4], &pong.to_be_bytes()));
+        assert_eq!(events.len(), 1);
+        if pong % 10_000 == 0 {
+            held.at_most(CONSTANT, "pongs");
+        }
+    }
+    assert_eq!(server.queued(), 0);
+}
+
 #[test]
 fn hazard_17_a_peer_that_never_reads_is_sent_no_more_than_the_bound() {
     let _alone = alone();

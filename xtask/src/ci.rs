@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{self, cargo, root};
-use crate::{Outcome, autobahn, bench, fuzz, interop, mutants, package, parity, purity, rules, scenarios, sim};
+use crate::{
+    Outcome, autobahn, bench, fuzz, hazards, interop, mutants, package, parity, purity, rules, scenarios, sim,
+};
 
 type Step = (&'static str, fn() -> Outcome);
 
@@ -44,6 +46,7 @@ const STEPS: &[Step] = &[
     ("purity", || purity::run(words(""))),
     ("parity of the adapters", || parity::run(words(""))),
     ("rules", || rules::run(words(""))),
+    ("hazards", || hazards::run(words(""))),
     ("simulator", || sim::run(words("--seeds 2000"))),
     ("faults, memory and random walks, all of them", || {
         // What takes an optimised build to be done in full.

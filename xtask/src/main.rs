@@ -7,6 +7,7 @@ mod autobahn;
 mod bench;
 mod ci;
 mod fuzz;
+mod hazards;
 mod interop;
 mod lexer;
 mod mutants;
@@ -47,6 +48,12 @@ const TASKS: &[Task] = &[
         usage: "",
         about: "each rule of the guide has a test that bears its number",
         run: rules::run,
+    },
+    Task {
+        name: "hazards",
+        usage: "",
+        about: "each promise and each hazard of SECURITY.md has a test, and the tests named there exist",
+        run: hazards::run,
     },
     Task {
         name: "scenarios",

@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sendable_codes_are_those_of_section_7_4() {
+    fn hazard_11_sendable_codes_are_those_of_section_7_4() {
         let sendable = |code: u16| CloseCode::from(code).is_sendable();
         for code in 0..=u16::MAX {
             let expected =
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_are_checked() {
+    fn hazard_11_payloads_are_checked() {
         assert_eq!(CloseFrame::decode(b""), Ok(None));
         assert_eq!(CloseFrame::decode(b"\x03"), Err(FrameError::ClosePayloadTruncated));
         assert_eq!(CloseFrame::decode(b"\x03\xE8"), Ok(Some(CloseFrame::normal())));

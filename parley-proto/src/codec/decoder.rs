@@ -945,7 +945,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_an_error_of_its_own() {
+    fn hazard_8_every_fault_is_an_error_of_its_own() {
         let cases: [(&[u8], FrameError); 18] = [
             (&[0xC1, 0x00], FrameError::ReservedBits),
             (&[0xA9, 0x00], FrameError::ReservedBits),
@@ -1015,7 +1015,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_limit_is_inclusive_and_read_off_the_header() {
+    fn hazard_9_the_message_limit_is_inclusive_and_read_off_the_header() {
         let limits = Limits::client().with_message(1000).unwrap();
         let new = || Decoder::new(Role::Client, &limits);
         let too_big = Outcome::error(FrameError::MessageTooBig { limit: 1000 });

@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn every_frame_has_a_key_of_its_own() {
+    fn hazard_20_every_frame_has_a_key_of_its_own() {
         let mut client = client();
         let mut keys = HashSet::new();
         for _ in 0..100_000 {

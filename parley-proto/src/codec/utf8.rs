@@ -207,12 +207,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_agrees_with_std_on_every_cut(text in ".{0,40}") {
+        fn hazard_10_text_agrees_with_std_on_every_cut(text in ".{0,40}") {
             assert_every_cut_agrees(text.as_bytes());
         }
 
         #[test]
-        fn damaged_text_agrees_with_std_on_every_cut(text in ".{1,24}", at: prop::sample::Index, byte: u8) {
+        fn hazard_10_damaged_text_agrees_with_std_on_every_cut(text in ".{1,24}", at: prop::sample::Index, byte: u8) {
             let mut bytes = text.into_bytes();
             let at = at.index(bytes.len());
             bytes[at] = byte;

@@ -375,7 +375,7 @@ mod tests {
 
     /// Hazards 4 and 5.
     #[test]
-    fn every_wrong_101_is_refused() {
+    fn hazard_4_every_wrong_101_is_refused() {
         use HandshakeError::*;
         for (from, to, wanted) in [
             ("HTTP/1.1", "HTTP/1.0", HttpVersion),
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subprotocol_is_refused_when_none_was_offered() {
+    fn hazard_5_a_subprotocol_is_refused_when_none_was_offered() {
         let request = ClientRequest::new("ws://a").unwrap();
         let (mut handshake, _) = ClientHandshake::new(&request, *b"the sample nonce", &Limits::client());
         let result = handshake.handle_input(&mut BytesMut::from(RESPONSE));
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn four_interim_responses_are_passed_over() {
+    fn hazard_1_four_interim_responses_are_passed_over() {
         let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n".repeat(2);
         let (result, rest) = respond(format!("{interim}{RESPONSE}\u{1}").as_bytes());
         assert!(matches!(result, Ok(Some(_))));
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_of_a_body_is_read_than_the_limit() {
+    fn hazard_1_no_more_of_a_body_is_read_than_the_limit() {
         let limits = Limits::client().with_rejection_body(8).unwrap();
         for (body, kept) in [("1234567", None), ("12345678", Some("12345678")), ("123456789", Some("12345678"))] {
             let response = format!("HTTP/1.1 500 \r\nContent-Length: 99999999999\r\n\r\n{body}");
@@ -485,9 +485,8 @@ mod tests {
         assert_eq!(input, RESPONSE);
     }
 
-    /// Hazard 1.
     #[test]
-    fn limits_are_inclusive() {
+    fn hazard_1_limits_are_inclusive() {
         let len = RESPONSE.len();
         let line = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n".len();
         for (limits, ok) in [

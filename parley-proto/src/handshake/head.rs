@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_inclusive() {
+    fn hazard_1_limits_are_inclusive() {
         let head = b"GET / HTTP/1.1\r\nname: a value of 23\r\nb:\r\n\r\n";
         assert_eq!(head.len(), 43);
         for kind in [Kind::Request, Kind::Response] {
@@ -313,9 +313,8 @@ mod tests {
         assert!(scan(Kind::Request, &limits(200, 100, 1), &endless).is_err());
     }
 
-    /// Hazard 6.
     #[test]
-    fn smuggled_lines_are_refused() {
+    fn hazard_6_smuggled_lines_are_refused() {
         use HeadSyntax::*;
         for (rest, syntax) in [
             (&b"\r\nHost : a\r\n\r\n"[..], SpaceBeforeColon),
@@ -420,9 +419,9 @@ mod tests {
         assert!(matches!(parse_request(&head, 40_000), Err(HandshakeError::TooManyHeaders { .. })));
     }
 
-    /// Hazard 3. A scanner that began anew with each byte would take hours.
+    /// A scanner that began anew with each byte would take hours.
     #[test]
-    fn a_long_line_that_comes_byte_by_byte_costs_its_length() {
+    fn hazard_3_a_long_line_that_comes_byte_by_byte_costs_its_length() {
         let size = 1 << 20;
         let mut head = b"GET / HTTP/1.1\r\na:".to_vec();
         head.resize(size, b' ');
@@ -435,6 +434,22 @@ mod tests {
             found = scanner.take(&mut input).unwrap();
         }
         assert_eq!(parse_request(&found.unwrap(), scanner.fields()).unwrap().headers["a"], "");
+    }
+
+    #[test]
+    fn hazard_3_each_byte_of_a_head_is_looked_at_once_however_it_is_cut() {
+        let mut head = b"GET / HTTP/1.1\r\n".to_vec();
+        (0..50).for_each(|n| head.extend(format!("name-{n}: value {n}\r\n").bytes()));
+        for size in 1..20 {
+            let mut scanner = HeadScanner::new(Kind::Request, &Limits::server());
+            let mut input = BytesMut::new();
+            for piece in head.chunks(size) {
+                input.extend_from_slice(piece);
+                assert_eq!(scanner.take(&mut input), Ok(None));
+                // A step counts its byte, so that steps and bytes are as many.
+                assert_eq!(scanner.scanned, input.len());
+            }
+        }
     }
 
     proptest::proptest! {

@@ -142,9 +142,8 @@ mod tests {
         ServerHandshake::new(&Limits::server()).handle_input(&mut input).unwrap().unwrap()
     }
 
-    /// Hazard 21.
     #[test]
-    fn a_list_is_matched_by_scheme_host_and_port() {
+    fn hazard_21_a_list_is_matched_by_scheme_host_and_port() {
         let origins = Origins::list(["https://example.com", "http://[::1]:8080"]).unwrap();
         for (origin, welcome) in [
             ("https://example.com", true),

@@ -289,9 +289,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Hazard 7.
         #[test]
-        fn no_built_head_has_more_lines_than_fields(
+        fn hazard_7_no_built_head_has_more_lines_than_fields(
             fields in proptest::collection::vec(("[a-z\r\n: -]{1,8}", "[ -~\r\n\t\u{0}é]*"), 0..8),
         ) {
             let mut acceptance = Acceptance::new();

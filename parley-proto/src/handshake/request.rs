@@ -327,9 +327,8 @@ mod tests {
     }
 
     proptest! {
-        /// Hazard 7.
         #[test]
-        fn no_built_head_has_more_lines_than_fields(
+        fn hazard_7_no_built_head_has_more_lines_than_fields(
             resource in "\\PC*|[/?a\r\n :]*",
             fields in prop::collection::vec(("[a-z\r\n: -]{1,8}|host", "[ -~\r\n\t\u{0}é]*"), 0..8),
             names in prop::collection::vec("[a-z,\r\n ]{1,4}", 0..4),

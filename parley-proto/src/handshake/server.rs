@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_request_is_refused() {
+    fn hazard_4_every_wrong_request_is_refused() {
         use HandshakeError::*;
         use http::header::{CONNECTION, UPGRADE};
         let target = Syntax(HeadSyntax::Target);
@@ -591,9 +591,8 @@ mod tests {
         }
     }
 
-    /// Hazard 6.
     #[test]
-    fn smuggled_requests_get_a_400() {
+    fn hazard_6_smuggled_requests_get_a_400() {
         for (from, to) in [
             ("Host: ", "Host : "),
             ("Host: ", " Host: "),
@@ -720,9 +719,8 @@ mod tests {
         assert_eq!((request.host(), request.resource()), ("other.example", "/b"));
     }
 
-    /// Hazard 1.
     #[test]
-    fn limits_are_inclusive() {
+    fn hazard_1_limits_are_inclusive() {
         let len = REQUEST.len();
         let line = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n".len();
         for (limits, status) in [

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_substring_is_no_token() {
+    fn hazard_4_a_substring_is_no_token() {
         for absent in [
             &lines(["upgraded"])[..],
             &lines(["no-upgrade"]),

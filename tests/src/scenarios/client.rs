@@ -181,7 +181,7 @@ pub(crate) async fn a_refusal_reaches_the_handler(bed: Bed) {
     assert!(matches!(events.terminated().await, StopReason::Disconnected(DisconnectReason::Rejected(_))));
 }
 
-pub(crate) async fn a_handshake_that_breaks_the_protocol_sends_no_frame(bed: Bed) {
+pub(crate) async fn hazard_4_a_handshake_that_breaks_the_protocol_sends_no_frame(bed: Bed) {
     let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
     let wrong_key = format!("HTTP/1.1 101 Ok\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{accept}\r\n");
     for (answer, expected) in [
@@ -314,7 +314,7 @@ pub(crate) async fn this_side_closes(bed: Bed) {
 
 // Ends without one
 
-pub(crate) async fn an_end_without_a_close_is_told_apart(bed: Bed) {
+pub(crate) async fn hazard_13_an_end_without_a_close_is_told_apart(bed: Bed) {
     let Open { client, mut events, mut peer, request } = bed.open().await;
     peer.send(&frame(TEXT, b"last")).await;
     peer.shutdown().await;
@@ -325,7 +325,7 @@ pub(crate) async fn an_end_without_a_close_is_told_apart(bed: Bed) {
     assert!(matches!(disconnected(client.join().await), DisconnectReason::Eof));
 }
 
-pub(crate) async fn a_reset_is_told_apart(bed: Bed) {
+pub(crate) async fn hazard_13_a_reset_is_told_apart(bed: Bed) {
     let Open { client, mut events, peer, .. } = bed.open().await;
     peer.reset();
     match events.disconnected().await {
@@ -335,7 +335,7 @@ pub(crate) async fn a_reset_is_told_apart(bed: Bed) {
     assert!(matches!(disconnected(client.join().await), DisconnectReason::Tcp(_)));
 }
 
-pub(crate) async fn a_cut_tls_stream_is_no_clean_end(bed: Bed) {
+pub(crate) async fn hazard_14_a_cut_tls_stream_is_no_clean_end(bed: Bed) {
     let Open { client, mut events, mut peer, .. } = bed.open().await;
     peer.send(&frame(TEXT, b"last")).await;
     assert_eq!(events.frame().await, Frame::text("last"));
@@ -442,7 +442,7 @@ pub(crate) async fn a_server_that_does_not_answer_times_out(bed: Bed) {
     assert!(matches!(disconnected(client.join().await), DisconnectReason::ConnectTimeout(ConnectPhase::Upgrade)));
 }
 
-pub(crate) async fn a_silent_server_is_pinged_and_given_up(bed: Bed) {
+pub(crate) async fn hazard_18_a_silent_server_is_pinged_and_given_up(bed: Bed) {
     let server = bed.server().await;
     let (handler, mut events) = recorder();
     let keepalive = Keepalive::new(Duration::from_millis(200), SHORT).unwrap();
@@ -461,7 +461,7 @@ pub(crate) async fn a_silent_server_is_pinged_and_given_up(bed: Bed) {
     assert!(matches!(disconnected(client.join().await), DisconnectReason::KeepaliveTimeout));
 }
 
-pub(crate) async fn a_server_that_takes_nothing_is_given_up(bed: Bed) {
+pub(crate) async fn hazard_17_a_server_that_takes_nothing_is_given_up(bed: Bed) {
     let server = bed.server().await;
     let (handler, mut events) = recorder();
     let write_timeout = Duration::from_millis(300);
@@ -833,7 +833,7 @@ pub(crate) async fn a_detached_client_goes_on_to_its_connections_end(bed: Bed) {
 
 // Callbacks that fail
 
-pub(crate) async fn a_panic_fails_one_client_alone(bed: Bed) {
+pub(crate) async fn hazard_22_a_panic_fails_one_client_alone(bed: Bed) {
     let other = bed.open_answering(echo).await;
     let mut open = bed
         .open_answering(|seen| match seen {
@@ -885,7 +885,7 @@ pub(crate) async fn an_error_of_a_callback_stops_the_client(bed: Bed) {
 
 // What a peer may try
 
-pub(crate) async fn a_protocol_error_is_answered_with_its_code(bed: Bed) {
+pub(crate) async fn hazard_8_a_protocol_error_is_answered_with_its_code(bed: Bed) {
     let limit = Limits::client().message();
     let long = |len: u64| [&[BINARY, 127][..], &len.to_be_bytes()].concat();
     for (bytes, code, expected) in [

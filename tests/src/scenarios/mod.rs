@@ -10,10 +10,12 @@
 //! The peers by hand are where [`peers`] has them, so that nothing here names a runtime, nor a socket.
 
 mod client;
+mod hazards;
 mod server;
 mod socket;
 
 pub(crate) use client::*;
+pub(crate) use hazards::*;
 pub(crate) use server::*;
 pub(crate) use socket::*;
 
@@ -60,16 +62,16 @@ macro_rules! scenario_tests {
                 a_header_overrides_the_credentials_of_the_url,
                 frames_in_the_packet_of_the_101_are_delivered,
                 a_refusal_reaches_the_handler,
-                a_handshake_that_breaks_the_protocol_sends_no_frame,
+                hazard_4_a_handshake_that_breaks_the_protocol_sends_no_frame,
                 the_peer_closes,
                 this_side_closes,
-                an_end_without_a_close_is_told_apart,
-                a_reset_is_told_apart,
+                hazard_13_an_end_without_a_close_is_told_apart,
+                hazard_13_a_reset_is_told_apart,
                 a_refused_connection_ends_the_client,
                 the_second_address_is_tried,
                 a_server_that_does_not_answer_times_out,
-                a_silent_server_is_pinged_and_given_up,
-                a_server_that_takes_nothing_is_given_up,
+                hazard_18_a_silent_server_is_pinged_and_given_up,
+                hazard_17_a_server_that_takes_nothing_is_given_up,
                 a_sent_frame_is_on_the_wire,
                 a_full_queue_gives_the_frame_back,
                 a_refused_send_gives_the_frame_back,
@@ -83,16 +85,16 @@ macro_rules! scenario_tests {
                 a_run_returns_after_its_one_connection,
                 a_run_that_is_dropped_closes_the_socket,
                 a_detached_client_goes_on_to_its_connections_end,
-                a_panic_fails_one_client_alone,
+                hazard_22_a_panic_fails_one_client_alone,
                 an_error_of_a_callback_stops_the_client,
-                a_protocol_error_is_answered_with_its_code,
+                hazard_8_a_protocol_error_is_answered_with_its_code,
                 frames_before_a_protocol_error_are_answered,
                 frames_before_the_peers_close_are_answered,
                 secrets_stay_out_of_debug,
                 // A server
                 a_handler_serves_a_client,
                 a_request_is_seen_as_it_came,
-                an_origin_that_is_not_welcome_is_refused,
+                hazard_21_an_origin_that_is_not_welcome_is_refused,
                 a_rejection_reaches_the_client,
                 a_dropped_request_is_answered_with_503,
                 a_request_that_nobody_answers_gets_503,
@@ -100,8 +102,8 @@ macro_rules! scenario_tests {
                 a_request_without_upgrade_is_answered,
                 frames_in_the_packet_of_the_request_are_delivered,
                 a_protocol_error_of_a_client_is_answered_and_drained,
-                a_panic_of_a_served_handler_fails_one_connection_alone,
-                a_silent_client_is_given_up,
+                hazard_22_a_panic_of_a_served_handler_fails_one_connection_alone,
+                hazard_2_a_silent_client_is_given_up,
                 accepting_waits_while_there_are_enough,
                 a_broadcast_reaches_all_who_have_subscribed,
                 a_big_message_goes_through_handlers_in_parts,
@@ -124,9 +126,18 @@ macro_rules! scenario_tests {
                 a_big_message_goes_through_sockets_in_parts,
                 a_socket_over_a_stream_of_the_users_own,
                 a_stream_that_was_upgraded_elsewhere,
+                // Hazards
+                hazard_5_what_was_not_offered_is_refused_before_the_socket_opens,
+                hazard_11_a_close_is_echoed_where_its_code_is_legal_and_else_answered_with_an_error,
+                hazard_13_a_reset_behind_both_closes_keeps_code_and_cleanness,
+                hazard_16_more_fragments_than_the_limit_get_1008,
+                hazard_18_a_peer_that_stalls_within_a_frame_is_given_up,
+                hazard_25_a_callback_that_sends_and_closes_waits_for_nobody_and_keeps_the_order,
             ]
             wss [
-                a_cut_tls_stream_is_no_clean_end,
+                hazard_14_a_cut_tls_stream_is_no_clean_end,
+                hazard_14_a_server_tells_a_cut_tls_stream_from_a_clean_end,
+                hazard_14_behind_both_closes_a_cut_tls_stream_is_a_clean_end,
                 an_unknown_authority_ends_the_client,
                 a_silent_tls_handshake_times_out,
                 the_handler_sees_what_tls_agreed_on,

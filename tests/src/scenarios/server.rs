@@ -21,7 +21,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use super::{Bed, CLOSE, LONG, SHORT, Serving, TEXT, close, echo};
 use crate::adapter::{self, Client, WebSocket};
 
-const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+pub(super) const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 /// What a client is refused with.
@@ -118,7 +118,7 @@ pub(crate) async fn a_request_is_seen_as_it_came(bed: Bed) {
     assert_eq!(socket.unwrap().connected().transport.local_addr, seen.peer_addr);
 }
 
-pub(crate) async fn an_origin_that_is_not_welcome_is_refused(bed: Bed) {
+pub(crate) async fn hazard_21_an_origin_that_is_not_welcome_is_refused(bed: Bed) {
     const OURS: &str = "https://example.com";
     let listed = || Origins::list([OURS]).unwrap();
     for (origins, origin, welcome) in [
@@ -258,7 +258,7 @@ pub(crate) async fn a_protocol_error_of_a_client_is_answered_and_drained(bed: Be
     assert!(matches!(error.reason(), StopReason::Disconnected(DisconnectReason::Protocol(_))), "{error:?}");
 }
 
-pub(crate) async fn a_panic_of_a_served_handler_fails_one_connection_alone(bed: Bed) {
+pub(crate) async fn hazard_22_a_panic_of_a_served_handler_fails_one_connection_alone(bed: Bed) {
     let serving = bed.serve();
     let (mut other, other_session, _events) = served(&serving, echo).await;
     // Without the hook, which would print.
@@ -281,7 +281,7 @@ pub(crate) async fn a_panic_of_a_served_handler_fails_one_connection_alone(bed: 
 // Bounds
 
 /// Before TLS, and within the request.
-pub(crate) async fn a_silent_client_is_given_up(bed: Bed) {
+pub(crate) async fn hazard_2_a_silent_client_is_given_up(bed: Bed) {
     let serving = bed.serve_with(Origins::any(), |builder| builder.handshake_timeout(SHORT));
     let mut silent = peers::dial(serving.addr, false).await;
     let mut slow = serving.dial(b"GET / HTTP/1.1\r\nHo").await;

@@ -15,11 +15,11 @@ use super::{BINARY, Bed, CLOSE, PING, PONG, SHORT, TEXT, close, close_of, masked
 use crate::adapter::{self, ClientBuilder, WebSocket};
 
 /// A socket, and a server that is played by hand.
-async fn open(bed: &Bed) -> (WebSocket, RawConn) {
+pub(super) async fn open(bed: &Bed) -> (WebSocket, RawConn) {
     open_with(bed, |builder| builder).await
 }
 
-async fn open_with(bed: &Bed, options: impl FnOnce(ClientBuilder) -> ClientBuilder) -> (WebSocket, RawConn) {
+pub(super) async fn open_with(bed: &Bed, options: impl FnOnce(ClientBuilder) -> ClientBuilder) -> (WebSocket, RawConn) {
     let server = bed.server().await;
     let accept = async {
         let mut peer = server.accept().await;
@@ -31,7 +31,7 @@ async fn open_with(bed: &Bed, options: impl FnOnce(ClientBuilder) -> ClientBuild
 }
 
 /// The reason of the one error that a socket ends with.
-async fn reason(socket: &mut WebSocket) -> DisconnectReason {
+pub(super) async fn reason(socket: &mut WebSocket) -> DisconnectReason {
     let error = socket.next().await.unwrap().unwrap_err();
     assert!(socket.next().await.is_none(), "it is told once");
     match error {

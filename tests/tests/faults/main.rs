@@ -78,7 +78,7 @@ fn any_chunking_gives_the_same_events() {
 }
 
 #[test]
-fn an_end_after_any_byte_is_one_end_and_clean_only_after_both_closes() {
+fn hazard_13_an_end_after_any_byte_is_one_end_and_clean_only_after_both_closes() {
     each(|conversation| {
         let input = &conversation.input;
         let step = SHARE.div_ceil(3) * (1 + input.len() / 1_000);

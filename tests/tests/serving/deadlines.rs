@@ -21,7 +21,7 @@ fn a_peer_that_says_nothing_is_dropped_after_the_handshake_timeout() {
 
 /// Hazard: a byte every now and then keeps no handshake alive.
 #[test]
-fn a_peer_that_asks_byte_by_byte_is_dropped_after_the_handshake_timeout() {
+fn hazard_2_a_peer_that_asks_byte_by_byte_is_dropped_after_the_handshake_timeout() {
     Sim::new().run(async |sim| {
         let server = serve(any().handshake_timeout(secs(3)));
         let mut peer = sim.dial(addr());

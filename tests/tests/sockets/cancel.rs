@@ -305,38 +305,38 @@ fn at_every_poll(method: Method) {
 }
 
 #[test]
-fn next() {
+fn hazard_23_next_may_be_dropped_at_every_poll() {
     at_every_poll(Method::Next);
 }
 
 #[test]
-fn send() {
+fn hazard_23_send_may_be_dropped_at_every_poll() {
     at_every_poll(Method::Send);
 }
 
 #[test]
-fn feed() {
+fn hazard_23_feed_may_be_dropped_at_every_poll() {
     at_every_poll(Method::Feed);
 }
 
 #[test]
-fn flush() {
+fn hazard_23_flush_may_be_dropped_at_every_poll() {
     at_every_poll(Method::Flush);
 }
 
 #[test]
-fn close() {
+fn hazard_23_close_may_be_dropped_at_every_poll() {
     at_every_poll(Method::Close);
 }
 
 #[test]
-fn close_with() {
+fn hazard_23_close_with_may_be_dropped_at_every_poll() {
     at_every_poll(Method::CloseWith);
 }
 
 /// The attempt is given up: no sleep and no transport is left, and another one succeeds.
 #[test]
-fn connect() {
+fn hazard_23_connect_may_be_dropped_at_every_poll() {
     for link in [Link::default(), Link::default().capacity(24).chunk(5), Link::default().capacity(24).staged()] {
         for polls in 0.. {
             assert!(polls < 2000, "it never completes");
@@ -393,7 +393,7 @@ fn connect() {
 }
 
 #[test]
-fn the_handshake_over_a_stream_of_the_users_own() {
+fn hazard_23_the_handshake_over_a_stream_of_the_users_own_may_be_dropped_at_every_poll() {
     for link in [Link::default(), Link::default().capacity(24).chunk(5), Link::default().capacity(24).staged()] {
         for polls in 0.. {
             assert!(polls < 2000, "it never completes");

@@ -298,7 +298,7 @@ fn a_half_that_moves_to_another_task_is_woken_there() {
 
 /// More than a task's share in one direction does not starve the other, nor other tasks.
 #[test]
-fn a_flood_leaves_turns_to_others() {
+fn hazard_15_a_flood_leaves_turns_to_others() {
     Sim::new().run(async |sim| {
         let (socket, mut peer, _listener) = connected(&sim, Link::default().capacity(1 << 22).chunk(1 << 16)).await;
         let (mut sender, mut receiver) = socket.split();
