@@ -11,11 +11,13 @@
 
 mod client;
 mod hazards;
+mod limits;
 mod server;
 mod socket;
 
 pub(crate) use client::*;
 pub(crate) use hazards::*;
+pub(crate) use limits::*;
 pub(crate) use server::*;
 pub(crate) use socket::*;
 
@@ -126,6 +128,11 @@ macro_rules! scenario_tests {
                 a_big_message_goes_through_sockets_in_parts,
                 a_socket_over_a_stream_of_the_users_own,
                 a_stream_that_was_upgraded_elsewhere,
+                // Limits
+                limits_on_what_a_client_receives_are_inclusive,
+                limits_on_what_a_server_receives_are_inclusive,
+                limits_on_a_request_are_inclusive,
+                limits_on_a_response_are_inclusive,
                 // Hazards
                 hazard_5_what_was_not_offered_is_refused_before_the_socket_opens,
                 hazard_11_a_close_is_echoed_where_its_code_is_legal_and_else_answered_with_an_error,
