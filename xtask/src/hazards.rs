@@ -76,6 +76,7 @@ enum Test {
         name: String,
     },
     Scenario(String),
+    /// The command, behind `cargo xtask`.
     Task(String),
     /// A name that no file stands before.
     Stray(String),
@@ -111,7 +112,7 @@ fn tests_of(cell: &str) -> Vec<Test> {
         if after.starts_with(':') {
             file = Some(code);
         } else if let Some(command) = code.strip_prefix("cargo xtask ") {
-            tests.push(Test::Task(command.split(' ').next().unwrap_or_default().to_owned()));
+            tests.push(Test::Task(command.to_owned()));
         } else {
             tests.push(match file {
                 Some("scenarios") => Test::Scenario(code.to_owned()),
@@ -157,7 +158,7 @@ impl Sources {
     fn fault_of(&self, test: &Test) -> Option<String> {
         match test {
             Test::Scenario(name) => (!self.scenarios.contains(name)).then(|| format!("no scenario is called {name}")),
-            Test::Task(name) => TASKS.iter().all(|task| task.name != name).then(|| format!("no task is called {name}")),
+            Test::Task(command) => fault_of_task(command),
             Test::Stray(name) => Some(format!("{name} stands behind no file")),
             Test::Function { file, name } => match read(&root().join(file)) {
                 Ok(source) if functions(&source).any(|function| function == name) => None,
@@ -166,6 +167,16 @@ impl Sources {
             },
         }
     }
+}
+
+fn fault_of_task(command: &str) -> Option<String> {
+    let name = command.split(' ').next().unwrap_or_default();
+    if TASKS.iter().all(|task| task.name != name) {
+        return Some(format!("no task is called {name}"));
+    }
+    let (_, target) = command.split_once(" --target ")?;
+    let exists = root().join(format!("fuzz/fuzz_targets/{target}.rs")).exists();
+    (!exists).then(|| format!("no fuzz target is called {target}"))
 }
 
 /// Adds the functions below a folder that bear a hazard's number; those of scenarios are known from the list.
@@ -267,12 +278,24 @@ mod tests {
 
     #[test]
     fn rows_are_read_from_their_own_table() {
-        let tests =
-            [function("hazard_1_x"), function("y"), Test::Scenario("z".to_owned()), Test::Task("fuzz".to_owned())];
+        let tests = [
+            function("hazard_1_x"),
+            function("y"),
+            Test::Scenario("z".to_owned()),
+            Test::Task("fuzz --seconds 60".to_owned()),
+        ];
         assert_eq!(rows(PAGE, "## Hazards"), [row(1, &tests), row(2, &[])]);
         let promise = Test::Function { file: "a.rs".to_owned(), name: "b".to_owned() };
         assert_eq!(rows(PAGE, "## Promises"), [row(1, &[promise])]);
         assert_eq!(tests_of("`no_file`"), [Test::Stray("no_file".to_owned())]);
+    }
+
+    #[test]
+    fn a_task_and_a_fuzz_target_have_to_exist() {
+        assert_eq!(fault_of_task("fuzz --target decoder"), None);
+        assert_eq!(fault_of_task("autobahn"), None);
+        assert_eq!(fault_of_task("no --quick").unwrap(), "no task is called no");
+        assert_eq!(fault_of_task("fuzz --target no").unwrap(), "no fuzz target is called no");
     }
 
     #[test]
