@@ -134,11 +134,14 @@ fn test_client(
 ) -> Result<(usize, Outcome), String> {
     let program = build(runtime, "autobahn_client")?;
     let (suite, port, planned) = start_suite(wstest, work, reports, &plan.patterns)?;
-    let agent = format!("parley-{}", runtime.0);
-    println!("running {planned} cases against the client {agent}");
-    let started = Instant::now();
-    let ended = run_client(&program, port, &agent);
-    println!("the client took {:.1} s", started.elapsed().as_secs_f32());
+    let mut ended = Ok(());
+    for (way, words) in [("", &[][..]), ("-in-parts", &["parts"])] {
+        let agent = format!("parley-{}{way}", runtime.0);
+        println!("running {planned} cases against the client {agent}");
+        let started = Instant::now();
+        ended = ended.and(run_client(&program, port, &agent, words));
+        println!("the client took {:.1} s", started.elapsed().as_secs_f32());
+    }
     drop(suite);
     Ok((planned, ended))
 }
@@ -329,9 +332,9 @@ fn planned(said: &str) -> Option<usize> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-fn run_client(program: &Path, port: u16, agent: &str) -> Outcome {
+fn run_client(program: &Path, port: u16, agent: &str, words: &[&str]) -> Outcome {
     let mut command = process::die_with_us(program);
-    command.arg(format!("ws://127.0.0.1:{port}")).arg(agent);
+    command.arg(format!("ws://127.0.0.1:{port}")).arg(agent).args(words);
     let status = Running::start(&mut command)?.wait(RUN_LIMIT)?;
     if status.success() { Ok(()) } else { Err(format!("the client failed ({status})")) }
 }
