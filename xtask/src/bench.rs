@@ -118,9 +118,14 @@ pub(crate) fn peers_program(name: &str, feature: &str, profile: &str) -> Result<
 }
 
 /// Where a program's figures go: `memory.json`, `memory-nolto.json`.
-pub(crate) fn file(program: &str, profile: &str) -> PathBuf {
+fn file(program: &str, profile: &str) -> PathBuf {
     let suffix = if profile == LTO { String::new() } else { format!("-{profile}") };
     target_dir().join("bench").join(format!("{program}{suffix}.json"))
+}
+
+/// The files of all programs that have been run, with link-time optimisation.
+pub(crate) fn figures() -> Vec<PathBuf> {
+    PROGRAMS.iter().map(|name| file(name, LTO)).filter(|file| file.exists()).collect()
 }
 
 fn instructions(quick: bool) -> Outcome {

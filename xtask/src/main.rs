@@ -5,6 +5,7 @@
 mod args;
 mod autobahn;
 mod bench;
+mod chart;
 mod ci;
 mod fuzz;
 mod hazards;
@@ -96,6 +97,12 @@ const TASKS: &[Task] = &[
         usage: "[--only memory] [--no-lto] [--quick], or --instructions [--quick]",
         about: "Parley against other libraries; or instructions a message against their budgets",
         run: bench::run,
+    },
+    Task {
+        name: "chart",
+        usage: "",
+        about: "the chart of the README, from what `bench` has measured",
+        run: chart::run,
     },
 ];
 

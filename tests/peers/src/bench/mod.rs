@@ -6,9 +6,11 @@
 //! | `rounds.rs` | [`compete`]: the libraries of one row in turn, A B B A |
 //! | `targets.rs` | what Parley has set itself, a bound a row |
 //! | `report.rs` | the tables and the verdicts |
+//! | `chart.rs` | the chart of the README |
 //!
 //! All figures are costs: the smaller is the better.
 
+pub mod chart;
 pub mod report;
 #[cfg(feature = "bench")]
 pub mod rounds;
