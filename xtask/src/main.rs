@@ -94,7 +94,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "bench",
-        usage: "[--only memory] [--no-lto] [--quick], or --instructions [--quick]",
+        usage: "[--only memory|sockets] [--no-lto] [--quick], or --instructions [--quick]",
         about: "Parley against other libraries; or instructions a message against their budgets",
         run: bench::run,
     },
