@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::args::Args;
 use crate::process::{self, cargo, root};
 use crate::{
-    Outcome, autobahn, bench, fuzz, hazards, interop, mutants, package, parity, purity, rules, scenarios, sim,
+    Outcome, autobahn, bench, cost, fuzz, hazards, interop, mutants, package, parity, purity, rules, scenarios, sim,
 };
 
 type Step = (&'static str, fn() -> Outcome);
@@ -57,6 +57,7 @@ const STEPS: &[Step] = &[
     ("autobahn", || autobahn::run(words(""))),
     ("other libraries, a browser, a proxy", || interop::run(words("--browser-if-possible"))),
     ("instruction budgets", || bench::run(words("--instructions"))),
+    ("cost by the byte", || cost::run(words(""))),
     ("fuzz", || fuzz::run(words("--seconds 20"))),
 ];
 

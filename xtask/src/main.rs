@@ -5,7 +5,9 @@
 mod args;
 mod autobahn;
 mod bench;
+mod callgrind;
 mod ci;
+mod cost;
 mod fuzz;
 mod hazards;
 mod interop;
@@ -96,6 +98,12 @@ const TASKS: &[Task] = &[
         usage: "[--instructions] [--quick]",
         about: "messages in memory: nanoseconds, or instructions against their budgets",
         run: bench::run,
+    },
+    Task {
+        name: "cost",
+        usage: "",
+        about: "the work for what a peer sends grows with its bytes, and no faster",
+        run: cost::run,
     },
 ];
 
