@@ -8,6 +8,7 @@ mod bench;
 mod callgrind;
 mod ci;
 mod cost;
+mod dependencies;
 mod fuzz;
 mod hazards;
 mod interop;
@@ -56,6 +57,12 @@ const TASKS: &[Task] = &[
         usage: "",
         about: "each promise and each hazard of SECURITY.md has a test, and the tests named there exist",
         run: hazards::run,
+    },
+    Task {
+        name: "dependencies",
+        usage: "[--list]",
+        about: "each dependency is listed with its reason; licences, duplicates and sources, by cargo-deny",
+        run: dependencies::run,
     },
     Task {
         name: "scenarios",
@@ -133,9 +140,9 @@ fn main() -> ExitCode {
 fn overview() -> String {
     let mut text = String::from("cargo xtask TASK\n\n");
     for task in TASKS {
-        text.push_str(&format!("  {:9} {}\n", task.name, task.about));
+        text.push_str(&format!("  {:12} {}\n", task.name, task.about));
         if !task.usage.is_empty() {
-            text.push_str(&format!("            {}\n", task.usage));
+            text.push_str(&format!("               {}\n", task.usage));
         }
     }
     text
