@@ -102,8 +102,8 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "bench",
-        usage: "[--instructions] [--quick]",
-        about: "messages in memory: nanoseconds, or instructions against their budgets",
+        usage: "[--only memory] [--no-lto] [--quick], or --instructions [--quick]",
+        about: "Parley against other libraries; or instructions a message against their budgets",
         run: bench::run,
     },
     Task {
