@@ -41,7 +41,7 @@ pub(crate) fn run(mut args: Args) -> Outcome {
     }
     let config = root().join("xtask/deny.toml");
     let mut deny = Command::new("cargo-deny");
-    deny.current_dir(root()).arg("check").arg("--config").arg(config).args(["licenses", "bans", "sources"]);
+    deny.current_dir(root()).arg("--config").arg(config).args(["check", "licenses", "bans", "sources"]);
     process::run(&mut deny)
 }
 
