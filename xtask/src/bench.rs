@@ -8,12 +8,12 @@
 //! over N and over 2N messages: the difference leaves the set-up out and repeats within 1 %.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 
-use crate::Outcome;
 use crate::args::Args;
 use crate::process::{self, root, target_dir};
+use crate::{Outcome, callgrind};
 
 /// The compiler that the budgets hold for; another one generates other code.
 const BUDGET_RUSTC: &str = "rustc 1.95.0";
@@ -129,13 +129,9 @@ pub(crate) fn figures() -> Vec<PathBuf> {
 }
 
 fn instructions(quick: bool) -> Outcome {
-    if !process::on_path("valgrind") {
-        return Err("counting instructions needs valgrind".to_owned());
-    }
     let program =
         process::build(&["build", "--release", "--package", "parley-tests", "--bench", "data_path"], "data_path")?;
-    let program = program.as_path();
-    let rows = process::output(Command::new(program).arg("list"))?;
+    let rows = process::output(Command::new(&program).arg("list"))?;
     let rows: Vec<_> = rows.lines().collect();
     if let Some((missing, _)) = BUDGETS.iter().find(|(row, _)| !rows.contains(row)) {
         return Err(format!("{missing} has a budget, but the program has no such row"));
@@ -150,17 +146,15 @@ fn instructions(quick: bool) -> Outcome {
     };
 
     let messages = if quick { MESSAGES_QUICK } else { MESSAGES };
-    let out = target_dir().join("bench");
-    fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
     println!("instructions a message ({rustc}, {slack} % of slack)");
     println!("  {:42} {:>8} {:>8}", "row", "figure", "budget");
     let mut over = Vec::new();
     for row in rows {
         let budget = BUDGETS.iter().find(|(name, _)| *name == row).map(|(_, budget)| *budget);
         let budget = budget.ok_or_else(|| format!("{row} has no budget"))?;
-        let profile = out.join("callgrind.out");
-        let once = counted(program, row, messages, &profile)?;
-        let twice = counted(program, row, 2 * messages, &profile)?;
+        let counted = |messages: u64| callgrind::count(&program, &["run", row, &messages.to_string()]);
+        let once = counted(messages)?;
+        let twice = counted(2 * messages)?;
         let figure = twice.saturating_sub(once) / messages;
         let is_over = is_over(figure, budget, slack);
         println!("  {row:42} {figure:>8} {budget:>8}{}", if is_over { "  over" } else { "" });
@@ -179,28 +173,6 @@ fn is_over(figure: u64, budget: u64, slack: u64) -> bool {
     figure * 100 > budget * (100 + slack)
 }
 
-/// The instructions of one whole run of `messages`.
-fn counted(program: &Path, row: &str, messages: u64, profile: &Path) -> Result<u64, String> {
-    let output = Command::new("valgrind")
-        .arg("--tool=callgrind")
-        .arg(format!("--callgrind-out-file={}", profile.display()))
-        .arg(program)
-        .args(["run", row, &messages.to_string()])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("valgrind: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("valgrind failed on {row}:\n{}", String::from_utf8_lossy(&output.stderr)));
-    }
-    let profile = fs::read_to_string(profile).map_err(|error| format!("{}: {error}", profile.display()))?;
-    total(&profile).ok_or_else(|| format!("callgrind counted nothing for {row}"))
-}
-
-/// The `summary:` line of callgrind's output file.
-fn total(profile: &str) -> Option<u64> {
-    profile.lines().find_map(|line| line.strip_prefix("summary:"))?.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,11 +188,5 @@ mod tests {
         assert!(is_budgeted("rustc 1.95.0 (59807616e 2026-04-14)"));
         assert!(!is_budgeted("rustc 1.95.1"));
         assert!(!is_budgeted("rustc 1.95.0-beta.1"));
-    }
-
-    #[test]
-    fn callgrinds_total_is_read() {
-        assert_eq!(total("events: Ir\nfn=(1)\n0 5\n\nsummary: 12345\n"), Some(12345));
-        assert_eq!(total("events: Ir\n"), None);
     }
 }
