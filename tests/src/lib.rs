@@ -4,6 +4,7 @@
 //! `scenarios` is no module here: each runtime's test includes it, see there.
 
 pub mod ca;
+mod dice;
 pub mod echo;
 #[cfg(doctest)]
 pub mod guide;
