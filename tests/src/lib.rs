@@ -13,6 +13,7 @@ pub mod peers;
 pub mod raw;
 pub mod recorder;
 pub mod sim;
+pub mod soak;
 
 /// The examples of the README are tests too.
 #[cfg(doctest)]
