@@ -5,7 +5,10 @@
 mod args;
 mod autobahn;
 mod bench;
+mod callgrind;
 mod ci;
+mod cost;
+mod dependencies;
 mod fuzz;
 mod hazards;
 mod interop;
@@ -57,6 +60,12 @@ const TASKS: &[Task] = &[
         run: hazards::run,
     },
     Task {
+        name: "dependencies",
+        usage: "[--list]",
+        about: "each dependency is listed with its reason; licences, duplicates and sources, by cargo-deny",
+        run: dependencies::run,
+    },
+    Task {
         name: "scenarios",
         usage: "",
         about: "the one list of scenarios on every runtime, counted",
@@ -100,9 +109,15 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "bench",
-        usage: "[--instructions] [--quick]",
-        about: "messages in memory: nanoseconds, or instructions against their budgets",
+        usage: "[--only memory] [--no-lto] [--quick], or --instructions [--quick]",
+        about: "Parley against other libraries; or instructions a message against their budgets",
         run: bench::run,
+    },
+    Task {
+        name: "cost",
+        usage: "",
+        about: "the work for what a peer sends grows with its bytes, and no faster",
+        run: cost::run,
     },
 ];
 
@@ -132,9 +147,9 @@ fn main() -> ExitCode {
 fn overview() -> String {
     let mut text = String::from("cargo xtask TASK\n\n");
     for task in TASKS {
-        text.push_str(&format!("  {:9} {}\n", task.name, task.about));
+        text.push_str(&format!("  {:12} {}\n", task.name, task.about));
         if !task.usage.is_empty() {
-            text.push_str(&format!("            {}\n", task.usage));
+            text.push_str(&format!("               {}\n", task.usage));
         }
     }
     text

@@ -173,8 +173,10 @@ impl<T: Transport> Pipe<T> {
                 self.budget = self.budget.saturating_sub(n);
                 engine.handle_input(now, &mut self.window);
             }
+            Poll::Ready(Err(error)) if is_interrupted(&error) => {
+                self.budget = self.budget.saturating_sub(1);
+            }
             Poll::Ready(Err(error)) => match error.kind() {
-                io::ErrorKind::Interrupted => self.budget = self.budget.saturating_sub(1),
                 // TLS tells an end without `close_notify` by an error; for the connection it is an end like any other:
                 // unclean before a Close, without meaning behind both.
                 io::ErrorKind::UnexpectedEof => engine.handle_eof(now),
@@ -283,7 +285,7 @@ impl<T: Transport> Pipe<T> {
                     engine.set_unflushed();
                     engine.handle_written(now, n);
                 }
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) if is_interrupted(&error) => self.budget = self.budget.saturating_sub(1),
                 Poll::Ready(Err(error)) => {
                     engine.handle_lost(now, error);
                     return true;
@@ -293,6 +295,10 @@ impl<T: Transport> Pipe<T> {
         if self.unflushed {
             match transport.poll_flush(cx) {
                 Poll::Pending => return progress,
+                Poll::Ready(Err(error)) if is_interrupted(&error) => {
+                    cx.waker().wake_by_ref();
+                    return progress;
+                }
                 Poll::Ready(Ok(())) => {
                     progress = true; // also when the writes were long ago: their senders wait
                     self.unflushed = false;
@@ -304,9 +310,16 @@ impl<T: Transport> Pipe<T> {
                 }
             }
         }
-        if self.shutting_down && engine.queued() == 0 && transport.poll_shutdown(cx).is_ready() {
-            self.shutting_down = false;
-            progress = true;
+        if self.shutting_down && engine.queued() == 0 {
+            match transport.poll_shutdown(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Err(error)) if is_interrupted(&error) => cx.waker().wake_by_ref(),
+                // One that fails has nobody left to tell.
+                Poll::Ready(_) => {
+                    self.shutting_down = false;
+                    progress = true;
+                }
+            }
         }
         progress
     }
@@ -315,6 +328,11 @@ impl<T: Transport> Pipe<T> {
     pub(super) fn is_flushed(&self) -> bool {
         !self.unflushed
     }
+}
+
+/// Nothing has happened: the call is to be made again, each time for some of the budget.
+fn is_interrupted(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted
 }
 
 impl<I, T: PartialEq> Engine for Session<I, T> {
