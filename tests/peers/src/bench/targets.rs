@@ -55,7 +55,7 @@ pub const TARGETS: &[Target] = &[
     reference("echo server, tokio", "100 connections, depth 8, 128 B", "raw-tcp", 1.02),
     peer("echo server, tokio", "depth 4, 64 KiB", 1.0),
     peer("echo server, tokio", "depth 2, 1 MiB", 1.0),
-    peer("echo server, tokio", "one send().await a message, depth 64, 128 B", 0.1),
+    column("parley-corked", "echo server, tokio", "one send().await a message, depth 64, 128 B", 0.1),
     peer("client, tokio", "receive JSON 100-200 B", 0.42),
     column("parley-callbacks", "client, tokio", "receive JSON 100-200 B", 0.45),
     peer("client, tokio", "receive 64 KiB", 1.0),

@@ -134,7 +134,7 @@ fn rows() -> Vec<Row> {
     let all = || columns(&[&[RAW, PARLEY, CORKED, CALLBACKS], &PEERS]);
     let plain = || columns(&[&[RAW, PARLEY], &PEERS]);
     let naive = || {
-        let mut columns = columns(&[&[ours("parley", Way::Corked), ours("parley-uncorked", Way::Naive)], &PEERS]);
+        let mut columns = columns(&[&[PARLEY, CORKED], &PEERS]);
         columns.iter_mut().filter(|column| column.way == Way::Fastest).for_each(|column| column.way = Way::Naive);
         columns
     };
@@ -480,6 +480,7 @@ pub fn run(args: &[String]) -> Result<(), BoxError> {
         scale::NAMES.iter().for_each(|(group, row)| println!("{group}: {row}"));
         return Ok(());
     }
+    let mut run = Run::start("sockets", options.quick);
     process::raise_open_files(scale::OPEN_FILES)?;
     process::pin(&[process::LOAD])?;
     let started = Instant::now();
@@ -487,7 +488,6 @@ pub fn run(args: &[String]) -> Result<(), BoxError> {
     if let Some((column, row, seconds)) = &options.run {
         return alone(column, row, Duration::from_secs_f64(*seconds), &identity);
     }
-    let mut run = Run::start("sockets", options.quick);
     let mut failures = Vec::new();
     let short_of_time = |row: &Row| options.quick && row.connections() > 1_000;
     for row in rows().iter().filter(|row| wanted(row.group, row.name) && !short_of_time(row)) {
