@@ -104,6 +104,21 @@ impl Encoder {
         self.encode(first, frame.into_payload())
     }
 
+    /// [`frame`](Self::frame) for a message that is copied anyway; false for others, of which nothing is encoded.
+    #[inline]
+    pub(crate) fn small_message(&mut self, frame: &Frame) -> bool {
+        let payload: &[u8] = match frame {
+            Frame::Text(text) => text.as_bytes(),
+            Frame::Binary(payload) => payload,
+            Frame::Ping(_) | Frame::Pong(_) => return false,
+        };
+        if payload.len() >= LARGE {
+            return false;
+        }
+        self.encode_small(FIN | frame.opcode().bits(), payload);
+        true
+    }
+
     /// As [`frame`](Self::frame), with what was encoded already where that will do: a server's.
     pub fn prepared(&mut self, frame: &PreparedFrame) -> u64 {
         match self.keys {
