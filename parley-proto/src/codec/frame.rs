@@ -320,6 +320,23 @@ mod tests {
     }
 
     #[test]
+    fn text_compares_with_str_from_both_sides() {
+        let text = Utf8Bytes::from_static("abc");
+        for other in ["abc", "", "ab", "abd"] {
+            let answers = [text == *other, text == other, *other == text, other == text];
+            assert_eq!(answers, [other == "abc"; 4], "{other}");
+        }
+    }
+
+    #[test]
+    fn text_turns_into_str_and_bytes() {
+        let text = Utf8Bytes::from_static("abc");
+        assert_eq!((&*text, AsRef::<str>::as_ref(&text)), ("abc", "abc"));
+        assert_eq!(AsRef::<[u8]>::as_ref(&text), b"abc");
+        assert_eq!(Bytes::from(text), "abc");
+    }
+
+    #[test]
     fn text_is_found_in_a_map_by_str() {
         let map = std::collections::HashMap::from([(Utf8Bytes::from_static("key"), 1)]);
         assert_eq!(map.get("key"), Some(&1));
