@@ -93,6 +93,7 @@ mod closing_handshake {
         assert_eq!(output(&mut server, now), b"\x88\x05\x03\xe9bye");
         server.close(now, &CloseFrame::normal());
         assert_eq!(output(&mut server, now), b"", "a second call changes nothing");
+        assert_eq!(server.poll_shutdown(), None, "the peer's Close is to come");
         input(&mut server, now, &from_peer(Role::Server, 0x88, b"\x03\xe9"));
         assert_eq!(server.poll_shutdown(), Some(Shutdown::Write), "the server ends TCP first");
         server.handle_eof(now);
@@ -114,6 +115,19 @@ mod closing_handshake {
         assert_eq!(client.poll_timeout(), Some((now + Duration::from_secs(5), Timer::Close)));
         client.handle_eof(now);
         assert!(closed(&mut client).was_clean);
+    }
+
+    #[test]
+    fn the_transport_is_shut_down_when_the_close_has_left() {
+        let now = Instant::now();
+        let mut server = open(Role::Server);
+        input(&mut server, now, &from_peer(Role::Server, 0x88, b"\x03\xe8"));
+        assert!(server.poll_event().is_none());
+        assert_eq!((server.queued(), server.poll_shutdown()), (4, None));
+        server.handle_written(now, 3);
+        assert_eq!(server.poll_shutdown(), None);
+        server.handle_written(now, 1);
+        assert_eq!((server.poll_shutdown(), server.poll_shutdown()), (Some(Shutdown::Write), None));
     }
 
     #[test]
@@ -285,8 +299,25 @@ mod input {
     }
 }
 
+#[test]
+fn its_debug_output_tells_the_state_and_no_payload() {
+    let mut server = open(Role::Server);
+    server.send(Instant::now(), Frame::text("secret")).unwrap();
+    let shown = format!("{server:?}");
+    assert!(shown.contains("role: Server, state: Open, queued: 8"), "{shown}");
+    assert!(!shown.contains("secret"), "{shown}");
+}
+
 mod ends {
     use super::*;
+
+    #[test]
+    fn what_ended_a_connection_is_said_in_words() {
+        let reset = ConnectionError::Network(lost());
+        assert!(reset.to_string().contains("reset"), "{reset}");
+        assert_eq!(ConnectionError::Eof.to_string(), "the stream ended without a Close");
+        assert_eq!(ConnectionError::KeepaliveTimeout.to_string(), "the peer did not answer a ping");
+    }
 
     #[test]
     fn a_close_while_a_request_waits_answers_it_with_503() {

@@ -1020,6 +1020,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_transport_never_took_is_cut_off() {
+        let now = Instant::now();
+        for (written, cut_off) in [(1, true), (2, false)] {
+            let mut server = both_closes(now);
+            server.handle_flushed();
+            server.encoder.frame(Frame::ping(""));
+            server.handle_written(now, written);
+            server.handle_timeout(now + Duration::from_secs(5));
+            assert_eq!((server.state(), server.is_cut_off()), (State::Closed, cut_off), "{written} of 2 bytes");
+        }
+    }
+
+    #[test]
     fn what_the_transport_never_let_go_is_cut_off() {
         let now = Instant::now();
         let mut server = both_closes(now);
