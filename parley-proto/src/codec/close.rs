@@ -251,7 +251,7 @@ mod tests {
         let frame = CloseFrame::decode(&out).unwrap().unwrap();
         assert_eq!((frame.code(), frame.reason().as_str()), (CloseCode::GOING_AWAY, "bye"));
         assert_eq!(frame.to_string(), "1001 (bye)");
-        assert_eq!(u16::from(frame.code()), 1001);
+        assert_eq!((u16::from(frame.code()), frame.code().get()), (1001, 1001));
     }
 
     #[test]

@@ -1214,6 +1214,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cut_off_below_4_kib_is_copied_and_the_rest_is_not() {
+        for (len, copied) in [(4095, true), (4096, false)] {
+            let mut input = BytesMut::from(&unmasked(true, OpCode::Binary, &vec![7; len - 4])[..]);
+            assert_eq!(input.len(), len);
+            let window = input.as_ptr_range();
+            let mut decoder = client();
+            decoder.decode(&mut input, &mut |_| {});
+            let payload = decoder.poll().unwrap().into_payload();
+            assert_eq!((payload.len(), !window.contains(&payload.as_ptr())), (len - 4, copied));
+        }
+    }
+
+    #[test]
     fn the_backlog_counts_payload_and_bookkeeping() {
         let mut decoder = client();
         let mut input = BytesMut::from(&b"\x81\x05Hello\x82\x00"[..]);

@@ -312,7 +312,7 @@ mod tests {
     fn text_is_bytes_and_str_at_once() {
         let text = Utf8Bytes::from("na\u{EF}ve".to_owned());
         assert_eq!(text, "na\u{EF}ve");
-        assert_eq!(text.len(), 6);
+        assert_eq!((text.len(), text.is_empty(), Utf8Bytes::default().is_empty()), (6, false, true));
         assert_eq!(text.chars().count(), 5);
         assert_eq!(format!("{text} {text:?}"), "na\u{EF}ve \"na\u{EF}ve\"");
         assert_eq!(Utf8Bytes::try_from(text.clone().into_bytes()), Ok(text));

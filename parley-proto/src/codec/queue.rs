@@ -206,7 +206,8 @@ mod tests {
             let mut queue = queue(100);
             let mut bytes = polled(&mut queue, first);
             queue.compact();
-            assert_eq!((queue.next, queue.spans.len()), (next, 100 - first + next));
+            let len = 100 - first + next;
+            assert_eq!((queue.next, queue.uncut, queue.spans.len()), (next, len, len));
             append(&mut queue, 20);
             bytes.extend(polled(&mut queue, 120 - first));
             assert_eq!(bytes, (0..100).chain(0..20).collect::<Vec<u8>>());
