@@ -6,11 +6,13 @@ mod args;
 mod autobahn;
 mod bench;
 mod ci;
+mod coverage;
 mod fuzz;
 mod hazards;
 mod interop;
 mod lexer;
 mod mutants;
+mod mutate;
 mod package;
 mod parity;
 mod process;
@@ -91,6 +93,13 @@ const TASKS: &[Task] = &[
         about: "the simulator against broken copies of the library: each has to be caught",
         run: mutants::run,
     },
+    Task {
+        name: "mutate",
+        usage: "[--shard K/N] [--group codec|connection]",
+        about: "cargo mutants on codec and connection: small changes of the code, each of which has to fail a test",
+        run: mutate::run,
+    },
+    Task { name: "coverage", usage: "", about: "which lines of parley-proto the tests run", run: coverage::run },
     Task {
         name: "bench",
         usage: "[--instructions] [--quick]",
