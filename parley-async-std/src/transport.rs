@@ -211,7 +211,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
         if let (true, Some(poll_readable)) = (mem::take(&mut socket.drained), socket.kind.poll_readable) {
             ready!(poll_readable(&socket.stream, cx))?;
         }
-        let read = ready!(Pin::new(&mut socket.stream).poll_read(cx, buffer));
+        let read = Pin::new(&mut socket.stream).poll_read(cx, buffer);
+        let read = ready!(uninterrupted(cx, read));
         socket.drained = matches!(read, Ok(n) if 0 < n && n < buffer.len());
         Poll::Ready(read)
     }
@@ -219,7 +220,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes).map(|written| some(written, bytes.len()))
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        uninterrupted(cx, written).map(|written| some(written, bytes.len()))
     }
 
     fn poll_write_vectored(
@@ -228,11 +230,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let len = bytes.iter().map(|slice| slice.len()).sum();
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes).map(|written| some(written, len))
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        uninterrupted(cx, written).map(|written| some(written, len))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        uninterrupted(cx, flushed)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -248,5 +252,16 @@ fn some(written: io::Result<usize>, len: usize) -> io::Result<usize> {
     match written {
         Ok(0) if len > 0 => Err(io::ErrorKind::WriteZero.into()),
         written => written,
+    }
+}
+
+/// An interruption is a wait: TLS above would fail its handshake by it, and encrypt once more what it has taken already.
+fn uninterrupted<T>(cx: &Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    match result {
+        Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+        result => result,
     }
 }

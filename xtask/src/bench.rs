@@ -1,15 +1,19 @@
-//! Messages in memory, received and sent in both roles: nanoseconds a message, or instructions against their budgets.
+//! Parley against other libraries, and instructions a message against their budgets.
 //!
-//! The program is `tests/benches/data_path.rs`, built in the release profile without LTO, as users build. Instructions are
-//! counted by callgrind over N and over 2N messages: the difference leaves the set-up out and repeats within 1 %.
+//! The programs that compare are in `tests/peers`, built with link-time optimisation. Each writes its figures to a JSON file below
+//! `target/bench`, of which the program `report` there makes tables. `--no-lto` builds and runs them once more without, in turn
+//! with the others.
+//!
+//! Instructions are counted of `tests/benches/data_path.rs`, built in the release profile without LTO, as users build; by callgrind
+//! over N and over 2N messages: the difference leaves the set-up out and repeats within 1 %.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 
-use crate::Outcome;
 use crate::args::Args;
-use crate::process::{self, target_dir};
+use crate::process::{self, root, target_dir};
+use crate::{Outcome, callgrind};
 
 /// The compiler that the budgets hold for; another one generates other code.
 const BUDGET_RUSTC: &str = "rustc 1.95.0";
@@ -35,30 +39,94 @@ const BUDGETS: &[(&str, u64)] = &[
 const MESSAGES: u64 = 8_192;
 const MESSAGES_QUICK: u64 = 2_048;
 
+/// The programs of `tests/peers` that measure, by the names of their binaries and of their files.
+const PROGRAMS: &[&str] = &["memory"];
+/// Its profiles: with link-time optimisation, as it is quoted, and without.
+const LTO: &str = "lto";
+const NO_LTO: &str = "nolto";
+
 pub(crate) fn run(mut args: Args) -> Outcome {
     let count = args.flag("--instructions");
     let quick = args.flag("--quick");
+    let no_lto = args.flag("--no-lto");
+    let only = args.option("--only")?;
     args.finish()?;
+    if count {
+        if no_lto || only.is_some() {
+            return Err("--instructions counts one program, built without LTO".to_owned());
+        }
+        return instructions(quick);
+    }
+    let programs: Vec<_> =
+        PROGRAMS.iter().copied().filter(|name| only.as_deref().is_none_or(|only| only == *name)).collect();
+    if programs.is_empty() {
+        return Err(format!("--only takes one of {}", PROGRAMS.join(", ")));
+    }
+    compare(&programs, quick, no_lto)
+}
+
+/// Runs the programs and prints what came out.
+fn compare(programs: &[&str], quick: bool, no_lto: bool) -> Outcome {
+    // Without LTO the order is A B B A, in runs of half the length that add up.
+    let order: &[&str] = if no_lto { &[LTO, NO_LTO, NO_LTO, LTO] } else { &[LTO] };
+    let mut files = Vec::new();
+    for name in programs {
+        let built: Result<Vec<_>, String> =
+            order.iter().map(|profile| Ok((file(name, profile), peers_program(name, "bench", profile)?))).collect();
+        let built = built?;
+        for (file, _) in &built {
+            if file.exists() {
+                fs::remove_file(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            }
+        }
+        for (file, program) in &built {
+            let mut command = Command::new(program);
+            command.arg("--out").arg(file).arg("--append");
+            if quick {
+                command.arg("--quick");
+            }
+            if no_lto {
+                command.arg("--half");
+            }
+            process::run(&mut command)?;
+        }
+        files.extend(built.into_iter().map(|(file, _)| file));
+    }
+    files.sort();
+    files.dedup();
+    process::run(Command::new(peers_program("report", "report", "dev")?).args(files))
+}
+
+/// Builds a program of `tests/peers` with this feature alone, which spares what the others need.
+pub(crate) fn peers_program(name: &str, feature: &str, profile: &str) -> Result<PathBuf, String> {
+    let mut command = process::cargo();
+    command
+        .args([
+            "build",
+            "--locked",
+            "--no-default-features",
+            "--features",
+            feature,
+            "--profile",
+            profile,
+            "--bin",
+            name,
+        ])
+        .current_dir(root().join("tests/peers"))
+        .env("CARGO_TARGET_DIR", target_dir().join("bench/build"));
+    process::built(&mut command, name)
+}
+
+/// Where a program's figures go: `memory.json`, `memory-nolto.json`.
+pub(crate) fn file(program: &str, profile: &str) -> PathBuf {
+    let suffix = if profile == LTO { String::new() } else { format!("-{profile}") };
+    target_dir().join("bench").join(format!("{program}{suffix}.json"))
+}
+
+fn instructions(quick: bool) -> Outcome {
     let program =
         process::build(&["build", "--release", "--package", "parley-tests", "--bench", "data_path"], "data_path")?;
-    if count { instructions(&program, quick) } else { nanoseconds(&program, quick) }
-}
-
-/// The program times its own rows in interleaved rounds and prints the medians.
-fn nanoseconds(program: &Path, quick: bool) -> Outcome {
-    let mut command = Command::new(program);
-    command.arg("time");
-    if quick {
-        command.arg("--quick");
-    }
-    process::run(&mut command)
-}
-
-fn instructions(program: &Path, quick: bool) -> Outcome {
-    if !process::on_path("valgrind") {
-        return Err("counting instructions needs valgrind".to_owned());
-    }
-    let rows = process::output(Command::new(program).arg("list"))?;
+    let rows = process::output(Command::new(&program).arg("list"))?;
     let rows: Vec<_> = rows.lines().collect();
     if let Some((missing, _)) = BUDGETS.iter().find(|(row, _)| !rows.contains(row)) {
         return Err(format!("{missing} has a budget, but the program has no such row"));
@@ -73,17 +141,15 @@ fn instructions(program: &Path, quick: bool) -> Outcome {
     };
 
     let messages = if quick { MESSAGES_QUICK } else { MESSAGES };
-    let out = target_dir().join("bench");
-    fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
     println!("instructions a message ({rustc}, {slack} % of slack)");
     println!("  {:42} {:>8} {:>8}", "row", "figure", "budget");
     let mut over = Vec::new();
     for row in rows {
         let budget = BUDGETS.iter().find(|(name, _)| *name == row).map(|(_, budget)| *budget);
         let budget = budget.ok_or_else(|| format!("{row} has no budget"))?;
-        let profile = out.join("callgrind.out");
-        let once = counted(program, row, messages, &profile)?;
-        let twice = counted(program, row, 2 * messages, &profile)?;
+        let counted = |messages: u64| callgrind::count(&program, &["run", row, &messages.to_string()]);
+        let once = counted(messages)?;
+        let twice = counted(2 * messages)?;
         let figure = twice.saturating_sub(once) / messages;
         let is_over = is_over(figure, budget, slack);
         println!("  {row:42} {figure:>8} {budget:>8}{}", if is_over { "  over" } else { "" });
@@ -102,28 +168,6 @@ fn is_over(figure: u64, budget: u64, slack: u64) -> bool {
     figure * 100 > budget * (100 + slack)
 }
 
-/// The instructions of one whole run of `messages`.
-fn counted(program: &Path, row: &str, messages: u64, profile: &Path) -> Result<u64, String> {
-    let output = Command::new("valgrind")
-        .arg("--tool=callgrind")
-        .arg(format!("--callgrind-out-file={}", profile.display()))
-        .arg(program)
-        .args(["run", row, &messages.to_string()])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("valgrind: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("valgrind failed on {row}:\n{}", String::from_utf8_lossy(&output.stderr)));
-    }
-    let profile = fs::read_to_string(profile).map_err(|error| format!("{}: {error}", profile.display()))?;
-    total(&profile).ok_or_else(|| format!("callgrind counted nothing for {row}"))
-}
-
-/// The `summary:` line of callgrind's output file.
-fn total(profile: &str) -> Option<u64> {
-    profile.lines().find_map(|line| line.strip_prefix("summary:"))?.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,11 +183,5 @@ mod tests {
         assert!(is_budgeted("rustc 1.95.0 (59807616e 2026-04-14)"));
         assert!(!is_budgeted("rustc 1.95.1"));
         assert!(!is_budgeted("rustc 1.95.0-beta.1"));
-    }
-
-    #[test]
-    fn callgrinds_total_is_read() {
-        assert_eq!(total("events: Ir\nfn=(1)\n0 5\n\nsummary: 12345\n"), Some(12345));
-        assert_eq!(total("events: Ir\n"), None);
     }
 }

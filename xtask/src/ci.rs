@@ -6,7 +6,8 @@ use std::time::Instant;
 use crate::args::Args;
 use crate::process::{self, cargo, root};
 use crate::{
-    Outcome, autobahn, bench, fuzz, hazards, interop, mutants, package, parity, purity, rules, scenarios, sim,
+    Outcome, autobahn, bench, cost, dependencies, fuzz, hazards, interop, mutants, package, parity, purity, rules,
+    scenarios, sim,
 };
 
 type Step = (&'static str, fn() -> Outcome);
@@ -47,6 +48,7 @@ const STEPS: &[Step] = &[
     ("parity of the adapters", || parity::run(words(""))),
     ("rules", || rules::run(words(""))),
     ("hazards", || hazards::run(words(""))),
+    ("list of dependencies", || dependencies::run(words("--list"))),
     ("simulator", || sim::run(words("--seeds 2000"))),
     ("faults, memory and random walks, all of them", || {
         // What takes an optimised build to be done in full.
@@ -57,6 +59,7 @@ const STEPS: &[Step] = &[
     ("autobahn", || autobahn::run(words(""))),
     ("other libraries, a browser, a proxy", || interop::run(words("--browser-if-possible"))),
     ("instruction budgets", || bench::run(words("--instructions"))),
+    ("cost by the byte", || cost::run(words(""))),
     ("fuzz", || fuzz::run(words("--seconds 20"))),
 ];
 

@@ -5,8 +5,11 @@
 mod args;
 mod autobahn;
 mod bench;
+mod callgrind;
 mod ci;
+mod cost;
 mod coverage;
+mod dependencies;
 mod fuzz;
 mod hazards;
 mod interop;
@@ -20,6 +23,7 @@ mod purity;
 mod rules;
 mod scenarios;
 mod sim;
+mod soak;
 
 use std::process::ExitCode;
 
@@ -58,6 +62,12 @@ const TASKS: &[Task] = &[
         run: hazards::run,
     },
     Task {
+        name: "dependencies",
+        usage: "[--list]",
+        about: "each dependency is listed with its reason; licences, duplicates and sources, by cargo-deny",
+        run: dependencies::run,
+    },
+    Task {
         name: "scenarios",
         usage: "",
         about: "the one list of scenarios on every runtime, counted",
@@ -88,6 +98,12 @@ const TASKS: &[Task] = &[
         run: sim::run,
     },
     Task {
+        name: "soak",
+        usage: "[--minutes N|--seconds N] [--connections N] [--round SECONDS] [--seed S]",
+        about: "a thousand clients through a proxy that delays, cuts and resets; memory and descriptors stay flat",
+        run: soak::run,
+    },
+    Task {
         name: "mutants",
         usage: "[--seeds N] [--only NUMBER]",
         about: "the simulator against broken copies of the library: each has to be caught",
@@ -102,9 +118,15 @@ const TASKS: &[Task] = &[
     Task { name: "coverage", usage: "", about: "which lines of parley-proto the tests run", run: coverage::run },
     Task {
         name: "bench",
-        usage: "[--instructions] [--quick]",
-        about: "messages in memory: nanoseconds, or instructions against their budgets",
+        usage: "[--only memory] [--no-lto] [--quick], or --instructions [--quick]",
+        about: "Parley against other libraries; or instructions a message against their budgets",
         run: bench::run,
+    },
+    Task {
+        name: "cost",
+        usage: "",
+        about: "the work for what a peer sends grows with its bytes, and no faster",
+        run: cost::run,
     },
 ];
 
@@ -134,9 +156,9 @@ fn main() -> ExitCode {
 fn overview() -> String {
     let mut text = String::from("cargo xtask TASK\n\n");
     for task in TASKS {
-        text.push_str(&format!("  {:9} {}\n", task.name, task.about));
+        text.push_str(&format!("  {:12} {}\n", task.name, task.about));
         if !task.usage.is_empty() {
-            text.push_str(&format!("            {}\n", task.usage));
+            text.push_str(&format!("               {}\n", task.usage));
         }
     }
     text

@@ -259,11 +259,7 @@ impl Encoder {
                     mask::apply_mask(key, 0, &mut payload);
                     payload.freeze()
                 }
-                Err(payload) => {
-                    let mut copy = vec![0; payload.len()];
-                    mask::copy_masked(key, &payload, &mut copy);
-                    copy.into()
-                }
+                Err(payload) => masked_copy(key, &payload),
             },
         };
         self.fill(header);
@@ -310,6 +306,20 @@ impl Encoder {
         self.end += len as u64;
         self.end
     }
+}
+
+/// A copy that goes by way of a small buffer, so that the memory it ends up in need not be zeroed first.
+fn masked_copy(key: [u8; 4], payload: &[u8]) -> Bytes {
+    /// A whole number of keys.
+    const PIECE: usize = 4 * 1024;
+    let mut copy = Vec::with_capacity(payload.len());
+    let mut piece = [0; PIECE];
+    for bytes in payload.chunks(PIECE) {
+        let masked = &mut piece[..bytes.len()];
+        mask::copy_masked(key, bytes, masked);
+        copy.extend_from_slice(masked);
+    }
+    copy.into()
 }
 
 /// What an [`Encoder`] has to write next, in order.

@@ -118,7 +118,7 @@ impl Census {
             return Turn::Now;
         }
         let _ = inner.wait::<()>(cx);
-        if inner.undecided() < undecided && inner.live.len() - inner.going < connections {
+        if inner.undecided() < undecided && inner.live.len().saturating_sub(inner.going) < connections {
             return Turn::At(None); // somebody is on the way out
         }
         let due = inner.reading.first_key_value().map(|(_, &(_, since))| deadline(since, PATIENCE));

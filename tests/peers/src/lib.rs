@@ -1,9 +1,12 @@
-//! Parley against other WebSocket libraries, as functions of a fuzzer's input: `fuzz_targets/` hands them to libFuzzer, the tests here
-//! the corpora.
+//! Parley against other WebSocket libraries: as functions of a fuzzer's input, which `fuzz_targets/` hands to libFuzzer and the tests
+//! here to the corpora; and in benches, whose programs are in `src/bin/`.
 
+#[cfg(feature = "fuzz")]
 pub mod against_tungstenite;
+#[cfg(feature = "report")]
+pub mod bench;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "fuzz"))]
 mod tests {
     use std::fs;
     use std::path::Path;
