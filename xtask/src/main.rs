@@ -8,12 +8,14 @@ mod bench;
 mod callgrind;
 mod ci;
 mod cost;
+mod coverage;
 mod dependencies;
 mod fuzz;
 mod hazards;
 mod interop;
 mod lexer;
 mod mutants;
+mod mutate;
 mod package;
 mod parity;
 mod process;
@@ -107,6 +109,13 @@ const TASKS: &[Task] = &[
         about: "the simulator against broken copies of the library: each has to be caught",
         run: mutants::run,
     },
+    Task {
+        name: "mutate",
+        usage: "[--shard K/N] [--group codec|connection]",
+        about: "cargo mutants on codec and connection: small changes of the code, each of which has to fail a test",
+        run: mutate::run,
+    },
+    Task { name: "coverage", usage: "", about: "which lines of parley-proto the tests run", run: coverage::run },
     Task {
         name: "bench",
         usage: "[--only memory] [--no-lto] [--quick], or --instructions [--quick]",
