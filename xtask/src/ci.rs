@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Instant;
 
 use crate::args::Args;
-use crate::process::{self, cargo, root};
+use crate::process::{self, cargo, root, target_dir};
 use crate::{
     Outcome, autobahn, bench, cost, dependencies, fuzz, hazards, interop, mutants, package, parity, purity, rules,
     scenarios, sim,
@@ -58,6 +58,20 @@ const STEPS: &[Step] = &[
     ("mutants", || mutants::run(words(""))),
     ("autobahn", || autobahn::run(words(""))),
     ("other libraries, a browser, a proxy", || interop::run(words("--browser-if-possible"))),
+    ("benches against other libraries: that they build, and their report", || {
+        let package = root().join("tests/peers");
+        let bench = |words: &str| {
+            let mut command = cargo();
+            command
+                .args(words.split(' '))
+                .current_dir(&package)
+                .env("CARGO_TARGET_DIR", target_dir().join("bench/build"));
+            command
+        };
+        let clippy = "clippy --quiet --locked --no-default-features --features bench --bins --lib -- -D warnings";
+        process::run(&mut bench(clippy))?;
+        process::run(&mut bench("test --quiet --locked --no-default-features --features report"))
+    }),
     ("instruction budgets", || bench::run(words("--instructions"))),
     ("cost by the byte", || cost::run(words(""))),
     ("fuzz", || fuzz::run(words("--seconds 20"))),

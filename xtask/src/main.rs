@@ -6,6 +6,7 @@ mod args;
 mod autobahn;
 mod bench;
 mod callgrind;
+mod chart;
 mod ci;
 mod cost;
 mod coverage;
@@ -121,6 +122,12 @@ const TASKS: &[Task] = &[
         usage: "[--only memory] [--no-lto] [--quick], or --instructions [--quick]",
         about: "Parley against other libraries; or instructions a message against their budgets",
         run: bench::run,
+    },
+    Task {
+        name: "chart",
+        usage: "",
+        about: "the chart of the README, from what `bench` has measured",
+        run: chart::run,
     },
     Task {
         name: "cost",

@@ -6,9 +6,14 @@
 //! | `rounds.rs` | [`compete`]: the libraries of one row in turn, A B B A |
 //! | `targets.rs` | what Parley has set itself, a bound a row |
 //! | `report.rs` | the tables and the verdicts |
+//! | `chart.rs` | the chart of the README |
 //!
 //! All figures are costs: the smaller is the better.
+//!
+//! `cargo xtask bench` asks of a program that it takes `--out FILE`, `--quick`, and for the comparison without link-time optimisation
+//! `--list` (the rows, one a line), `--row ROW`, `--half` (of the rounds) and `--append` (to the file's values).
 
+pub mod chart;
 pub mod report;
 #[cfg(feature = "bench")]
 pub mod rounds;

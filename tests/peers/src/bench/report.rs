@@ -82,10 +82,12 @@ impl<'a> Row<'a> {
         self.samples().find(|sample| sample.library == library)
     }
 
-    /// The cheapest of the other libraries.
+    /// The cheapest of the other libraries that do what the row is about: none that has a mark.
     #[must_use]
     pub fn best_peer(self) -> Option<&'a Sample> {
-        let peers = self.samples().filter(|sample| !is_ours(&sample.library) && !is_reference(&sample.library));
+        let peers = self
+            .samples()
+            .filter(|sample| sample.mark.is_none() && !is_ours(&sample.library) && !is_reference(&sample.library));
         peers.min_by(|one, other| one.median().total_cmp(&other.median()))
     }
 
@@ -280,7 +282,7 @@ fn table<'a>(text: &mut String, group: &str, rows: impl Iterator<Item = Row<'a>>
         _ = writeln!(text, "  {}", verdicts.join("; "));
     }
     if marks.iter().any(|mark| *mark == "w") {
-        text.push_str("(w: one write call a message, whatever the caller asks for)\n");
+        text.push_str("(w: one write call a message, whatever the caller asks for, so that it is no peer in a row about batches)\n");
     }
 }
 
@@ -380,6 +382,17 @@ mod tests {
         assert!(text.contains("1.10x tungstenite, at most 0.40: SHORT by 2.75x, BEHIND A PEER"), "{text}");
         assert!(text.contains("behind: receive / server, text 1 KiB CJK: 1.01x yawc, BEHIND A PEER"), "{text}");
         assert!(text.contains("targets met: 0 of 1"), "{text}");
+    }
+
+    #[test]
+    fn who_does_not_do_what_the_row_is_about_is_no_peer() {
+        let row = "server, 128 B, flush by 64";
+        let mut run = run("lto", &[("send", row, "parley", 10.0), ("send", row, "sockudo-ws", 30.0)]);
+        run.add(Sample { library: "web-socket".to_owned(), mark: Some("w".to_owned()), ..run.samples[1].clone() });
+        run.samples[2].values = vec![20.0];
+        let report = Report::new(vec![run]);
+        assert_eq!(report.rows()[0].best_peer().map(|sample| sample.library.as_str()), Some("sockudo-ws"));
+        assert!(report.text().contains("20.0w"), "{}", report.text());
     }
 
     #[test]

@@ -40,7 +40,8 @@ pub struct Sample {
     /// Of what: "ns", "B".
     pub unit: String,
     pub values: Vec<f64>,
-    /// A letter behind the figure, for what the report's legend explains: "w" for one write call a message.
+    /// A letter behind the figure: it does not do what the row is about, and is no peer there. "w" for one write call a message in
+    /// a row about batches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<String>,
 }

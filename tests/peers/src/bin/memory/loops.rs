@@ -26,7 +26,7 @@ pub fn rows() -> Vec<Row> {
         for (length, name) in
             [(16, "16 B"), (125, "125 B"), (1024, "1 KiB"), (64 * 1024, "64 KiB"), (1024 * 1024, "1 MiB")]
         {
-            let place = if offset == 0 { "aligned".to_owned() } else { format!("{offset} past") };
+            let place = if offset == 0 { "aligned".to_owned() } else { format!("off by {offset}") };
             rows.push(Row { group: "mask", name: format!("{name}, {place}"), contenders: masks(length, offset) });
         }
     }
