@@ -93,6 +93,7 @@ mod closing_handshake {
         assert_eq!(output(&mut server, now), b"\x88\x05\x03\xe9bye");
         server.close(now, &CloseFrame::normal());
         assert_eq!(output(&mut server, now), b"", "a second call changes nothing");
+        assert_eq!(server.poll_shutdown(), None, "the peer's Close is to come");
         input(&mut server, now, &from_peer(Role::Server, 0x88, b"\x03\xe9"));
         assert_eq!(server.poll_shutdown(), Some(Shutdown::Write), "the server ends TCP first");
         server.handle_eof(now);
@@ -114,6 +115,19 @@ mod closing_handshake {
         assert_eq!(client.poll_timeout(), Some((now + Duration::from_secs(5), Timer::Close)));
         client.handle_eof(now);
         assert!(closed(&mut client).was_clean);
+    }
+
+    #[test]
+    fn the_transport_is_shut_down_when_the_close_has_left() {
+        let now = Instant::now();
+        let mut server = open(Role::Server);
+        input(&mut server, now, &from_peer(Role::Server, 0x88, b"\x03\xe8"));
+        assert!(server.poll_event().is_none());
+        assert_eq!((server.queued(), server.poll_shutdown()), (4, None));
+        server.handle_written(now, 3);
+        assert_eq!(server.poll_shutdown(), None);
+        server.handle_written(now, 1);
+        assert_eq!((server.poll_shutdown(), server.poll_shutdown()), (Some(Shutdown::Write), None));
     }
 
     #[test]
@@ -163,8 +177,165 @@ mod closing_handshake {
     }
 }
 
+mod sending {
+    use super::*;
+    use parley_proto::codec::{Chunk, PreparedFrame};
+    use parley_proto::{ChunkError, SendError};
+
+    /// What the three ways to send answer.
+    fn refusals(connection: &mut Connection) -> [String; 3] {
+        let (now, frame) = (Instant::now(), Frame::text("x"));
+        let prepared = PreparedFrame::new(&frame).unwrap();
+        let chunk = Chunk::text("x").first();
+        [
+            format!("{:?}", connection.send(now, frame).unwrap_err()),
+            format!("{:?}", connection.send_prepared(now, &prepared).unwrap_err()),
+            format!("{:?}", connection.send_chunk(now, chunk).unwrap_err()),
+        ]
+    }
+
+    /// The same, as it should be.
+    fn refused(frame: fn(Frame) -> SendError, chunk: fn(Chunk) -> ChunkError) -> [String; 3] {
+        let frame = format!("{:?}", frame(Frame::text("x")));
+        [frame.clone(), frame, format!("{:?}", chunk(Chunk::text("x").first()))]
+    }
+
+    #[test]
+    fn what_is_refused_says_why_and_comes_back() {
+        let now = Instant::now();
+        for role in [Role::Client, Role::Server] {
+            let request = ClientRequest::new("ws://a/").unwrap();
+            let mut connecting = match role {
+                Role::Client => Connection::client(&request, config(role), [2; 32], now),
+                Role::Server => Connection::server(config(role), [2; 32], now),
+            };
+            assert_eq!(refusals(&mut connecting), refused(SendError::Disconnected, ChunkError::Disconnected));
+
+            let mut full = open(role);
+            full.send(now, Frame::binary(vec![0; 64 * 1024])).unwrap();
+            assert!(!full.has_room());
+            assert_eq!(refusals(&mut full), refused(SendError::Full, ChunkError::Full));
+
+            let mut in_parts = open(role);
+            in_parts.send_chunk(now, Chunk::text("x").first()).unwrap();
+            assert_eq!(refusals(&mut in_parts), refused(SendError::OutOfTurn, ChunkError::OutOfTurn));
+            let ping = PreparedFrame::new(&Frame::ping("x")).unwrap();
+            in_parts.send_prepared(now, &ping).unwrap();
+            in_parts.send(now, Frame::ping("x")).unwrap();
+
+            let mut closing = open(role);
+            closing.close(now, &CloseFrame::normal());
+            assert_eq!(refusals(&mut closing), refused(SendError::Closing, ChunkError::Closing));
+            closing.abort(now);
+            assert_eq!(refusals(&mut closing), refused(SendError::Closing, ChunkError::Closing));
+        }
+    }
+
+    #[test]
+    fn there_is_room_while_less_than_64_kib_wait() {
+        for (payload, has_room) in [(64 * 1024 - 5, true), (64 * 1024 - 4, false)] {
+            let mut server = open(Role::Server);
+            let end = server.send(Instant::now(), Frame::binary(vec![0; payload])).unwrap();
+            assert_eq!((end, server.has_room()), (payload as u64 + 4, has_room), "header and payload");
+        }
+    }
+
+    #[test]
+    fn parts_have_to_be_in_order_of_one_kind_and_utf8() {
+        let now = Instant::now();
+        let mut server = open(Role::Server);
+        let out_of_turn = |server: &mut Connection, chunk: Chunk| matches!(server.send_chunk(now, chunk.clone()), Err(ChunkError::OutOfTurn(back)) if back == chunk);
+        let not_utf8 = |server: &mut Connection, chunk: Chunk| matches!(server.send_chunk(now, chunk.clone()), Err(ChunkError::NotUtf8(back)) if back == chunk);
+        assert!(out_of_turn(&mut server, Chunk::text("x")), "none has begun");
+        server.send_chunk(now, Chunk::text("caf").first()).unwrap();
+        assert!(out_of_turn(&mut server, Chunk::text("x").first()), "one is under way");
+        assert!(out_of_turn(&mut server, Chunk::binary("x")), "it is a text");
+        assert!(not_utf8(&mut server, Chunk::text(&b"\xff"[..])));
+        assert!(not_utf8(&mut server, Chunk::text(&b"\xc3"[..]).last()), "it ends inside a character");
+        server.send_chunk(now, Chunk::text(&b"\xc3"[..])).unwrap();
+        server.send_chunk(now, Chunk::text(&b"\xa9"[..]).last()).unwrap();
+        assert!(out_of_turn(&mut server, Chunk::text("x").last()), "it has ended");
+        assert_eq!(output(&mut server, now), b"\x01\x03caf\x00\x01\xc3\x80\x01\xa9");
+    }
+
+    #[test]
+    fn a_control_frame_above_125_bytes_is_refused() {
+        let now = Instant::now();
+        let mut client = open(Role::Client);
+        client.send(now, Frame::ping(vec![0; 125])).unwrap();
+        let ping = Frame::ping(vec![0; 126]);
+        assert!(matches!(client.send(now, ping.clone()), Err(SendError::ControlTooLong(back)) if back == ping));
+        client.send(now, Frame::binary(vec![0; 126])).unwrap();
+    }
+}
+
+mod input {
+    use super::*;
+
+    #[test]
+    fn the_hint_tells_what_the_frame_under_way_lacks() {
+        let now = Instant::now();
+        let mut client = open(Role::Client);
+        let mut bytes = BytesMut::from(&b"\x82\x05ab"[..]);
+        client.handle_input(now, &mut bytes);
+        assert_eq!(client.read_hint(), 3);
+        bytes.extend_from_slice(b"cde");
+        client.handle_input(now, &mut bytes);
+        assert_eq!((client.read_hint(), bytes.len()), (0, 0));
+    }
+
+    #[test]
+    fn small_frames_are_copied_out_of_the_input_when_that_is_asked_for() {
+        let now = Instant::now();
+        for asked in [true, false] {
+            let mut client = open(Role::Client);
+            client.set_copy_small(asked);
+            let mut bytes = BytesMut::from(&raw::frame(0x82, b"small").repeat(1000)[..]);
+            let window = bytes.as_ptr_range();
+            client.handle_input(now, &mut bytes);
+            let Some(Event::Frame(frame)) = client.poll_event() else { panic!("a frame has come") };
+            assert_eq!(!window.contains(&frame.payload().as_ptr()), asked);
+        }
+    }
+}
+
+#[test]
+fn its_debug_output_tells_the_state_and_no_payload() {
+    let mut server = open(Role::Server);
+    server.send(Instant::now(), Frame::text("secret")).unwrap();
+    let shown = format!("{server:?}");
+    assert!(shown.contains("role: Server, state: Open, queued: 8"), "{shown}");
+    assert!(!shown.contains("secret"), "{shown}");
+}
+
 mod ends {
     use super::*;
+
+    #[test]
+    fn what_ended_a_connection_is_said_in_words() {
+        let reset = ConnectionError::Network(lost());
+        assert!(reset.to_string().contains("reset"), "{reset}");
+        assert_eq!(ConnectionError::Eof.to_string(), "the stream ended without a Close");
+        assert_eq!(ConnectionError::KeepaliveTimeout.to_string(), "the peer did not answer a ping");
+    }
+
+    #[test]
+    fn a_close_while_a_request_waits_answers_it_with_503() {
+        let now = Instant::now();
+        let mut server = Connection::server(config(Role::Server), [2; 32], now + Duration::from_secs(5));
+        input(
+            &mut server,
+            now,
+            b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        );
+        assert!(matches!(server.poll_event(), Some(Event::Request(_))));
+        server.close(now, &CloseFrame::normal());
+        assert!(output(&mut server, now).starts_with(b"HTTP/1.1 503 "));
+        assert_eq!(server.poll_shutdown(), Some(Shutdown::Write));
+        server.handle_eof(now);
+        assert!(matches!(closed(&mut server).error, Some(ConnectionError::Refused)));
+    }
 
     fn lost() -> parley_proto::NetworkError {
         std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()

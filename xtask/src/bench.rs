@@ -1,8 +1,8 @@
 //! Parley against other libraries, and instructions a message against their budgets.
 //!
 //! The programs that compare are in `tests/peers`, built with link-time optimisation. Each writes its figures to a JSON file below
-//! `target/bench`, of which the program `report` there makes tables. `--no-lto` builds and runs them once more without, in turn
-//! with the others.
+//! `target/bench`, of which the program `report` there makes tables. `--no-lto` builds and runs them once more without, row by
+//! row in turn with the others.
 //!
 //! Instructions are counted of `tests/benches/data_path.rs`, built in the release profile without LTO, as users build; by callgrind
 //! over N and over 2N messages: the difference leaves the set-up out and repeats within 1 %.
@@ -67,33 +67,39 @@ pub(crate) fn run(mut args: Args) -> Outcome {
 
 /// Runs the programs and prints what came out.
 fn compare(programs: &[&str], quick: bool, no_lto: bool) -> Outcome {
-    // Without LTO the order is A B B A, in runs of half the length that add up.
-    let order: &[&str] = if no_lto { &[LTO, NO_LTO, NO_LTO, LTO] } else { &[LTO] };
     let mut files = Vec::new();
     for name in programs {
-        let built: Result<Vec<_>, String> =
-            order.iter().map(|profile| Ok((file(name, profile), peers_program(name, "bench", profile)?))).collect();
-        let built = built?;
-        for (file, _) in &built {
+        let with = (file(name, LTO), peers_program(name, "bench", LTO)?);
+        let without = match no_lto {
+            true => Some((file(name, NO_LTO), peers_program(name, "bench", NO_LTO)?)),
+            false => None,
+        };
+        for (file, _) in [Some(&with), without.as_ref()].into_iter().flatten() {
             if file.exists() {
                 fs::remove_file(file).map_err(|error| format!("{}: {error}", file.display()))?;
             }
         }
-        for (file, program) in &built {
+        let measure = |(file, program): &(PathBuf, PathBuf), more: &[&str]| {
             let mut command = Command::new(program);
-            command.arg("--out").arg(file).arg("--append");
+            command.arg("--out").arg(file).args(more);
             if quick {
                 command.arg("--quick");
             }
-            if no_lto {
-                command.arg("--half");
+            process::run(&mut command)
+        };
+        match &without {
+            None => measure(&with, &[])?,
+            // Row by row, A B B A, in runs of half the length that add up: between whole runs a machine changes too much.
+            Some(without) => {
+                for row in process::output(Command::new(&with.1).arg("--list"))?.lines() {
+                    for one in [&with, without, without, &with] {
+                        measure(one, &["--append", "--half", "--row", row])?;
+                    }
+                }
             }
-            process::run(&mut command)?;
         }
-        files.extend(built.into_iter().map(|(file, _)| file));
+        files.extend([Some(with), without].into_iter().flatten().map(|(file, _)| file));
     }
-    files.sort();
-    files.dedup();
     process::run(Command::new(peers_program("report", "report", "dev")?).args(files))
 }
 

@@ -9,12 +9,14 @@ mod callgrind;
 mod chart;
 mod ci;
 mod cost;
+mod coverage;
 mod dependencies;
 mod fuzz;
 mod hazards;
 mod interop;
 mod lexer;
 mod mutants;
+mod mutate;
 mod package;
 mod parity;
 mod process;
@@ -108,6 +110,13 @@ const TASKS: &[Task] = &[
         about: "the simulator against broken copies of the library: each has to be caught",
         run: mutants::run,
     },
+    Task {
+        name: "mutate",
+        usage: "[--shard K/N] [--group codec|connection]",
+        about: "cargo mutants on codec and connection: small changes of the code, each of which has to fail a test",
+        run: mutate::run,
+    },
+    Task { name: "coverage", usage: "", about: "which lines of parley-proto the tests run", run: coverage::run },
     Task {
         name: "bench",
         usage: "[--only memory|sockets] [--no-lto] [--quick], or --instructions [--quick]",

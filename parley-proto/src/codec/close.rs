@@ -240,6 +240,7 @@ mod tests {
         assert!(CloseFrame::new(CloseCode::NORMAL, "x".repeat(123)).is_ok());
         let error = CloseFrame::new(CloseCode::NORMAL, "x".repeat(124)).unwrap_err();
         assert_eq!(error, CloseFrameError::ReasonTooLong { len: 124 });
+        assert!(error.to_string().contains("124"), "{error}");
     }
 
     #[test]
@@ -250,6 +251,7 @@ mod tests {
         let frame = CloseFrame::decode(&out).unwrap().unwrap();
         assert_eq!((frame.code(), frame.reason().as_str()), (CloseCode::GOING_AWAY, "bye"));
         assert_eq!(frame.to_string(), "1001 (bye)");
+        assert_eq!((u16::from(frame.code()), frame.code().get()), (1001, 1001));
     }
 
     #[test]
@@ -260,5 +262,7 @@ mod tests {
         assert_eq!(CloseFrame::decode(b"\x03\xED"), Err(FrameError::CloseCodeInvalid(1005)));
         assert_eq!(CloseFrame::decode(b"\x03\xE8\xFF"), Err(FrameError::InvalidUtf8));
         assert_eq!(CloseFrame::decode(&[3; 126]), Err(FrameError::ControlTooLong));
+        let longest = [&b"\x03\xE8"[..], &[b'x'; 123]].concat();
+        assert_eq!(CloseFrame::decode(&longest), Ok(Some(CloseFrame::new(1000, "x".repeat(123)).unwrap())));
     }
 }

@@ -1096,8 +1096,8 @@ mod tests {
             (&b"\x82"[..], 0),
             (b"\x05ab", 3),
             (b"cde", 0),
-            (b"\x89\x03", 3),
-            (b"abc\x02\x04a", 3),
+            (b"\x89\x03a", 2),
+            (b"bc\x02\x04a", 3),
             (b"bcd\x80\x02", 2),
             (b"ef", 0),
         ] {
@@ -1135,6 +1135,74 @@ mod tests {
         assert!(window.try_reclaim(64 * 1024));
     }
 
+    /// At the edge, by each way through the decoder: a message in one read, in two, in fragments, in parts.
+    #[test]
+    fn payloads_of_up_to_1_kib_are_copied_when_that_is_asked_for_and_no_others() {
+        let filler = unmasked(true, OpCode::Binary, &[0; SMALL_CHUNK]);
+        for (asked, len, copied) in [(true, 1024, true), (true, 1025, false), (false, 1024, false)] {
+            let whole = unmasked(true, OpCode::Binary, &vec![1; len]);
+            let start = unmasked(false, OpCode::Binary, &vec![1; len - 1]);
+            let fragments = [&start[..], &unmasked(true, OpCode::Continuation, &[1])].concat();
+            let ways = [(&whole, 0, None), (&whole, 10, None), (&fragments, 0, None), (&whole, 0, Some(0))];
+            for (way, (bytes, begun, chunks_above)) in ways.into_iter().enumerate() {
+                let mut decoder = client();
+                decoder.set_copy_small(asked);
+                decoder.set_chunks_above(chunks_above);
+                let mut input = BytesMut::with_capacity(64 * 1024);
+                input.extend_from_slice(&bytes[..begun]);
+                decoder.decode(&mut input, &mut |_| {});
+                input.extend_from_slice(&bytes[begun..]);
+                input.extend_from_slice(&filler);
+                let window = input.as_ptr_range();
+                decoder.decode(&mut input, &mut |_| {});
+                let payload = match chunks_above {
+                    None => decoder.poll().unwrap().into_payload(),
+                    Some(_) => decoder.poll_chunk().unwrap().payload,
+                };
+                assert_eq!(payload, vec![1; len]);
+                assert_eq!(!window.contains(&payload.as_ptr()), copied, "way {way}, {len} bytes, asked: {asked}");
+            }
+        }
+    }
+
+    #[test]
+    fn pings_are_copied_out_of_a_window_when_that_is_asked_for() {
+        for asked in [true, false] {
+            let mut decoder = client();
+            decoder.set_copy_small(asked);
+            let mut input = BytesMut::from(&b"\x89\x03abc"[..]);
+            input.extend_from_slice(&unmasked(true, OpCode::Binary, &[0; SMALL_CHUNK]));
+            let window = input.as_ptr_range();
+            decoder.decode(&mut input, &mut |_| {});
+            let payload = decoder.poll().unwrap().into_payload();
+            assert_eq!((&payload[..], !window.contains(&payload.as_ptr())), (&b"abc"[..], asked));
+        }
+    }
+
+    /// With the whole payload there, so that the short-cut sees it first.
+    #[test]
+    fn a_whole_message_with_a_wrong_length_is_refused_like_its_header() {
+        for (length, error) in [
+            (&[126, 0, 5][..], FrameError::LengthNotMinimal),
+            (&[126, 0, 125], FrameError::LengthNotMinimal),
+            (&[127, 0, 0, 0, 0, 0, 0, 0, 200], FrameError::LengthNotMinimal),
+            // Its first two bytes would do as a length of 16 bits.
+            (&[127, 0, 200, 0, 0, 0, 0, 0, 0], FrameError::MessageTooBig { limit: Limits::client().message() }),
+        ] {
+            let bytes = [&[0x82][..], length, &[0; 300]].concat();
+            assert_decodes(client, &bytes, &Outcome::error(error));
+        }
+    }
+
+    #[test]
+    fn its_debug_output_tells_the_state_and_no_payload() {
+        let mut decoder = client();
+        decoder.decode(&mut BytesMut::from(&b"\x81\x06secret\x01\x00"[..]), &mut |_| {});
+        let shown = format!("{decoder:?}");
+        assert!(shown.contains("fragmented: true") && shown.contains("backlog: "), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+
     #[test]
     fn a_small_read_does_not_keep_the_window() {
         let mut decoder = client();
@@ -1143,6 +1211,19 @@ mod tests {
         decoder.decode(&mut window, &mut |_| {});
         assert!(window.try_reclaim(64 * 1024));
         assert_eq!(decoder.poll(), Some(Frame::text("Hello")));
+    }
+
+    #[test]
+    fn what_is_cut_off_below_4_kib_is_copied_and_the_rest_is_not() {
+        for (len, copied) in [(4095, true), (4096, false)] {
+            let mut input = BytesMut::from(&unmasked(true, OpCode::Binary, &vec![7; len - 4])[..]);
+            assert_eq!(input.len(), len);
+            let window = input.as_ptr_range();
+            let mut decoder = client();
+            decoder.decode(&mut input, &mut |_| {});
+            let payload = decoder.poll().unwrap().into_payload();
+            assert_eq!((payload.len(), !window.contains(&payload.as_ptr())), (len - 4, copied));
+        }
     }
 
     #[test]
@@ -1159,11 +1240,30 @@ mod tests {
     }
 
     #[test]
+    fn frames_stay_in_order_when_more_arrive_before_all_are_polled() {
+        let mut decoder = client();
+        let (mut sent, mut polled) = (0, 0);
+        for (arrive, poll) in [(10, 6), (5, 2), (7, 13), (1, 1), (3, 4)] {
+            let mut input = BytesMut::new();
+            for _ in 0..arrive {
+                input.extend_from_slice(&[0x82, 1, sent]);
+                sent += 1;
+            }
+            decoder.decode(&mut input, &mut |_| {});
+            for _ in 0..poll {
+                assert_eq!(decoder.poll(), Some(Frame::binary(vec![polled])));
+                polled += 1;
+            }
+        }
+        assert_eq!((decoder.poll(), polled), (None, sent));
+    }
+
+    #[test]
     fn discarded_frames_are_still_checked() {
         let start =
             [&unmasked(true, OpCode::Text, b"first")[..], &unmasked(true, OpCode::Text, &[b'x'; 50])[..20]].concat();
         for (rest, end) in [
-            (&b"\x89\x01p\x01\x01a\x80\x01b\x88\x00"[..], End::Close(None)),
+            (&b"\x89\x01p\x81\x01w\x01\x01a\x80\x01b\x88\x00"[..], End::Close(None)),
             (b"\x81\x01\xFF", End::Error(FrameError::InvalidUtf8)),
             (b"\x00\x00", End::Error(FrameError::UnexpectedContinuation)),
         ] {

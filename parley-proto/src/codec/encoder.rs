@@ -104,6 +104,21 @@ impl Encoder {
         self.encode(first, frame.into_payload())
     }
 
+    /// [`frame`](Self::frame) for a message that is copied anyway; false for others, of which nothing is encoded.
+    #[inline]
+    pub(crate) fn small_message(&mut self, frame: &Frame) -> bool {
+        let payload: &[u8] = match frame {
+            Frame::Text(text) => text.as_bytes(),
+            Frame::Binary(payload) => payload,
+            Frame::Ping(_) | Frame::Pong(_) => return false,
+        };
+        if payload.len() >= LARGE {
+            return false;
+        }
+        self.encode_small(FIN | frame.opcode().bits(), payload);
+        true
+    }
+
     /// As [`frame`](Self::frame), with what was encoded already where that will do: a server's.
     pub fn prepared(&mut self, frame: &PreparedFrame) -> u64 {
         match self.keys {
@@ -420,6 +435,31 @@ mod tests {
         assert_eq!(taken(&mut server)[..5], [0x82, 0x7E, 0x01, 0x00, 1]);
         server.frame(Frame::binary(vec![1; 65536]));
         assert_eq!(taken(&mut server)[..11], [0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0, 1]);
+        server.close(Some(&CloseFrame::new(CloseCode::NORMAL, "bye").unwrap()));
+        server.close(None);
+        assert_eq!(taken(&mut server), [0x88, 0x05, 0x03, 0xE8, 0x62, 0x79, 0x65, 0x88, 0x00]);
+    }
+
+    #[test]
+    fn a_prepared_frame_goes_out_like_the_frame_itself_at_the_same_offsets() {
+        let frame = Frame::text("Hello");
+        let prepared = PreparedFrame::new(&frame).unwrap();
+        for new in [server, client] {
+            let (mut one, mut other) = (new(), new());
+            for _ in 0..2 {
+                assert_eq!(one.prepared(&prepared), other.frame(frame.clone()));
+            }
+            assert_eq!(taken(&mut one), taken(&mut other));
+        }
+    }
+
+    #[test]
+    fn its_debug_output_tells_the_offsets_and_no_payload() {
+        let mut encoder = client();
+        encoder.raw(b"secret");
+        let shown = format!("{encoder:?}");
+        assert!(shown.contains("written: 0") && shown.contains("end: 6"), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
     }
 
     #[test]
@@ -481,6 +521,11 @@ mod tests {
         server.frame(Frame::binary(payload.clone()));
         assert_eq!(server.transmit().iter().nth(1).unwrap().as_ptr(), payload.as_ptr());
 
+        let small = Bytes::from(vec![1; LARGE - 1]);
+        let mut server = self::server();
+        server.frame(Frame::binary(small));
+        assert_eq!(server.transmit().iter().count(), 1, "small ones are, beside their header");
+
         let owned = Bytes::from(vec![1; LARGE]);
         let address = owned.as_ptr();
         let mut client = client();
@@ -488,11 +533,38 @@ mod tests {
         assert_eq!(client.transmit().iter().nth(1).unwrap().as_ptr(), address);
     }
 
+    /// Up to 64 KiB to the output buffer, which is used again.
+    #[test]
+    fn a_client_masks_a_payload_that_others_share_in_a_copy() {
+        for (len, pieces) in [(LARGE, 1), (LARGE_SHARED, 1), (LARGE_SHARED + 1, 2)] {
+            let shared = Bytes::from(vec![1; len]);
+            let mut client = client();
+            client.frame(Frame::binary(shared.clone()));
+            assert_eq!(client.transmit().iter().count(), pieces, "{len} bytes");
+            assert!(client.transmit().iter().all(|piece| !shared.as_ptr_range().contains(&piece.as_ptr())));
+        }
+    }
+
+    #[test]
+    fn shared_bytes_go_out_as_they_are_and_large_ones_by_reference() {
+        for (len, copied) in [(0, true), (1, true), (LARGE - 1, true), (LARGE, false), (LARGE + 1, false)] {
+            let body = Bytes::from(vec![b'x'; len]);
+            let mut encoder = server();
+            assert_eq!(encoder.raw(b"head"), 4);
+            assert_eq!(encoder.raw_shared(body.clone()), 4 + len as u64);
+            assert_eq!(encoder.raw(b"tail"), 8 + len as u64);
+            let referred = encoder.transmit().iter().any(|piece| piece.as_ptr() == body.as_ptr());
+            assert_eq!(referred, !copied, "{len} bytes");
+            assert_eq!(taken(&mut encoder), [b"head", &body[..], b"tail"].concat());
+        }
+    }
+
     #[test]
     fn at_rest_it_holds_nothing() {
         let mut encoder = client();
         encoder.frame(Frame::text("a"));
         encoder.frame(Frame::binary(vec![0; LARGE]));
+        assert!(!encoder.transmit().is_empty());
         encoder.advance(encoder.queued());
         assert_eq!((encoder.buffer.capacity(), encoder.large.capacity()), (0, 0));
         assert!(encoder.transmit().is_empty());
@@ -519,6 +591,17 @@ mod tests {
             encoder.advance(100);
         }
         assert_eq!(encoder.buffer.len(), BUFFER);
+    }
+
+    #[test]
+    fn what_waits_is_moved_only_to_make_room_for_more_than_it_is() {
+        for (taken, start, len) in [(100, 100, 2 * BUFFER), (BUFFER - 100, 0, BUFFER)] {
+            let mut encoder = server();
+            encoder.raw(&[0; BUFFER]);
+            encoder.advance(taken);
+            encoder.raw(&vec![0; taken]);
+            assert_eq!((encoder.start, encoder.buffer.len()), (start, len), "of {BUFFER} bytes {taken} are taken");
+        }
     }
 
     #[test]

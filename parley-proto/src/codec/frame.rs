@@ -312,11 +312,28 @@ mod tests {
     fn text_is_bytes_and_str_at_once() {
         let text = Utf8Bytes::from("na\u{EF}ve".to_owned());
         assert_eq!(text, "na\u{EF}ve");
-        assert_eq!(text.len(), 6);
+        assert_eq!((text.len(), text.is_empty(), Utf8Bytes::default().is_empty()), (6, false, true));
         assert_eq!(text.chars().count(), 5);
         assert_eq!(format!("{text} {text:?}"), "na\u{EF}ve \"na\u{EF}ve\"");
         assert_eq!(Utf8Bytes::try_from(text.clone().into_bytes()), Ok(text));
         assert_eq!(Utf8Bytes::try_from(Bytes::from_static(b"\xFF")), Err(FrameError::InvalidUtf8));
+    }
+
+    #[test]
+    fn text_compares_with_str_from_both_sides() {
+        let text = Utf8Bytes::from_static("abc");
+        for other in ["abc", "", "ab", "abd"] {
+            let answers = [text == *other, text == other, *other == text, other == text];
+            assert_eq!(answers, [other == "abc"; 4], "{other}");
+        }
+    }
+
+    #[test]
+    fn text_turns_into_str_and_bytes() {
+        let text = Utf8Bytes::from_static("abc");
+        assert_eq!((&*text, AsRef::<str>::as_ref(&text)), ("abc", "abc"));
+        assert_eq!(AsRef::<[u8]>::as_ref(&text), b"abc");
+        assert_eq!(Bytes::from(text), "abc");
     }
 
     #[test]

@@ -260,6 +260,13 @@ mod tests {
     }
 
     #[test]
+    fn the_union_of_reserved_bits_has_those_of_both() {
+        assert_eq!(Rsv::RSV1.union(Rsv::RSV1), Rsv::RSV1);
+        assert_eq!(Rsv::RSV1.union(Rsv::NONE), Rsv::RSV1);
+        assert_eq!(Rsv::RSV1.union(Rsv::RSV3).0, 0x5);
+    }
+
+    #[test]
     fn lengths_take_the_shortest_form() {
         let cases: [(u64, &[u8]); 7] = [
             (0, &[0x82, 0]),

@@ -265,6 +265,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn two_high_bits_do_not_hide_each_other() {
+        for len in [5, 8, 13, 16, 40, 64, 75, 96] {
+            for (first, second) in (0..len).flat_map(|first| (first + 1..len).map(move |second| (first, second))) {
+                let mut plain = vec![0x20; len];
+                (plain[first], plain[second]) = (0x80, 0x80);
+                assert!(!is_ascii(&plain), "{len} bytes, at {first} and {second}");
+                assert!(!unmask_is_ascii([0; 4], &mut plain), "{len} bytes, at {first} and {second}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn masking_twice_is_the_identity(key: [u8; 4], offset: usize, payload: Vec<u8>) {

@@ -91,6 +91,7 @@ mod tests {
         ] {
             let prepared = PreparedFrame::new(&frame).unwrap();
             assert_eq!((prepared.to_frame(), prepared.len()), (frame.clone(), frame.len()));
+            assert_eq!((prepared.is_empty(), prepared.is_control()), (frame.is_empty(), frame.is_control()));
             let mut encoder = crate::codec::Encoder::new(crate::Role::Server, [0; 32]);
             encoder.frame(frame);
             assert_eq!(encoder.transmit().iter().flatten().copied().collect::<Vec<_>>(), *prepared.as_bytes());

@@ -177,3 +177,52 @@ fn rest(mut chunk: Bytes, start: usize, end: usize) -> Bytes {
     chunk.advance(start);
     chunk
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A queue with so many frames of a byte in one chunk.
+    fn queue(frames: usize) -> Queue {
+        let mut queue = Queue::default();
+        append(&mut queue, frames);
+        queue
+    }
+
+    fn append(queue: &mut Queue, frames: usize) {
+        for start in 0..frames {
+            queue.push(Kind::Binary, start, 1, false);
+        }
+        queue.cut((0..frames).map(|byte| byte as u8).collect());
+    }
+
+    fn polled(queue: &mut Queue, frames: usize) -> Vec<u8> {
+        (0..frames).map(|_| queue.pop().unwrap().payload()[0]).collect()
+    }
+
+    #[test]
+    fn polled_spans_are_forgotten_once_they_are_most_of_all() {
+        for (first, next) in [(0, 0), (10, 10), (49, 49), (51, 0), (99, 0)] {
+            let mut queue = queue(100);
+            let mut bytes = polled(&mut queue, first);
+            queue.compact();
+            let len = 100 - first + next;
+            assert_eq!((queue.next, queue.uncut, queue.spans.len()), (next, len, len));
+            append(&mut queue, 20);
+            bytes.extend(polled(&mut queue, 120 - first));
+            assert_eq!(bytes, (0..100).chain(0..20).collect::<Vec<u8>>());
+            assert!(queue.is_empty() && queue.backlog() == 0);
+        }
+    }
+
+    #[test]
+    fn a_queue_that_grew_large_is_not_worth_keeping() {
+        let mut small = queue(Queue::MAX_KEPT);
+        assert!(small.reset());
+        assert!(small.is_empty() && small.backlog() == 0);
+        assert!(!queue(Queue::MAX_KEPT + 1).reset());
+        let mut chunks = queue(1);
+        chunks.chunks.reserve(Queue::MAX_KEPT + 1);
+        assert!(!chunks.reset());
+    }
+}

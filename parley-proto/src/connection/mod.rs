@@ -621,6 +621,13 @@ impl Connection {
         Ok(self.encoder.frame(frame))
     }
 
+    /// [`send`](Self::send) for the usual case: false if anything at all is in its way, or the frame is not a small message.
+    #[inline]
+    pub(crate) fn send_short(&mut self, frame: &Frame) -> bool {
+        let is_free = matches!(self.phase, Phase::Open) && self.sending.is_none() && self.pong.is_none();
+        is_free && self.has_room() && self.encoder.small_message(frame)
+    }
+
     /// As [`send`](Self::send), a frame that many connections send. An error gives back nothing that its sender does not
     /// have.
     ///
@@ -988,5 +995,56 @@ impl fmt::Debug for Connection {
             .field("queued", &self.queued())
             .field("timeout", &self.poll_timeout())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, StatusCode};
+
+    /// A server with both Closes behind it; the transport has taken all, and may hold on to it.
+    fn both_closes(now: Instant) -> Connection {
+        let agreed = Negotiated::new(StatusCode::SWITCHING_PROTOCOLS, HeaderMap::new());
+        let mut server = Connection::upgraded(now, Role::Server, agreed, Arc::new(Config::new(Role::Server)), [1; 32]);
+        assert!(matches!(server.poll_event(), Some(Event::Open(_))));
+        server.close(now, &CloseFrame::normal());
+        server.handle_input(now, &mut BytesMut::from(&b"\x88\x80\x01\x02\x03\x04"[..]));
+        server.set_unflushed();
+        server.handle_written(now, server.queued());
+        server
+    }
+
+    #[test]
+    fn what_the_transport_holds_has_to_leave_before_the_end_is_a_clean_one() {
+        let now = Instant::now();
+        let mut server = both_closes(now);
+        server.handle_eof(now);
+        assert_eq!(server.state(), State::Closing);
+        server.handle_flushed();
+        assert_eq!((server.state(), server.is_cut_off()), (State::Closed, false));
+        assert!(matches!(server.poll_event(), Some(Event::Closed(closed)) if closed.was_clean));
+    }
+
+    #[test]
+    fn what_the_transport_never_took_is_cut_off() {
+        let now = Instant::now();
+        for (written, cut_off) in [(1, true), (2, false)] {
+            let mut server = both_closes(now);
+            server.handle_flushed();
+            server.encoder.frame(Frame::ping(""));
+            server.handle_written(now, written);
+            server.handle_timeout(now + Duration::from_secs(5));
+            assert_eq!((server.state(), server.is_cut_off()), (State::Closed, cut_off), "{written} of 2 bytes");
+        }
+    }
+
+    #[test]
+    fn what_the_transport_never_let_go_is_cut_off() {
+        let now = Instant::now();
+        let mut server = both_closes(now);
+        server.handle_timeout(now + Duration::from_secs(5));
+        assert_eq!((server.state(), server.is_cut_off()), (State::Closed, true));
+        assert!(matches!(server.poll_event(), Some(Event::Closed(closed)) if !closed.was_clean));
     }
 }

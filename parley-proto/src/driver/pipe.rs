@@ -26,9 +26,11 @@ const COPIED_READS: u8 = 64;
 const LEFTOVER: usize = 4 * 1024;
 /// The longest header (section 5.2).
 const HEADER: usize = 14;
-/// Where big frames come one after the other, an empty window has room for the next, up to so much: a payload of 1 MiB, its header,
-/// and the next one's.
-const MAX_ROOM: usize = 1024 * 1024 + 2 * HEADER;
+/// Where big frames come one after the other, the buffer of the next does not grow step by step up to so much: a payload of
+/// 1 MiB, its header, and the next one's.
+const MAX_LAST: usize = 1024 * 1024 + 2 * HEADER;
+/// An empty window has at most so much room, lest a small frame that is kept pin a large buffer.
+const MAX_WINDOW: usize = 2 * WINDOW;
 
 /// A runtime's one sleep. Input does not touch what it is set to: an early one fires once in vain.
 #[derive(Default)]
@@ -73,8 +75,8 @@ pub(super) struct Pipe<T> {
     /// It refers to memory of a window's size or more, even when it is empty and shows no capacity.
     owns_window: bool,
     copied_reads: u8,
-    /// What an empty window is to hold: [`WINDOW`], or as much as the last frame took, if that was more.
-    room: usize,
+    /// What the last frame took, if that was more than a [`WINDOW`].
+    last: usize,
     /// Something was written and not flushed.
     unflushed: bool,
     /// The outgoing direction is being ended.
@@ -91,7 +93,7 @@ impl<T: Transport> Pipe<T> {
             window: BytesMut::new(),
             owns_window: false,
             copied_reads: 0,
-            room: WINDOW,
+            last: WINDOW,
             unflushed: false,
             shutting_down: false,
             bytes_received: 0,
@@ -119,7 +121,7 @@ impl<T: Transport> Pipe<T> {
         self.unflushed = false;
         self.shutting_down = false;
         self.copied_reads = 0; // a new connection's decoder does not copy
-        self.room = WINDOW;
+        self.last = WINDOW;
         self.transport.insert(transport)
     }
 
@@ -183,7 +185,7 @@ impl<T: Transport> Pipe<T> {
                 let arrived = self.window.len();
                 engine.handle_input(now, &mut self.window);
                 if self.window.len() < arrived {
-                    self.room = arrived.clamp(WINDOW, MAX_ROOM);
+                    self.last = arrived.clamp(WINDOW, MAX_LAST);
                 }
             }
             Poll::Ready(Err(error)) if is_interrupted(&error) => {
@@ -211,16 +213,21 @@ impl<T: Transport> Pipe<T> {
         let lacking = hint.saturating_add(HEADER); // so that the next frame's comes along
         if held.saturating_add(lacking) > WINDOW {
             // Just so much: what is read beyond the frame would have to be moved.
-            let more = lacking.min(held.max(self.room));
+            let more = lacking.min(held.max(self.last));
             if spare < hint.min(more) && !self.window.try_reclaim(more) {
                 self.move_window(BytesMut::with_capacity(held + more));
             }
         } else if spare < lacking.max(LEFTOVER) {
-            let room = if hint == 0 { self.room } else { WINDOW };
-            if !self.window.try_reclaim(room - held) || self.window.capacity() > 2 * room {
+            let room = if hint == 0 { self.room() } else { WINDOW };
+            if !self.window.try_reclaim(room - held) || self.window.capacity() > MAX_WINDOW {
                 self.move_window(empty_window(room));
             }
         }
+    }
+
+    /// What an empty window is to hold.
+    fn room(&self) -> usize {
+        self.last.min(MAX_WINDOW)
     }
 
     fn move_window(&mut self, mut window: BytesMut) {
@@ -233,7 +240,7 @@ impl<T: Transport> Pipe<T> {
     /// An empty window: the one at hand, unless somebody keeps a slice of it.
     fn fresh_window<E: Engine>(&mut self, engine: &mut E) {
         if self.owns_window {
-            if self.window.try_reclaim(self.room) && self.window.capacity() <= 2 * self.room {
+            if self.window.try_reclaim(self.room()) && self.window.capacity() <= MAX_WINDOW {
                 return self.count_copied_read(engine);
             }
             if self.window.capacity() < WINDOW && self.copied_reads == 0 {
@@ -242,7 +249,7 @@ impl<T: Transport> Pipe<T> {
             }
             self.release_window();
         }
-        self.window = empty_window(self.room);
+        self.window = empty_window(self.room());
         self.owns_window = true;
     }
 

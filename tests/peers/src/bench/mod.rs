@@ -9,6 +9,9 @@
 //! | `chart.rs` | the chart of the README |
 //!
 //! All figures are costs: the smaller is the better.
+//!
+//! `cargo xtask bench` asks of a program that it takes `--out FILE`, `--quick`, and for the comparison without link-time optimisation
+//! `--list` (the rows, one a line), `--row ROW`, `--half` (of the rounds) and `--append` (to the file's values).
 
 pub mod chart;
 pub mod report;

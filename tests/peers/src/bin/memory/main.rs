@@ -3,7 +3,7 @@
 //! ```text
 //! memory --out FILE [--append] [--quick] [--half] [--row PART]    measures, and writes the figures to a JSON file
 //! memory --run LIBRARY ROW MESSAGES                               exactly so many messages, for a profiler
-//! memory --list                                                   the rows
+//! memory --list                                                   the rows, one a line, with their groups
 //! ```
 //!
 //! Every library runs on the same bytes through its own connection type, with a transport that is always ready. What it receives is
@@ -262,6 +262,7 @@ fn main() -> ExitCode {
     };
     if options.list {
         ROWS.iter().for_each(|row| println!("{}: {}", row.group(), row.name));
+        loops::rows().iter().for_each(|row| println!("{}: {}", row.group, row.name));
         return ExitCode::SUCCESS;
     }
     if let Some((library, row, messages)) = &options.run {
@@ -285,11 +286,13 @@ fn main() -> ExitCode {
 fn measure(options: &Options) -> Result<(), String> {
     let started = Instant::now();
     let mut run = Run::start("memory", options.quick);
-    let wanted = |name: &str| options.row.as_ref().is_none_or(|part| name.contains(part.as_str()));
-    for row in ROWS.iter().filter(|row| wanted(row.name)) {
+    let wanted = |group: &str, name: &str| {
+        options.row.as_ref().is_none_or(|part| format!("{group}: {name}").contains(part.as_str()))
+    };
+    for row in ROWS.iter().filter(|row| wanted(row.group(), row.name)) {
         compare(&mut run, options, row.group(), row.name, row.contenders());
     }
-    for row in loops::rows().into_iter().filter(|row| wanted(&row.name)) {
+    for row in loops::rows().into_iter().filter(|row| wanted(row.group, &row.name)) {
         compare(&mut run, options, row.group, &row.name, row.contenders);
     }
     eprintln!("in memory: {} figures in {:.0} s", run.samples.len(), started.elapsed().as_secs_f32());
