@@ -40,7 +40,7 @@ const MESSAGES: u64 = 8_192;
 const MESSAGES_QUICK: u64 = 2_048;
 
 /// The programs of `tests/peers` that measure, by the names of their binaries and of their files.
-const PROGRAMS: &[&str] = &["memory"];
+const PROGRAMS: &[&str] = &["memory", "sockets"];
 /// Its profiles: with link-time optimisation, as it is quoted, and without.
 const LTO: &str = "lto";
 const NO_LTO: &str = "nolto";

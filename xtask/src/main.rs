@@ -119,7 +119,7 @@ const TASKS: &[Task] = &[
     Task { name: "coverage", usage: "", about: "which lines of parley-proto the tests run", run: coverage::run },
     Task {
         name: "bench",
-        usage: "[--only memory] [--no-lto] [--quick], or --instructions [--quick]",
+        usage: "[--only memory|sockets] [--no-lto] [--quick], or --instructions [--quick]",
         about: "Parley against other libraries; or instructions a message against their budgets",
         run: bench::run,
     },
