@@ -241,7 +241,8 @@ impl Tasks {
 }
 
 impl<T: Transport, C: Clock> WebSocket<T, C> {
-    fn new(link: Box<Link<T, C>>, connected: Box<Connected>) -> Self {
+    fn new(link: Box<Link<T, C>>, mut connected: Box<Connected>) -> Self {
+        connected.negotiated.pack();
         Self {
             link,
             tasks: Tasks::default(),
