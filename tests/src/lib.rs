@@ -4,6 +4,7 @@
 //! `scenarios` is no module here: each runtime's test includes it, see there.
 
 pub mod ca;
+mod dice;
 pub mod echo;
 #[cfg(doctest)]
 pub mod guide;
@@ -12,6 +13,7 @@ pub mod peers;
 pub mod raw;
 pub mod recorder;
 pub mod sim;
+pub mod soak;
 
 /// The examples of the README are tests too.
 #[cfg(doctest)]

@@ -21,6 +21,7 @@ mod purity;
 mod rules;
 mod scenarios;
 mod sim;
+mod soak;
 
 use std::process::ExitCode;
 
@@ -93,6 +94,12 @@ const TASKS: &[Task] = &[
         usage: "[--seeds N] [--from S] [--trace]",
         about: "clients at random under a virtual clock, a world a seed",
         run: sim::run,
+    },
+    Task {
+        name: "soak",
+        usage: "[--minutes N|--seconds N] [--connections N] [--round SECONDS] [--seed S]",
+        about: "a thousand clients through a proxy that delays, cuts and resets; memory and descriptors stay flat",
+        run: soak::run,
     },
     Task {
         name: "mutants",

@@ -104,6 +104,21 @@ impl Encoder {
         self.encode(first, frame.into_payload())
     }
 
+    /// [`frame`](Self::frame) for a message that is copied anyway; false for others, of which nothing is encoded.
+    #[inline]
+    pub(crate) fn small_message(&mut self, frame: &Frame) -> bool {
+        let payload: &[u8] = match frame {
+            Frame::Text(text) => text.as_bytes(),
+            Frame::Binary(payload) => payload,
+            Frame::Ping(_) | Frame::Pong(_) => return false,
+        };
+        if payload.len() >= LARGE {
+            return false;
+        }
+        self.encode_small(FIN | frame.opcode().bits(), payload);
+        true
+    }
+
     /// As [`frame`](Self::frame), with what was encoded already where that will do: a server's.
     pub fn prepared(&mut self, frame: &PreparedFrame) -> u64 {
         match self.keys {
@@ -259,11 +274,7 @@ impl Encoder {
                     mask::apply_mask(key, 0, &mut payload);
                     payload.freeze()
                 }
-                Err(payload) => {
-                    let mut copy = vec![0; payload.len()];
-                    mask::copy_masked(key, &payload, &mut copy);
-                    copy.into()
-                }
+                Err(payload) => masked_copy(key, &payload),
             },
         };
         self.fill(header);
@@ -310,6 +321,20 @@ impl Encoder {
         self.end += len as u64;
         self.end
     }
+}
+
+/// A copy that goes by way of a small buffer, so that the memory it ends up in need not be zeroed first.
+fn masked_copy(key: [u8; 4], payload: &[u8]) -> Bytes {
+    /// A whole number of keys.
+    const PIECE: usize = 4 * 1024;
+    let mut copy = Vec::with_capacity(payload.len());
+    let mut piece = [0; PIECE];
+    for bytes in payload.chunks(PIECE) {
+        let masked = &mut piece[..bytes.len()];
+        mask::copy_masked(key, bytes, masked);
+        copy.extend_from_slice(masked);
+    }
+    copy.into()
 }
 
 /// What an [`Encoder`] has to write next, in order.

@@ -621,6 +621,13 @@ impl Connection {
         Ok(self.encoder.frame(frame))
     }
 
+    /// [`send`](Self::send) for the usual case: false if anything at all is in its way, or the frame is not a small message.
+    #[inline]
+    pub(crate) fn send_short(&mut self, frame: &Frame) -> bool {
+        let is_free = matches!(self.phase, Phase::Open) && self.sending.is_none() && self.pong.is_none();
+        is_free && self.has_room() && self.encoder.small_message(frame)
+    }
+
     /// As [`send`](Self::send), a frame that many connections send. An error gives back nothing that its sender does not
     /// have.
     ///

@@ -586,7 +586,7 @@ impl<I> Handle<I> {
     ///
     /// # Errors
     ///
-    /// [`SendError::Lost`] when a connection ended before.
+    /// [`SendError::Lost`] when a connection ended before, or closed, and what was accepted for it was dropped.
     pub async fn flush(&self) -> Result<(), SendError> {
         let ticket = {
             let mut inner = self.shared.lock();

@@ -24,6 +24,11 @@ const SLICES: usize = 16;
 const COPIED_READS: u8 = 64;
 /// An unfinished frame up to this size leaves its window while the task sleeps.
 const LEFTOVER: usize = 4 * 1024;
+/// The longest header (section 5.2).
+const HEADER: usize = 14;
+/// Where big frames come one after the other, an empty window has room for the next, up to so much: a payload of 1 MiB, its header,
+/// and the next one's.
+const MAX_ROOM: usize = 1024 * 1024 + 2 * HEADER;
 
 /// A runtime's one sleep. Input does not touch what it is set to: an early one fires once in vain.
 #[derive(Default)]
@@ -68,6 +73,8 @@ pub(super) struct Pipe<T> {
     /// It refers to memory of a window's size or more, even when it is empty and shows no capacity.
     owns_window: bool,
     copied_reads: u8,
+    /// What an empty window is to hold: [`WINDOW`], or as much as the last frame took, if that was more.
+    room: usize,
     /// Something was written and not flushed.
     unflushed: bool,
     /// The outgoing direction is being ended.
@@ -84,6 +91,7 @@ impl<T: Transport> Pipe<T> {
             window: BytesMut::new(),
             owns_window: false,
             copied_reads: 0,
+            room: WINDOW,
             unflushed: false,
             shutting_down: false,
             bytes_received: 0,
@@ -111,6 +119,7 @@ impl<T: Transport> Pipe<T> {
         self.unflushed = false;
         self.shutting_down = false;
         self.copied_reads = 0; // a new connection's decoder does not copy
+        self.room = WINDOW;
         self.transport.insert(transport)
     }
 
@@ -171,7 +180,11 @@ impl<T: Transport> Pipe<T> {
             Poll::Ready(Ok(n)) => {
                 self.bytes_received += n as u64;
                 self.budget = self.budget.saturating_sub(n);
+                let arrived = self.window.len();
                 engine.handle_input(now, &mut self.window);
+                if self.window.len() < arrived {
+                    self.room = arrived.clamp(WINDOW, MAX_ROOM);
+                }
             }
             Poll::Ready(Err(error)) if is_interrupted(&error) => {
                 self.budget = self.budget.saturating_sub(1);
@@ -193,28 +206,34 @@ impl<T: Transport> Pipe<T> {
         if held == 0 {
             return self.fresh_window(engine);
         }
-        /// The longest header (section 5.2), so that the next frame's comes along.
-        const HEADER: usize = 14;
-        let lacking = engine.read_hint().saturating_add(HEADER).max(LEFTOVER);
-        if self.window.capacity() - held >= lacking {
-            return;
-        }
+        let spare = self.window.capacity() - held;
+        let hint = engine.read_hint();
+        let lacking = hint.saturating_add(HEADER); // so that the next frame's comes along
         if held.saturating_add(lacking) > WINDOW {
-            self.window.reserve(lacking.min(held.max(WINDOW)));
-            self.owns_window = true;
-        } else if !self.window.try_reclaim(WINDOW - held) || self.window.capacity() > 2 * WINDOW {
-            let mut window = pool::window();
-            window.extend_from_slice(&self.window);
-            self.release_window();
-            self.window = window;
-            self.owns_window = true;
+            // Just so much: what is read beyond the frame would have to be moved.
+            let more = lacking.min(held.max(self.room));
+            if spare < hint.min(more) && !self.window.try_reclaim(more) {
+                self.move_window(BytesMut::with_capacity(held + more));
+            }
+        } else if spare < lacking.max(LEFTOVER) {
+            let room = if hint == 0 { self.room } else { WINDOW };
+            if !self.window.try_reclaim(room - held) || self.window.capacity() > 2 * room {
+                self.move_window(empty_window(room));
+            }
         }
+    }
+
+    fn move_window(&mut self, mut window: BytesMut) {
+        window.extend_from_slice(&self.window);
+        self.release_window();
+        self.window = window;
+        self.owns_window = true;
     }
 
     /// An empty window: the one at hand, unless somebody keeps a slice of it.
     fn fresh_window<E: Engine>(&mut self, engine: &mut E) {
         if self.owns_window {
-            if self.window.try_reclaim(WINDOW) && self.window.capacity() <= 2 * WINDOW {
+            if self.window.try_reclaim(self.room) && self.window.capacity() <= 2 * self.room {
                 return self.count_copied_read(engine);
             }
             if self.window.capacity() < WINDOW && self.copied_reads == 0 {
@@ -223,7 +242,7 @@ impl<T: Transport> Pipe<T> {
             }
             self.release_window();
         }
-        self.window = pool::window();
+        self.window = empty_window(self.room);
         self.owns_window = true;
     }
 
@@ -328,6 +347,10 @@ impl<T: Transport> Pipe<T> {
     pub(super) fn is_flushed(&self) -> bool {
         !self.unflushed
     }
+}
+
+fn empty_window(room: usize) -> BytesMut {
+    if room > WINDOW { BytesMut::with_capacity(room) } else { pool::window() }
 }
 
 /// Nothing has happened: the call is to be made again, each time for some of the budget.

@@ -1,7 +1,7 @@
 //! A connection as a stream and a sink of frames, for those who keep their own loop.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -402,12 +402,9 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     /// # Errors
     ///
     /// [`Error::Send`] gives the frame back; [`Error::Disconnected`] when the connection ended meanwhile.
-    pub async fn send(&mut self, frame: Frame) -> Result<(), Error> {
-        self.feed(frame).await?;
-        if self.defers() {
-            return Ok(());
-        }
-        self.flush().await
+    #[inline]
+    pub fn send(&mut self, frame: Frame) -> impl Future<Output = Result<(), Error>> {
+        Feed { socket: self, frame: Some(frame), flushes: true }
     }
 
     /// Accepts a frame once less than 64 KiB wait to be written. It leaves with a [`flush`](Self::flush), with 64 KiB,
@@ -418,11 +415,9 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     /// # Errors
     ///
     /// [`Error::Send`] gives the frame back.
-    pub async fn feed(&mut self, frame: Frame) -> Result<(), Error> {
-        if !self.has_room() {
-            poll_fn(|cx| self.poll_room(cx)).await;
-        }
-        self.start(frame)
+    #[inline]
+    pub fn feed(&mut self, frame: Frame) -> impl Future<Output = Result<(), Error>> {
+        Feed { socket: self, frame: Some(frame), flushes: false }
     }
 
     /// Accepts a part of a message, as [`feed`](Self::feed) a frame. Until the last part is fed, no other message can be sent.
@@ -664,6 +659,49 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+}
+
+/// A frame on its way into a socket, and where it is to be flushed, out of it.
+///
+/// No `async fn`, which would move the frame twice: it is encoded where it lies.
+#[must_use = "futures do nothing unless polled"]
+struct Feed<'a, T, C> {
+    socket: &'a mut WebSocket<T, C>,
+    /// `None` once it is accepted.
+    frame: Option<Frame>,
+    flushes: bool,
+}
+
+impl<T: Transport, C: Clock> Feed<'_, T, C> {
+    /// Not at once, or not so shortly.
+    #[cold]
+    #[inline(never)]
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if !self.socket.has_room() {
+            ready!(self.socket.poll_room(cx));
+        }
+        Poll::Ready(self.frame.take().map_or(Ok(()), |frame| self.socket.start(frame)))
+    }
+}
+
+impl<T: Transport, C: Clock> Future for Feed<'_, T, C> {
+    type Output = Result<(), Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let feed = self.get_mut();
+        if let Some(frame) = &feed.frame {
+            if feed.socket.link.connection.send_short(frame) {
+                feed.frame = None;
+            } else {
+                ready!(feed.poll_room(cx))?;
+            }
+        }
+        if !feed.flushes || feed.socket.defers() {
+            return Poll::Ready(Ok(()));
+        }
+        feed.socket.poll_flushed(cx)
     }
 }
 

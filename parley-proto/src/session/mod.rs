@@ -370,7 +370,7 @@ impl<I, T: PartialEq> Session<I, T> {
                 self.pump(now);
             }
             Command::Flush { ticket, own } => {
-                self.outbox.flush(self.phase.connection(), ticket, own);
+                self.outbox.flush(self.phase.connection(), ticket, own, &self.last_reason());
                 self.pump(now);
                 self.give_back_if_over(); // the end may wait for the very callback that waits for this
             }
@@ -553,6 +553,7 @@ impl<I, T: PartialEq> Session<I, T> {
     fn begin_attempt(&mut self, now: Instant) {
         let Some(dial) = &self.dial else { return };
         (self.retry_at, self.then) = (None, Then::Policy);
+        self.outbox.attempt();
         self.attempts.number += 1;
         self.attempts.first.get_or_insert(now);
         self.connect_deadline = Some(deadline(now, dial.connect_timeout));

@@ -112,6 +112,8 @@ pub(super) struct Outbox<T> {
     pub(super) dropped: u64,
     /// Pushes that were refused from the start.
     pub(super) refused: u64,
+    /// Of this attempt or its connection, a frame was dropped that a handle had accepted and nobody waits for: a flush tells.
+    unsent: bool,
 }
 
 impl<T> Outbox<T> {
@@ -131,7 +133,13 @@ impl<T> Outbox<T> {
             sent: 0,
             dropped: 0,
             refused: 0,
+            unsent: false,
         }
+    }
+
+    /// A new attempt: what the last one lost was told, or nobody asked.
+    pub(super) fn attempt(&mut self) {
+        self.unsent = false;
     }
 
     /// A new connection: what waits goes on waiting until [`let_go`](Self::let_go).
@@ -371,8 +379,11 @@ impl<T> Outbox<T> {
     }
 
     /// Settles `ticket` when all that was accepted before has left. `own`: it waits for nothing that waits for a
-    /// callback to return.
-    pub(super) fn flush(&mut self, connection: Option<&Connection>, ticket: T, own: bool) {
+    /// callback to return. Where a handle accepted a frame in the moment of a close, and it was dropped, that is lost.
+    pub(super) fn flush(&mut self, connection: Option<&Connection>, ticket: T, own: bool, reason: &DisconnectReason) {
+        if self.unsent {
+            return self.settled.push_back((ticket, Err(SendError::Lost(reason.clone()))));
+        }
         match connection {
             None if own || self.is_empty() => return self.settled.push_back((ticket, Ok(()))),
             Some(connection) if !self.held && self.is_empty() => {
@@ -566,7 +577,10 @@ impl<T> Outbox<T> {
         match ticket {
             Some(ticket) => self.settled.push_back((ticket, Err(error))),
             None if matches!(error, SendError::ControlTooLong(_)) && source == Source::Push => self.refused += 1,
-            None => self.dropped += 1,
+            None => {
+                self.dropped += 1;
+                self.unsent |= source != Source::Push;
+            }
         }
     }
 
@@ -640,7 +654,7 @@ mod tests {
         let mut outbox = Outbox::new();
         outbox.send(None, now, Frame::text("waits"), Some(0), Source::Handle);
         for ticket in 1..100 {
-            outbox.flush(None, ticket, false);
+            outbox.flush(None, ticket, false, &DisconnectReason::Local);
             outbox.forget(ticket);
             assert!(matches!(outbox.poll_settled(), Some((settled, Ok(()))) if settled == ticket));
             outbox.forget(ticket); // once is enough
@@ -650,6 +664,32 @@ mod tests {
         outbox.forget(101);
         assert!(outbox.poll_settled().is_some());
         assert_eq!(outbox.begun, [(10, 100), (20, 102)]);
+    }
+
+    #[test]
+    fn a_flush_behind_a_frame_that_was_dropped_is_lost() {
+        let mut outbox = Outbox::new();
+        let frame = || SendError::Closing(Frame::text("accepted while a callback closed"));
+        outbox.refuse(frame(), Some(0), Source::Handle); // this one is told
+        outbox.refuse(frame(), None, Source::Push);
+        outbox.flush(None, 1, false, &DisconnectReason::Eof);
+        outbox.refuse(frame(), None, Source::Handle);
+        outbox.flush(None, 2, false, &DisconnectReason::Eof);
+        outbox.attempt();
+        outbox.flush(None, 3, false, &DisconnectReason::Eof);
+        let outcomes: Vec<_> = std::iter::from_fn(|| outbox.poll_settled()).collect();
+        assert!(
+            matches!(
+                &outcomes[..],
+                [
+                    (0, Err(SendError::Closing(_))),
+                    (1, Ok(())),
+                    (2, Err(SendError::Lost(DisconnectReason::Eof))),
+                    (3, Ok(()))
+                ]
+            ),
+            "{outcomes:?}"
+        );
     }
 
     #[test]

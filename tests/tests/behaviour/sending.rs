@@ -2,8 +2,9 @@
 
 use parley_proto::codec::Frame;
 use parley_proto::session::ClientState;
+use parley_proto::{DisconnectReason, SendError};
 use parley_tests::raw;
-use parley_tests::sim::{Link, Probe, Reply, Sim};
+use parley_tests::sim::{Fate, Link, Probe, Reply, Sim};
 
 use crate::common::{addr, options, secs};
 
@@ -104,6 +105,33 @@ fn rule_1_flush_waits_for_frames_that_wait_for_the_connection() {
         client.flush().await.unwrap();
         peer.send(&raw::frame(0x89, b"")).await;
         assert_eq!(peer.frame().await.first, 0x8a, "an idle flush leaves nothing behind");
+    });
+}
+
+#[test]
+fn rule_1_a_flush_behind_frames_that_were_dropped_is_lost() {
+    Sim::new().run(async |sim| {
+        sim.on_dial(addr(), Fate::Never);
+        let client = sim.start(options(), Probe::new(&sim)).await.unwrap();
+        client.feed_frame(Frame::text("accepted")).await.unwrap();
+        client.disconnect().await;
+        sim.noted("handle_disconnect").await;
+        client.wait_for(ClientState::Disconnected).await.unwrap();
+        sim.settle().await;
+        assert_eq!(client.stats().dropped, 1);
+        for _ in 0..2 {
+            // Whoever asks is told.
+            assert!(matches!(client.flush().await, Err(SendError::Lost(DisconnectReason::Local))));
+        }
+
+        // What a new attempt is given is another matter.
+        let listener = sim.listen(addr());
+        sim.on_dial(addr(), Fate::After(secs(1), Ok(())));
+        client.connect().await;
+        let mut peer = listener.accept().await;
+        peer.upgrade("").await;
+        client.wait_for(ClientState::Connected).await.unwrap();
+        client.flush().await.unwrap();
     });
 }
 

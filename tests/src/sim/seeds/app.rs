@@ -11,11 +11,11 @@ use parley_proto::driver::Handle;
 use parley_proto::session::ClientState;
 
 use super::Mutation;
-use super::dice::Dice;
 use super::handler::told;
 use super::peers::within;
 use super::record::{Ask, Fate};
 use super::scene::Scene;
+use crate::dice::Dice;
 use crate::sim::Sim;
 
 /// Waits for the future, or drops it midway.

@@ -11,9 +11,9 @@ use parley_proto::session::ClientState;
 use parley_proto::{Action, Attempt, BoxError, Connected, DisconnectReason, Handler, Retry, StopReason};
 
 use super::Mutation;
-use super::dice::Dice;
 use super::record::{Ask, Fate};
 use super::scene::{Running, Scene};
+use crate::dice::Dice;
 use crate::sim::describe;
 
 /// Lanes of what a callback pushes, and of what it sends by its own handle.

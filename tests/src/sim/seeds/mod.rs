@@ -19,7 +19,6 @@
 
 mod app;
 mod check;
-mod dice;
 mod handler;
 mod names;
 mod peers;
@@ -44,7 +43,6 @@ use parley_proto::connection::Keepalive;
 use parley_proto::driver::{Setup, TlsError, TlsFacts};
 use parley_proto::session::ClientOptions;
 
-use self::dice::Dice;
 use self::handler::Wilful;
 use self::names::Name;
 use self::peers::within;
@@ -53,6 +51,7 @@ use self::record::Ask;
 use self::scene::Scene;
 use self::wild::WildRuntime;
 use super::{Fate, Sim, Task, lock};
+use crate::dice::Dice;
 
 /// Every run has come to its end by then.
 const LONGEST: Duration = Duration::from_secs(600);

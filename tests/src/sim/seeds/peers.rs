@@ -17,10 +17,10 @@ use parley_proto::driver::Transport;
 use parley_proto::handshake::{Acceptance, Rejection};
 use parley_proto::{Role, SendError};
 
-use super::dice::Dice;
 use super::plan::Peer;
 use super::scene::Scene;
 use super::wire::{self, Seen};
+use crate::dice::Dice;
 use crate::raw;
 use crate::sim::{Fate, Listener, Server, Sim, SimTransport, lock};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use parley_proto::session::{Jitter, Reconnect};
 
-use super::dice::Dice;
+use crate::dice::Dice;
 use crate::sim::Link;
 
 /// How the network fails a connection.

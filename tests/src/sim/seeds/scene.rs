@@ -8,12 +8,12 @@ use parley_proto::driver::InfoError;
 use parley_proto::{DisconnectReason, Retry, SendError};
 
 use super::Mutation;
-use super::dice::Dice;
 use super::handler::PUSHED;
 use super::peers::SERVED;
 use super::plan::Plan;
 use super::record::{Ask, Call, Conn, Fate, Info, Record, Sending, Turn};
 use super::wire;
+use crate::dice::Dice;
 use crate::sim::{Sim, Task, lock};
 
 #[derive(Debug)]

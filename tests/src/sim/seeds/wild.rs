@@ -15,10 +15,10 @@ use bytes::BytesMut;
 use parley_proto::driver::{Clock, Runtime, TcpOptions, TlsError, TlsTarget, Transport, TransportFacts};
 
 use super::Mutation;
-use super::dice::Dice;
 use super::plan::Cut;
 use super::record::{Ask, Conn};
 use super::scene::Scene;
+use crate::dice::Dice;
 use crate::sim::stream::window as exactly;
 use crate::sim::{SimClock, SimRuntime, SimTransport};
 
