@@ -13,7 +13,7 @@ use std::fmt;
 /// | encoded, not written | 64 KiB and one frame; pongs up to 256 KiB where output is never written at all |
 /// | accepted by handles, not encoded | [`send_queue`](Self::send_queue), or one frame that is larger; 64 KiB of a message that is sent in parts |
 /// | infos | [`info_queue`](Self::info_queue) of the application's own |
-/// | anything else | some KiB; while it reads or writes, a window of 64 KiB and an output buffer from a pool that all connections of a thread share. Where a frame larger than a window comes behind one like it, its buffer is as large as that was, up to 1 MiB, from its header on |
+/// | anything else | 2 to 4 KiB, at rest too, the task and the transport included; while it reads or writes, a window of 64 KiB and an output buffer from a pool that all connections of a thread share. Where a frame larger than a window comes behind one like it, its buffer is as large as that was, up to 1 MiB, from its header on |
 ///
 /// What the application keeps of frames is its own affair: a payload may be a slice of a window of 64 KiB, which lives as
 /// long as any part of it. Keep a copy of what is kept for long.

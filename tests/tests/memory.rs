@@ -327,3 +327,157 @@ fn hazard_1_a_head_without_end_is_refused_at_its_bound() {
         assert!(sent <= 16 * KIB + 60);
     }
 }
+
+/// What one connection at rest holds, its task, its transport and its timer included, after a message each way.
+mod at_rest {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::thread;
+
+    use parley_proto::handshake::Origins;
+    use parley_tests::peers::within_deadline;
+    use parley_tests::raw::switching_protocols;
+    use parley_tokio::{Action, BoxError, Client, Handler, Server, WebSocket};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// So many connections are there before it counts: the pools and the runtime's lists have their size then.
+    const BEFORE: usize = 64;
+    const COUNTED: usize = 128;
+    /// Vectors of the runtime and of the census that double meanwhile.
+    const SHARE: usize = 128;
+
+    struct Echo;
+
+    impl Handler for Echo {
+        async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
+            Ok(Action::Push(frame))
+        }
+    }
+
+    async fn echo(mut socket: WebSocket) {
+        while let Some(Ok(frame)) = socket.next().await {
+            if socket.send(frame).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn head(stream: &mut TcpStream) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    fn exchange(stream: &mut TcpStream, frame: &[u8], answer: usize) {
+        stream.write_all(frame).unwrap();
+        stream.read_exact(&mut vec![0; answer]).unwrap();
+    }
+
+    fn dial(server: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(server).unwrap();
+        let request = format!(
+            "GET /chat HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             User-Agent: a browser's takes about a hundred bytes, which are kept for whoever asks for the headers\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        assert!(head(&mut stream).starts_with("HTTP/1.1 101 "));
+        exchange(&mut stream, &masked_frame(0x81, [7; 4], &[b'x'; 32]), 2 + 32);
+        stream
+    }
+
+    fn accept(listener: &TcpListener) -> TcpStream {
+        let (mut stream, _) = listener.accept().unwrap();
+        let response = switching_protocols(&head(&mut stream), "");
+        stream.write_all(response.as_bytes()).unwrap();
+        exchange(&mut stream, &frame(0x81, &[b'x'; 32]), 6 + 32);
+        stream
+    }
+
+    /// Runs the peers on a thread of their own, and waits for them. The task of the last echo has gone back to sleep then:
+    /// this one runs on the same thread.
+    async fn peers(make: impl Fn() -> TcpStream + Send + 'static, count: usize) -> Vec<TcpStream> {
+        let (done, peers) = oneshot::channel();
+        let thread = thread::spawn(move || done.send((0..count).map(|_| make()).collect()));
+        let peers = peers.await.unwrap();
+        assert!(thread.join().unwrap().is_ok());
+        peers
+    }
+
+    fn run(test: impl Future<Output = ()> + Send + 'static) {
+        let _alone = alone();
+        within_deadline(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test));
+    }
+
+    fn server(callbacks: bool, most: usize) {
+        run(async move {
+            let server = Arc::new(Server::bind("127.0.0.1:0", Origins::any()).unwrap());
+            let addr = server.local_addr().unwrap();
+            let accepting = server.clone();
+            tokio::spawn(async move {
+                while let Some(incoming) = accepting.next().await {
+                    tokio::spawn(async move {
+                        match callbacks {
+                            true => drop(incoming.accept::<_, ()>(Echo).await.unwrap()),
+                            false => echo(incoming.into_websocket().await.unwrap()).await,
+                        }
+                    });
+                }
+            });
+            let before = peers(move || dial(addr), BEFORE).await;
+            let held = Held::from_now();
+            let counted = peers(move || dial(addr), COUNTED).await;
+            held.at_most(COUNTED * (most + SHARE), "connections at rest");
+            assert_eq!(server.stats().connections, before.len() + counted.len());
+        });
+    }
+
+    fn client(callbacks: bool, most: usize) {
+        run(async move {
+            let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+            let url = format!("ws://{}/chat", listener.local_addr().unwrap());
+            let mut clients = Vec::with_capacity(BEFORE + COUNTED);
+            let mut kept = Vec::with_capacity(BEFORE + COUNTED);
+            let mut held = None;
+            for count in [BEFORE, COUNTED] {
+                held = Some(Held::from_now());
+                for _ in 0..count {
+                    let builder = Client::<(), ()>::builder(&url).unwrap();
+                    match callbacks {
+                        true => clients.push(builder.start::<_, ()>(Echo).await.unwrap()),
+                        false => drop(tokio::spawn(async { echo(builder.connect().await.unwrap()).await })),
+                    }
+                }
+                let listener = listener.clone();
+                kept.extend(peers(move || accept(&listener), count).await);
+            }
+            held.unwrap().at_most(COUNTED * (most + SHARE), "connections at rest");
+        });
+    }
+
+    #[test]
+    fn a_websocket_of_a_server_holds_three_kib() {
+        server(false, 3 * KIB);
+    }
+
+    #[test]
+    fn a_handler_of_a_server_holds_three_and_a_half_kib() {
+        server(true, 7 * KIB / 2);
+    }
+
+    #[test]
+    fn a_websocket_of_a_client_holds_three_kib() {
+        client(false, 3 * KIB);
+    }
+
+    #[test]
+    fn a_handler_of_a_client_holds_four_and_a_half_kib() {
+        client(true, 9 * KIB / 2);
+    }
+}

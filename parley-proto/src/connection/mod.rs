@@ -158,7 +158,7 @@ pub struct Connection {
     /// The end came before all output had left.
     cut_off: bool,
     /// Reported once, before any frame.
-    news: Option<Event>,
+    news: Option<Box<Event>>,
     config: Arc<Config>,
 }
 
@@ -237,7 +237,7 @@ impl Connection {
     pub fn upgraded(now: Instant, role: Role, agreed: Negotiated, config: Arc<Config>, seed: [u8; 32]) -> Self {
         let (encoder, life) = (Encoder::new(role, seed), Life::new(now, seed));
         let mut connection = Self::new(role, Phase::Open, encoder, life, Table::default(), config);
-        connection.news = Some(Event::Open(Box::new(agreed)));
+        connection.news = Some(Box::new(Event::Open(Box::new(agreed))));
         connection
     }
 
@@ -769,7 +769,7 @@ impl Connection {
 
     fn poll_rare_event(&mut self) -> Option<Event> {
         if let Some(news) = self.news.take() {
-            return Some(news);
+            return Some(*news);
         }
         if let Some(chunk) = self.decoder.poll_chunk() {
             return Some(Event::Chunk(chunk));
@@ -852,16 +852,14 @@ impl Connection {
     /// reading goes on after a pause, that call starts the wait for a silent peer afresh.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        let mut timers = self.timers;
         // Any Close or error that is known of has armed the close timer, and that one decides from then on.
-        if matches!(self.phase, Phase::Open) && timers.close.is_none() {
-            match (self.blocked, &self.config.keepalive) {
-                (Some(since), _) => timers.write_stall = Some(deadline(since, self.config.write_timeout)),
-                (None, Some(keepalive)) if !self.is_full() => timers.keepalive = Some(self.life.deadline(keepalive)),
-                _ => {}
-            }
-        }
-        timers.next()
+        let watch = match (self.blocked, &self.config.keepalive) {
+            _ if !matches!(self.phase, Phase::Open) || self.timers.close.is_some() => None,
+            (Some(since), _) => Some((deadline(since, self.config.write_timeout), Timer::WriteStall)),
+            (None, Some(keepalive)) if !self.is_full() => Some((self.life.deadline(keepalive), Timer::Keepalive)),
+            _ => None,
+        };
+        self.timers.next(watch)
     }
 
     /// Whether to read: false while received frames wait for the application up to their bound, and while a Close or
@@ -887,7 +885,7 @@ impl Connection {
 
     /// Server: a request is the application's to answer.
     fn decide(&mut self, now: Instant, request: Event) {
-        self.news = Some(request);
+        self.news = Some(Box::new(request));
         self.timers.handshake = Some(deadline(now, self.config.decision_timeout));
         let Phase::ServerHandshake(handshake) = std::mem::replace(&mut self.phase, Phase::Open) else {
             unreachable!("only a handshake that was under way asks");
@@ -899,7 +897,7 @@ impl Connection {
         self.life.start(now);
         self.timers.handshake = None;
         self.phase = Phase::Open;
-        self.news = Some(Event::Open(Box::new(negotiated)));
+        self.news = Some(Box::new(Event::Open(Box::new(negotiated))));
     }
 
     /// What was parsed behind the last frame happens now.

@@ -30,31 +30,24 @@ pub enum Timer {
     Terminate,
 }
 
-/// The timers of one connection. The last two are never armed: input and output move them all the time, so the
-/// connection works them out whenever it is asked.
+/// The timers of one connection that are armed. [`Timer::Keepalive`] and [`Timer::WriteStall`] never are: input and output
+/// move them all the time, so the connection works them out whenever it is asked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Table {
     pub(crate) handshake: Option<Instant>,
     pub(crate) effect: Option<Instant>,
     pub(crate) close: Option<Instant>,
-    pub(crate) keepalive: Option<Instant>,
-    pub(crate) write_stall: Option<Instant>,
 }
 
 impl Table {
-    fn all(self) -> [Option<(Instant, Timer)>; 5] {
-        [
+    /// The earliest deadline, among them that of the timer which watches the peer.
+    pub(crate) fn next(self, watch: Option<(Instant, Timer)>) -> Option<(Instant, Timer)> {
+        earliest([
             self.handshake.map(|at| (at, Timer::Handshake)),
             self.effect.map(|at| (at, Timer::Effect)),
             self.close.map(|at| (at, Timer::Close)),
-            self.keepalive.map(|at| (at, Timer::Keepalive)),
-            self.write_stall.map(|at| (at, Timer::WriteStall)),
-        ]
-    }
-
-    /// The earliest deadline.
-    pub(crate) fn next(self) -> Option<(Instant, Timer)> {
-        earliest(self.all())
+            watch,
+        ])
     }
 
     /// Disarms a timer that has come.

@@ -33,7 +33,7 @@ impl<P: Platform> Client<(), (), P> {
         if options.request.is_secure() && !P::TLS {
             return Err(BuildError::TlsNotBuiltIn);
         }
-        Ok(ClientBuilder { options, tls: P::Tls::default() })
+        Ok(ClientBuilder { options: Box::new(options), tls: P::Tls::default() })
     }
 }
 
@@ -41,7 +41,8 @@ impl<P: Platform> Client<(), (), P> {
 /// [`Handler`], [`connect`](Self::connect) a [`WebSocket`] for a loop of one's own.
 #[must_use = "a builder does nothing until it is started, run or connected"]
 pub struct ClientBuilder<P: Platform> {
-    options: ClientOptions,
+    /// Boxed: it lies in the task that dials, for as long as that lives.
+    options: Box<ClientOptions>,
     tls: P::Tls,
 }
 
@@ -68,7 +69,7 @@ impl<P: Platform> ClientBuilder<P> {
         N: TryInto<HeaderName>,
         V: TryInto<HeaderValue>,
     {
-        self.options = self.options.header(name, value)?;
+        self.options.request.header(name, value)?;
         Ok(self)
     }
 
@@ -78,7 +79,7 @@ impl<P: Platform> ClientBuilder<P> {
     ///
     /// The name is not a token, or offered already.
     pub fn subprotocol(mut self, name: impl Into<String>) -> Result<Self, BuildError> {
-        self.options = self.options.subprotocol(name)?;
+        self.options.request.subprotocol(name)?;
         Ok(self)
     }
 
@@ -250,7 +251,7 @@ impl<P: Platform> ClientBuilder<P> {
     }
 
     fn into_parts<I: Send + 'static>(self) -> (io::Result<P>, Setup<I>) {
-        (P::create(self.tls), Setup::new(self.options))
+        (P::create(self.tls), Setup::new(*self.options))
     }
 
     /// Dials, and does the opening handshake. Name and reconnection are not for this: a [`WebSocket`] is one
@@ -261,9 +262,12 @@ impl<P: Platform> ClientBuilder<P> {
     /// # Errors
     ///
     /// [`Error::Disconnected`] with what a client's `handle_disconnect` would see; [`Error::Runtime`].
-    pub async fn connect(self) -> Result<WebSocket<P::Transport, P::Clock>, Error> {
-        let platform = platform::<P>(self.tls)?;
-        WebSocket::connect(platform, P::clock(), self.options).await
+    pub fn connect(self) -> impl Future<Output = Result<WebSocket<P::Transport, P::Clock>, Error>> + use<P> {
+        // Boxed: the task that goes on with the socket has no room to keep for how it was dialled.
+        Box::pin(async move {
+            let platform = platform::<P>(self.tls)?;
+            WebSocket::connect(platform, P::clock(), *self.options).await
+        })
     }
 
     /// The opening handshake over a transport that is up, as it is: for `wss://` too, TLS has been seen to. The connect
@@ -274,18 +278,23 @@ impl<P: Platform> ClientBuilder<P> {
     /// # Errors
     ///
     /// As [`connect`](Self::connect).
-    pub async fn connect_over<T: Transport>(self, transport: T) -> Result<WebSocket<T, P::Clock>, Error> {
-        let platform = platform::<P>(self.tls)?;
-        let ClientOptions { request, connection, connect_timeout, .. } = self.options;
-        let seed = platform.seed();
-        WebSocket::client(P::clock(), transport, &request, Arc::new(connection), connect_timeout, seed).await
+    pub fn connect_over<T: Transport>(
+        self,
+        transport: T,
+    ) -> impl Future<Output = Result<WebSocket<T, P::Clock>, Error>> + use<P, T> {
+        Box::pin(async move {
+            let platform = platform::<P>(self.tls)?;
+            let ClientOptions { request, connection, connect_timeout, .. } = *self.options;
+            let seed = platform.seed();
+            WebSocket::client(P::clock(), transport, &request, Arc::new(connection), connect_timeout, seed).await
+        })
     }
 }
 
 /// A client for a request that was made before. Whether its URL is `wss://` is looked at when it dials.
 impl<P: Platform> From<ClientRequest> for ClientBuilder<P> {
     fn from(request: ClientRequest) -> Self {
-        Self { options: request.into(), tls: P::Tls::default() }
+        Self { options: Box::new(request.into()), tls: P::Tls::default() }
     }
 }
 

@@ -5,8 +5,9 @@ use std::future::{Future, poll_fn};
 use std::io as std_io;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use super::handle::{Handle, Shared, Ticket};
 use super::io::Io;
@@ -67,10 +68,9 @@ impl<I: Send + 'static> Setup<I> {
     }
 
     fn into_io<R: Runtime>(self, runtime: R) -> Box<Io<R, I>> {
-        let tcp = self.options.tcp.clone();
         let wanted = self.options.name.clone();
         let (session, shared) = self.into_session(runtime.seed());
-        Box::new(Io::new(runtime, session, tcp, Ending { shared, wanted, name: None }))
+        Box::new(Io::new(runtime, session, Ending { shared, wanted, name: None }))
     }
 }
 
@@ -79,7 +79,7 @@ pub(super) fn client_of<R, H, I>(
     io: Box<Io<R, I>>,
     shared: Arc<Shared<I>>,
     handler: H,
-) -> (Client<H, I>, impl Future<Output = ()> + Send + use<R, H, I>)
+) -> (Client<H, I>, impl Future<Output = ()> + Send + Unpin + use<R, H, I>)
 where
     R: Runtime,
     H: Handler<I>,
@@ -87,9 +87,23 @@ where
 {
     let join = Arc::new(Join(Mutex::new(Slot { outcome: None, done: false, waker: None })));
     let client = Client { handle: Handle::new(shared, false), join: join.clone(), platform: PhantomData };
-    let guard = JoinGuard(join);
-    let life = drive(io, handler);
-    (client, async move { guard.0.set(life.await.into_result()) })
+    (client, Life { drive: Box::pin(drive(io, handler)), guard: JoinGuard(join) })
+}
+
+/// The future of a client that can be joined. What drives it is boxed, to be held once, however often this is moved on.
+struct Life<F, H> {
+    drive: Pin<Box<F>>,
+    guard: JoinGuard<H>,
+}
+
+impl<F: Future<Output = End<H>>, H> Future for Life<F, H> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let end = ready!(self.drive.as_mut().poll(cx));
+        self.guard.0.set(end.into_result());
+        Poll::Ready(())
+    }
 }
 
 impl<I> Setup<I> {
@@ -170,7 +184,7 @@ impl<H, I, P> Client<H, I, P> {
         poll_fn(|cx| {
             let mut slot = join.0.lock().unwrap_or_else(PoisonError::into_inner);
             match slot.outcome.take() {
-                Some(outcome) => Poll::Ready(outcome),
+                Some(outcome) => Poll::Ready(*outcome),
                 None => {
                     slot.waker = Some(cx.waker().clone());
                     Poll::Pending
@@ -204,7 +218,7 @@ impl<H, I, P> fmt::Debug for Client<H, I, P> {
 struct Join<H>(Mutex<Slot<H>>);
 
 struct Slot<H> {
-    outcome: Option<Result<H, JoinError<H>>>,
+    outcome: Option<Box<Result<H, JoinError<H>>>>,
     done: bool,
     waker: Option<Waker>,
 }
@@ -218,7 +232,7 @@ impl<H> Join<H> {
                 return;
             }
             slot.done = true;
-            slot.outcome = Some(outcome);
+            slot.outcome = Some(Box::new(outcome));
             slot.waker.take()
         };
         if let Some(waker) = waker {

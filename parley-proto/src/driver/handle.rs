@@ -76,13 +76,15 @@ enum Slot {
 struct Gate {
     used: usize,
     limit: usize,
-    queue: VecDeque<(u64, Waker)>,
+    /// `None` while nobody waits.
+    #[expect(clippy::box_collection, reason = "every client has four, and nearly always all are empty")]
+    queue: Option<Box<VecDeque<(u64, Waker)>>>,
     next: u64,
 }
 
 impl Gate {
     fn new(limit: usize) -> Self {
-        Self { used: 0, limit, queue: VecDeque::new(), next: 0 }
+        Self { used: 0, limit, queue: None, next: 0 }
     }
 
     /// An empty queue takes anything, however large.
@@ -92,7 +94,7 @@ impl Gate {
 
     /// Without waiting; behind those who wait.
     fn try_enter(&mut self, cost: usize) -> bool {
-        let enters = self.queue.is_empty() && self.fits(cost);
+        let enters = self.queue.is_none() && self.fits(cost);
         if enters {
             self.used += cost;
         }
@@ -102,8 +104,8 @@ impl Gate {
     /// Ready with whoever may find room next, to be woken once the lock is free.
     fn poll_enter(&mut self, place: &mut Option<u64>, cost: usize, cx: &Context<'_>) -> Poll<Option<Waker>> {
         let first = match place {
-            None => self.queue.is_empty(),
-            Some(id) => self.queue.front().is_some_and(|(front, _)| front == id),
+            None => self.queue.is_none(),
+            Some(id) => self.front().is_some_and(|(front, _)| front == id),
         };
         if first && self.fits(cost) {
             self.used += cost;
@@ -112,11 +114,12 @@ impl Gate {
         match place {
             None => {
                 *place = Some(self.next);
-                self.queue.push_back((self.next, cx.waker().clone()));
+                self.queue.get_or_insert_default().push_back((self.next, cx.waker().clone()));
                 self.next += 1;
             }
             Some(id) => {
-                if let Some((_, waker)) = self.queue.iter_mut().find(|(waiting, _)| waiting == id) {
+                let mut queue = self.queue.iter_mut().flat_map(|queue| queue.iter_mut());
+                if let Some((_, waker)) = queue.find(|(waiting, _)| waiting == id) {
                     waker.clone_from(cx.waker());
                 }
             }
@@ -127,9 +130,13 @@ impl Gate {
     /// Gives up a place in the queue; whoever is first now may find room.
     fn leave(&mut self, place: &mut Option<u64>) -> Option<Waker> {
         let id = place.take()?;
-        match self.queue.iter().position(|(waiting, _)| *waiting == id)? {
-            0 => drop(self.queue.pop_front()), // whoever enters is the first
-            at => drop(self.queue.remove(at)),
+        let queue = self.queue.as_mut()?;
+        match queue.iter().position(|(waiting, _)| *waiting == id)? {
+            0 => drop(queue.pop_front()), // whoever enters is the first
+            at => drop(queue.remove(at)),
+        }
+        if queue.is_empty() {
+            self.queue = None;
         }
         self.first()
     }
@@ -140,7 +147,16 @@ impl Gate {
     }
 
     fn first(&self) -> Option<Waker> {
-        self.queue.front().map(|(_, waker)| waker.clone())
+        self.front().map(|(_, waker)| waker.clone())
+    }
+
+    fn front(&self) -> Option<&(u64, Waker)> {
+        self.queue.as_ref()?.front()
+    }
+
+    /// Whoever waits.
+    fn waiting(&self) -> impl Iterator<Item = &Waker> {
+        self.queue.iter().flat_map(|queue| queue.iter().map(|(_, waker)| waker))
     }
 }
 
@@ -252,8 +268,7 @@ impl<I> Shared<I> {
                 // before it could say that it is there.
                 self.dirty.fetch_or(!inner.commands.is_empty(), Ordering::SeqCst);
                 inner.epoch += 1;
-                let for_room = inner.frames.queue.iter().chain(&inner.parts.queue);
-                waiting.extend(for_room.map(|(_, waker)| waker.clone()));
+                waiting.extend(inner.frames.waiting().chain(inner.parts.waiting()).cloned());
             }
             drop(inner);
             wake(waiting);
@@ -292,7 +307,7 @@ impl<I> Shared<I> {
         }
         let Inner { frames, infos, writers, parts, .. } = &mut *inner;
         for gate in [frames, infos, writers, parts] {
-            wakers.extend(gate.queue.drain(..).map(|(_, waker)| waker));
+            wakers.extend(gate.queue.take().into_iter().flat_map(|queue| *queue).map(|(_, waker)| waker));
         }
         drop(inner);
         wake(wakers);
@@ -859,7 +874,11 @@ struct Watcher<'a, I> {
 impl<I> Drop for Watcher<'_, I> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.shared.lock().watchers.try_remove(key);
+            let mut inner = self.shared.lock();
+            inner.watchers.try_remove(key);
+            if inner.watchers.is_empty() {
+                inner.watchers = Slab::new(); // most clients are watched once, while they start
+            }
         }
     }
 }

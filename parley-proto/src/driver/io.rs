@@ -23,7 +23,7 @@ use super::trace::Trace;
 use crate::codec::Frame;
 use crate::error::StopReason;
 use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Session};
-use crate::transport::{TcpOptions, TlsError};
+use crate::transport::TlsError;
 
 /// Callbacks run in one poll of the task before it yields to others.
 const CALL_BUDGET: usize = 1024;
@@ -48,7 +48,6 @@ pub(super) struct Io<R: Runtime, I> {
     pub(super) session: Session<I, Ticket>,
     pub(super) now: Instant,
     runtime: R,
-    tcp: TcpOptions,
     shared: Arc<Shared<I>>,
     commands: VecDeque<Command<I, Ticket>>,
     pipe: Pipe<R::Transport>,
@@ -92,7 +91,7 @@ impl<R: Runtime, I> Io<R, I> {
 }
 
 impl<R: Runtime, I: Send + 'static> Io<R, I> {
-    pub(super) fn new(runtime: R, session: Session<I, Ticket>, tcp: TcpOptions, ending: Ending<I>) -> Self {
+    pub(super) fn new(runtime: R, session: Session<I, Ticket>, ending: Ending<I>) -> Self {
         let now = runtime.now();
         let trace = Trace::new(now, ending.wanted.as_deref(), session.is_accepted());
         Self {
@@ -101,7 +100,6 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             session,
             now,
             runtime,
-            tcp,
             commands: VecDeque::new(),
             pipe: Pipe::new(),
             steps: Vec::new(),
@@ -266,7 +264,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
                 }
                 Some(Output::Dial(id, addr)) => {
                     self.trace.begin(self.now);
-                    let dial = self.runtime.dial(addr, &self.tcp);
+                    let dial = self.runtime.dial(addr, &self.session.tcp());
                     self.steps.push((id, Box::pin(async { Done::Dialled(dial.await) })));
                 }
                 Some(Output::StartTls(id, target)) => {
@@ -310,6 +308,9 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
                 continue;
             };
             drop(self.steps.swap_remove(index));
+            if self.steps.is_empty() {
+                self.steps = Vec::new(); // a connection at rest holds nothing
+            }
             self.refresh();
             match done {
                 Done::Resolved(outcome) => {

@@ -24,7 +24,7 @@ mod trace;
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -150,27 +150,27 @@ where
                 let mut next = Some(frame);
                 while let Some(frame) = next {
                     let returned = match frame {
-                        Frame::Ping(payload) => beside(io, handler.handle_ping(payload)).await,
-                        frame => beside(io, handler.handle_frame(frame)).await,
+                        Frame::Ping(payload) => beside(io, pin!(handler.handle_ping(payload))).await,
+                        frame => beside(io, pin!(handler.handle_frame(frame))).await,
                     };
                     action(io, returned);
                     next = io.poll_frame();
                 }
             }
             Next::Call(Call::Chunk(chunk)) => {
-                let returned = beside(io, handler.handle_chunk(*chunk)).await;
+                let returned = beside(io, pin!(handler.handle_chunk(*chunk))).await;
                 action(io, returned);
             }
             Next::Call(Call::Info(info)) => {
-                let returned = beside(io, handler.handle_info(info)).await;
+                let returned = beside(io, pin!(handler.handle_info(info))).await;
                 action(io, returned);
             }
             Next::Call(Call::Connect(connected)) => {
-                let returned = beside(io, handler.handle_connect(&connected)).await;
+                let returned = beside(io, pin!(handler.handle_connect(&connected))).await;
                 action(io, returned);
             }
             Next::Call(Call::Init) => {
-                let returned = beside(io, handler.init()).await;
+                let returned = beside(io, pin!(handler.init())).await;
                 let started = matches!(returned, Some(Ok(())));
                 io.take_commands(); // what was asked for meanwhile decides whether an attempt follows
                 io.called(returned.map_or(Returned::Dropped, Returned::Init));
@@ -180,22 +180,22 @@ where
                     io.ending.shared.started();
                 }
             }
-            Next::Call(Call::Prepare(call)) => {
-                let (attempt, mut request) = *call;
-                let returned = beside(io, handler.prepare(&attempt, &mut request)).await;
+            Next::Call(Call::Prepare(mut call)) => {
+                let (attempt, request) = &mut *call;
+                let returned = beside(io, pin!(handler.prepare(attempt, request))).await;
                 let returned = match returned {
-                    Some(outcome) => Returned::Prepare(outcome.map(|()| Box::new(request))),
+                    Some(outcome) => Returned::Prepare(outcome.map(|()| Box::new(call.1))),
                     None => Returned::Dropped,
                 };
                 io.called(returned);
             }
             Next::Call(Call::Disconnect(reason)) => {
-                let returned = beside(io, handler.handle_disconnect(&reason)).await;
+                let returned = beside(io, pin!(handler.handle_disconnect(&reason))).await;
                 io.take_commands(); // what was meant for the connection that is lost is not for the next
                 io.called(returned.map_or(Returned::Dropped, Returned::Retry));
             }
             Next::Call(Call::Terminate(reason)) => {
-                let returned = beside(io, handler.terminate(&reason)).await;
+                let returned = beside(io, pin!(handler.terminate(&reason))).await;
                 io.called(returned.map_or(Returned::Dropped, |()| Returned::Terminated));
             }
         }
@@ -218,9 +218,13 @@ fn action<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, returned: Option<Res
 
 /// Polls a callback, and the I/O beside it whenever it waits. One that is ready at once costs a call. `None`: the
 /// session wanted it dropped.
-async fn beside<R: Runtime, I: Send + 'static, F: Future>(io: &mut Io<R, I>, callback: F) -> Option<F::Output> {
-    let mut callback = pin!(callback);
-    poll_fn(|cx| {
+///
+/// Not the callback itself but a pin of it: an async fn would hold it twice.
+fn beside<R: Runtime, I: Send + 'static, F: Future>(
+    io: &mut Io<R, I>,
+    mut callback: Pin<&mut F>,
+) -> impl Future<Output = Option<F::Output>> {
+    poll_fn(move |cx| {
         io.resume();
         match callback.as_mut().poll(cx) {
             Poll::Ready(returned) => Poll::Ready(Some(returned)),
@@ -228,5 +232,4 @@ async fn beside<R: Runtime, I: Send + 'static, F: Future>(io: &mut Io<R, I>, cal
             Poll::Pending => Poll::Pending,
         }
     })
-    .await
 }

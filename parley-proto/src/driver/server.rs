@@ -16,10 +16,10 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::marker::PhantomData;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -498,7 +498,7 @@ impl<P: Platform> Inner<P> {
                     trace::requested(&request);
                     let undecided = link.undecided();
                     let slot = Arc::new(Slot(Mutex::new(Place::Waiting(Box::new(link), None))));
-                    return Ok(Incoming { request: *request, facts, slot, server: self, undecided });
+                    return Ok(Incoming { request: *request, facts: Box::new(facts), slot, server: self, undecided });
                 }
                 Event::Request(request) => {
                     Self::count(&self.counters.refused);
@@ -684,7 +684,7 @@ async fn finish<T: Transport, C: Clock>(mut link: Link<T, C>) {
 /// [decision timeout](ServerBuilder::decision_timeout). Dropped without either it is answered with 503.
 pub struct Incoming<T: Transport, P: Platform> {
     request: Request,
-    facts: TransportFacts,
+    facts: Box<TransportFacts>,
     slot: Arc<Slot<T, P::Clock>>,
     server: Arc<Inner<P>>,
     /// Until it is answered.
@@ -713,12 +713,12 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
     /// # Errors
     ///
     /// `init` failed, or the connection is gone.
-    pub async fn accept<H, I>(self, handler: H) -> Result<Client<H, I, P>, StartError>
+    pub fn accept<H, I>(self, handler: H) -> impl Future<Output = Result<Client<H, I, P>, StartError>>
     where
         H: Handler<I>,
         I: Send + 'static,
     {
-        self.accept_with(Acceptance::new(), |_| handler).await
+        self.accept_with(Acceptance::new(), |_| handler)
     }
 
     /// [`accept`](Self::accept) with a subprotocol or headers, and with a handler that gets the client's own handle.
@@ -726,20 +726,24 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
     /// # Errors
     ///
     /// As [`accept`](Self::accept); the subprotocol was not on offer.
-    pub async fn accept_with<H, I>(
-        self,
+    pub fn accept_with<H, I>(
+        mut self,
         reply: Acceptance,
         make: impl FnOnce(Handle<I>) -> H,
-    ) -> Result<Client<H, I, P>, StartError>
+    ) -> impl Future<Output = Result<Client<H, I, P>, StartError>>
     where
         H: Handler<I>,
         I: Send + 'static,
     {
-        self.request.agree(&reply).map_err(StartError::Reply)?;
-        let link = self.take().map_err(StartError::Disconnected)?;
-        let Link { connection, pipe, clock, permit, .. } = *link;
-        let session = Session::accepted(connection, reply, self.facts.clone(), self.server.config.clone());
-        serve(session, pipe, clock, &self.server, permit, make).await
+        // Boxed, like the next: a task that goes on has no room to keep for how the connection was accepted.
+        Box::pin(async move {
+            self.request.agree(&reply).map_err(StartError::Reply)?;
+            let link = self.take().map_err(StartError::Disconnected)?;
+            let Link { connection, pipe, clock, permit, .. } = *link;
+            let facts = std::mem::take(&mut *self.facts);
+            let session = Session::accepted(connection, reply, facts, self.server.config.clone());
+            serve(session, pipe, clock, &self.server, permit, make).await
+        })
     }
 
     /// Accepts, for a loop of one's own. Resolves once the response is on its way.
@@ -749,8 +753,8 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
     /// # Errors
     ///
     /// The connection is gone.
-    pub async fn into_websocket(self) -> Result<WebSocket<T, P::Clock>, Error> {
-        self.into_websocket_with(Acceptance::new()).await
+    pub fn into_websocket(self) -> impl Future<Output = Result<WebSocket<T, P::Clock>, Error>> + use<T, P> {
+        self.into_websocket_with(Acceptance::new())
     }
 
     /// [`into_websocket`](Self::into_websocket) with a subprotocol or headers.
@@ -758,17 +762,23 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
     /// # Errors
     ///
     /// As [`into_websocket`](Self::into_websocket); [`Error::Reply`]: the subprotocol was not on offer.
-    pub async fn into_websocket_with(self, reply: Acceptance) -> Result<WebSocket<T, P::Clock>, Error> {
-        self.request.agree(&reply).map_err(Error::Reply)?;
-        let mut link = self.take()?;
-        link.now = link.clock.now();
-        if link.connection.accept(link.now, reply).is_ok() {
-            link.offer();
-        }
-        let mut socket = WebSocket::opened(*link, self.facts.clone()).await?;
-        drop(self);
-        socket.flush().await?;
-        Ok(socket)
+    pub fn into_websocket_with(
+        mut self,
+        reply: Acceptance,
+    ) -> impl Future<Output = Result<WebSocket<T, P::Clock>, Error>> + use<T, P> {
+        Box::pin(async move {
+            self.request.agree(&reply).map_err(Error::Reply)?;
+            let mut link = self.take()?;
+            link.now = link.clock.now();
+            if link.connection.accept(link.now, reply).is_ok() {
+                link.offer();
+            }
+            let facts = std::mem::take(&mut *self.facts);
+            let mut socket = WebSocket::opened(link, facts).await?;
+            drop(self);
+            socket.flush().await?;
+            Ok(socket)
+        })
     }
 
     /// Rejects with a status, headers and a body of one's own.
@@ -869,31 +879,45 @@ where
     let handler = make(own.clone());
     let ending = Ending { shared: shared.clone(), wanted: None, name: None };
     let runtime = Undialled { clock, transport: PhantomData };
-    let io = Box::new(Io::new(runtime, session, TcpOptions::default(), ending).with_pipe(pipe));
+    let io = Box::new(Io::new(runtime, session, ending).with_pipe(pipe));
     let (client, life) = client_of(io, shared, handler);
-    P::spawn(attend(life, permit, own));
+    P::spawn(Attended { life: Some(life), permit, own, told: false });
     client.started().await?;
     Ok(client.on())
 }
 
-/// A client's life, which its server may end.
-async fn attend<I: Send + 'static>(life: impl Future<Output = ()>, permit: Option<Box<Permit>>, own: Handle<I>) {
-    let Some(mut permit) = permit else { return life.await };
-    let mut life = pin!(life);
-    let mut told = false;
-    poll_fn(|cx| {
-        match permit.notice(cx) {
+/// A client's life, which its server may end. The connection counts until it is dropped. No async fn: that would hold the
+/// life twice.
+struct Attended<F, I> {
+    /// `None`: it is over.
+    life: Option<F>,
+    permit: Option<Box<Permit>>,
+    own: Handle<I>,
+    told: bool,
+}
+
+impl<F: Future<Output = ()> + Unpin, I: Send + 'static> Future for Attended<F, I> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { life, permit, own, told } = self.get_mut();
+        let notice = permit.as_mut().map_or(Notice::Stay, |permit| permit.notice(cx));
+        match notice {
             Notice::Stay => {}
-            Notice::Leave if told => {}
+            Notice::Leave if *told => {}
             Notice::Leave => {
-                told = true;
+                *told = true;
                 own.ask_to_stop(CloseFrame::going_away());
             }
-            Notice::Gone => return Poll::Ready(()), // the connection and its callbacks are dropped
+            Notice::Gone => *life = None, // the connection and its callbacks are dropped
         }
-        life.as_mut().poll(cx)
-    })
-    .await;
+        if let Some(living) = life {
+            ready!(Pin::new(living).poll(cx));
+            *life = None;
+        }
+        *permit = None;
+        Poll::Ready(())
+    }
 }
 
 /// The runtime of a session that never dials.

@@ -142,7 +142,8 @@ impl From<DisconnectReason> for Error {
 /// `send` or `feed` was dropped while it waited for room was not accepted; dropped later, it leaves with what is polled
 /// next.
 pub struct WebSocket<T, C> {
-    link: Link<T, C>,
+    /// Boxed: a future that holds a socket, or hands one on, is small.
+    link: Box<Link<T, C>>,
     tasks: Tasks,
     auto_cork: bool,
     /// The sink has said that it takes a frame: it does, though pongs have filled the room since.
@@ -243,7 +244,8 @@ impl Tasks {
 }
 
 impl<T: Transport, C: Clock> WebSocket<T, C> {
-    fn new(link: Link<T, C>, connected: Connected) -> Self {
+    fn new(link: Box<Link<T, C>>, mut connected: Box<Connected>) -> Self {
+        connected.negotiated.pack();
         Self {
             link,
             tasks: Tasks::default(),
@@ -251,7 +253,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
             promised: false,
             told: false,
             closed: None,
-            connected: Box::new(connected),
+            connected,
             joining: None,
         }
     }
@@ -270,14 +272,14 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     {
         options.reconnect = None;
         options.name = None;
-        let (session, shared) = Setup::<()>::new(options.clone()).into_session(runtime.seed());
+        let (session, shared) = Setup::<()>::new(options).into_session(runtime.seed());
         let ending = Ending { shared, wanted: None, name: None };
-        let mut io = Box::new(Io::new(runtime, session, options.tcp, ending));
+        let mut io = Box::new(Io::new(runtime, session, ending));
         loop {
             let returned = match poll_fn(|cx| io.poll_next(cx)).await {
                 Next::Call(Call::Connect(connected)) => {
                     let link = io.into_link(clock).ok_or(DisconnectReason::Local)?;
-                    return Ok(Self::new(link, *connected));
+                    return Ok(Self::new(Box::new(link), connected));
                 }
                 Next::Call(Call::Init) => Returned::Init(Ok(())),
                 Next::Call(Call::Prepare(call)) => Returned::Prepare(Ok(Box::new(call.1))),
@@ -309,15 +311,17 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     ) -> Result<Self, Error> {
         let facts = transport.facts();
         let connection = Connection::client(request, config, seed, deadline(clock.now(), timeout));
-        Self::opened(Link::over(connection, transport, BytesMut::new(), clock), facts).await
+        let link = Box::new(Link::over(connection, transport, BytesMut::new(), clock));
+        Self::opened(link, facts).await
     }
 
     /// Waits until the opening handshake is complete.
-    pub(super) async fn opened(mut link: Link<T, C>, facts: TransportFacts) -> Result<Self, Error> {
+    pub(super) async fn opened(mut link: Box<Link<T, C>>, facts: TransportFacts) -> Result<Self, Error> {
         loop {
             match poll_fn(|cx| link.poll_next(cx)).await {
                 Event::Open(negotiated) => {
-                    return Ok(Self::new(link, Connected { negotiated: *negotiated, transport: facts }));
+                    let connected = Connected { negotiated: *negotiated, transport: facts };
+                    return Ok(Self::new(link, Box::new(connected)));
                 }
                 Event::Closed(closed) => return Err(closed.reason().into()),
                 Event::Request(_) | Event::Http(_) | Event::Frame(_) | Event::Chunk(_) => {} // none comes before
@@ -340,7 +344,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         let connected = Connected { negotiated: agreed.clone(), transport: transport.facts() };
         let mut connection = Connection::upgraded(clock.now(), role, agreed, config, seed);
         let _open = connection.poll_event(); // known from the start
-        Self::new(Link::over(connection, transport, input, clock), connected)
+        Self::new(Box::new(Link::over(connection, transport, input, clock)), Box::new(connected))
     }
 
     /// What the opening handshake settled, and the transport's addresses and TLS.

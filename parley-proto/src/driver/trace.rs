@@ -15,6 +15,11 @@ pub(super) use imp::{
 /// One client's telemetry.
 pub(super) struct Trace {
     pub(super) span: Span,
+    /// `None` where nothing is traced.
+    seen: Option<Box<Seen>>,
+}
+
+struct Seen {
     /// When the attempt under way began, its last phase, and the connection.
     attempt: Instant,
     phase: Instant,
@@ -28,35 +33,42 @@ pub(super) struct Trace {
 impl Trace {
     pub(super) fn new(now: Instant, name: Option<&str>, is_server: bool) -> Self {
         let span = Span::client(name, is_server);
-        Self { span, attempt: now, phase: now, up: now, before: Stats::default(), dropped: 0, refused: 0 }
+        let seen = || Seen { attempt: now, phase: now, up: now, before: Stats::default(), dropped: 0, refused: 0 };
+        Self { span, seen: cfg!(feature = "tracing").then(|| Box::new(seen())) }
     }
 
     /// `prepare` is about to run.
     pub(super) fn attempt(&mut self, now: Instant, attempt: &Attempt, request: &ClientRequest) {
-        (self.attempt, self.phase) = (now, now);
+        let Some(seen) = &mut self.seen else { return };
+        (seen.attempt, seen.phase) = (now, now);
         imp::attempt(attempt.number, request.host(), request.port(), request.is_secure());
     }
 
     /// A step of the attempt begins.
     pub(super) fn begin(&mut self, now: Instant) {
-        self.phase = now;
+        if let Some(seen) = &mut self.seen {
+            seen.phase = now;
+        }
     }
 
     /// It is done; the next begins.
     pub(super) fn phase(&mut self, now: Instant, phase: &'static str, ok: bool) {
-        imp::phase(phase, micros(self.phase, now), ok);
-        self.phase = now;
+        let Some(seen) = &mut self.seen else { return };
+        imp::phase(phase, micros(seen.phase, now), ok);
+        seen.phase = now;
     }
 
     pub(super) fn connected(&mut self, now: Instant, connected: &Connected, stats: Stats) {
-        imp::phase("upgrade", micros(self.phase, now), true);
-        (self.up, self.before) = (now, stats);
-        imp::connected(micros(self.attempt, now), connected);
+        let Some(seen) = &mut self.seen else { return };
+        imp::phase("upgrade", micros(seen.phase, now), true);
+        (seen.up, seen.before) = (now, stats);
+        imp::connected(micros(seen.attempt, now), connected);
     }
 
     pub(super) fn disconnected(&mut self, now: Instant, reason: &DisconnectReason, stats: Stats) {
-        imp::disconnected(reason, micros(self.up, now), &self.before, &stats);
-        (self.up, self.before) = (now, stats);
+        let Some(seen) = &mut self.seen else { return };
+        imp::disconnected(reason, micros(seen.up, now), &seen.before, &stats);
+        (seen.up, seen.before) = (now, stats);
     }
 
     pub(super) fn retry(&self, now: Instant, at: Instant) {
@@ -70,9 +82,10 @@ impl Trace {
     /// Frames that were lost, and pushes that were refused, so far.
     #[inline]
     pub(super) fn lost(&mut self, dropped: u64, refused: u64) {
-        if (self.dropped, self.refused) != (dropped, refused) {
-            imp::lost(dropped - self.dropped, refused - self.refused);
-            (self.dropped, self.refused) = (dropped, refused);
+        let Some(seen) = &mut self.seen else { return };
+        if (seen.dropped, seen.refused) != (dropped, refused) {
+            imp::lost(dropped - seen.dropped, refused - seen.refused);
+            (seen.dropped, seen.refused) = (dropped, refused);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What an opening handshake settled: RFC 6455, sections 4.1 and 4.2.2.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::error::SubprotocolError;
 use super::extensions::Extension;
@@ -24,9 +24,86 @@ use super::tokens::is_token;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Negotiated {
     status: StatusCode,
-    headers: Arc<HeaderMap>,
+    headers: Kept,
     subprotocol: Option<Arc<str>>,
     extensions: Arc<[Extension]>,
+}
+
+/// The peer's header fields.
+#[derive(Clone)]
+enum Kept {
+    Map(Arc<HeaderMap>),
+    Packed(Arc<Packed>),
+}
+
+/// Header fields in one piece, for a connection that is to live long: a map takes some 100 bytes a field, and many small
+/// allocations. The map is made again when somebody asks for it.
+///
+/// ```text
+/// fields   | name's length (2) | value's length (4) | sensitive (1) | name | value | ...
+/// ```
+struct Packed {
+    fields: Box<[u8]>,
+    map: OnceLock<Box<HeaderMap>>,
+}
+
+impl Packed {
+    /// `None`: a length is none that a field can have.
+    fn new(map: &HeaderMap) -> Option<Self> {
+        let mut fields =
+            Vec::with_capacity(map.iter().map(|(name, value)| 7 + name.as_str().len() + value.len()).sum());
+        for (name, value) in map {
+            let name = name.as_str().as_bytes();
+            fields.extend(u16::try_from(name.len()).ok()?.to_be_bytes());
+            fields.extend(u32::try_from(value.len()).ok()?.to_be_bytes());
+            fields.push(u8::from(value.is_sensitive()));
+            fields.extend(name);
+            fields.extend(value.as_bytes());
+        }
+        Some(Self { fields: fields.into(), map: OnceLock::new() })
+    }
+
+    fn map(&self) -> &HeaderMap {
+        self.map.get_or_init(|| {
+            let mut map = HeaderMap::new();
+            let mut rest = &self.fields[..];
+            // They came out of such a map, so that all of them fit one.
+            while let Some((name, value, after)) = Self::field(rest) {
+                let _ = map.try_append(name, value);
+                rest = after;
+            }
+            Box::new(map)
+        })
+    }
+
+    /// The first field, and what follows it.
+    fn field(fields: &[u8]) -> Option<(HeaderName, HeaderValue, &[u8])> {
+        let (name_len, rest) = fields.split_first_chunk()?;
+        let (value_len, rest) = rest.split_first_chunk()?;
+        let (sensitive, rest) = rest.split_first()?;
+        let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*name_len)))?;
+        let (value, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*value_len)).ok()?)?;
+        let mut value = HeaderValue::from_bytes(value).ok()?;
+        value.set_sensitive(*sensitive != 0);
+        Some((HeaderName::from_bytes(name).ok()?, value, rest))
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.map() == other.map()
+    }
+}
+
+impl Eq for Kept {}
+
+impl Kept {
+    fn map(&self) -> &HeaderMap {
+        match self {
+            Self::Map(map) => map,
+            Self::Packed(packed) => packed.map(),
+        }
+    }
 }
 
 impl Negotiated {
@@ -38,7 +115,16 @@ impl Negotiated {
     }
 
     pub(crate) fn shared(status: StatusCode, headers: Arc<HeaderMap>) -> Self {
-        Self { status, headers, subprotocol: None, extensions: Arc::new([]) }
+        Self { status, headers: Kept::Map(headers), subprotocol: None, extensions: Arc::default() }
+    }
+
+    /// Takes little memory from here on.
+    pub(crate) fn pack(&mut self) {
+        if let Kept::Map(map) = &self.headers {
+            if let Some(packed) = Packed::new(map) {
+                self.headers = Kept::Packed(Arc::new(packed));
+            }
+        }
     }
 
     /// Sets the subprotocol.
@@ -69,7 +155,7 @@ impl Negotiated {
     /// What the peer sent: the response's fields for a client, the request's for a server.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+        self.headers.map()
     }
 
     /// The subprotocol in use (RFC 6455, section 1.9).
@@ -89,7 +175,7 @@ impl fmt::Debug for Negotiated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Negotiated")
             .field("status", &self.status)
-            .field("headers", &Redacted(&self.headers))
+            .field("headers", &Redacted(self.headers()))
             .field("subprotocol", &self.subprotocol)
             .field("extensions", &self.extensions)
             .finish()
@@ -107,6 +193,29 @@ mod tests {
         headers.insert("server", "x".parse().unwrap());
         let text = format!("{:?}", Negotiated::new(StatusCode::OK, headers));
         assert!(text.contains("<redacted>") && text.contains("server") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn packed_headers_are_the_same_headers() {
+        let long = "v".repeat(70_000);
+        let mut headers = HeaderMap::new();
+        for (name, value) in
+            [("b", "1"), ("cookie", "hunter2"), ("empty", ""), ("b", "\u{e9}"), ("a", &long), ("b", "1")]
+        {
+            headers.append(name, HeaderValue::from_str(value).or(HeaderValue::from_bytes(value.as_bytes())).unwrap());
+        }
+        headers.get_mut("cookie").unwrap().set_sensitive(true);
+        for headers in [HeaderMap::new(), headers] {
+            let agreed = Negotiated::new(StatusCode::OK, headers.clone());
+            let mut packed = agreed.clone();
+            packed.pack();
+            assert!(matches!(&packed.headers, Kept::Packed(packed) if packed.map.get().is_none()));
+            assert_eq!(packed, agreed);
+            assert_eq!(packed.headers(), &headers);
+            assert!(packed.headers().iter().eq(&headers), "in the same order");
+            assert!(packed.headers().iter().all(|(name, value)| value.is_sensitive() == (name == "cookie")));
+            assert_eq!(format!("{packed:?}"), format!("{agreed:?}"));
+        }
     }
 
     #[test]

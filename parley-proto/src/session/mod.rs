@@ -47,7 +47,7 @@ use crate::connection::{Closed, Config, Connection, Event, Rtt, Shutdown, State,
 use crate::error::{ConnectPhase, DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
 use crate::handshake::{Acceptance, ClientRequest, Negotiated, Rejection};
-use crate::transport::{TlsError, TlsTarget, TransportFacts};
+use crate::transport::{TcpOptions, TlsError, TlsTarget, TransportFacts};
 
 /// A client's life, for any runtime.
 ///
@@ -55,9 +55,8 @@ use crate::transport::{TlsError, TlsTarget, TransportFacts};
 /// `T` a ticket that is handed back when a waiting send is settled.
 pub struct Session<I, T> {
     /// What to dial, and how; `None`: never, the transport was there from the start.
-    dial: Option<Arc<ClientOptions>>,
+    dial: Option<Box<Dial>>,
     config: Arc<Config>,
-    rng: Box<ChaCha12Rng>,
     phase: Phase,
     outstanding: Option<Outstanding>,
     /// The callback under way has to be dropped.
@@ -87,6 +86,34 @@ pub struct Session<I, T> {
     unreachable: bool,
     next_id: u64,
     counters: Counters,
+}
+
+/// What a client keeps of its options.
+struct Dial {
+    request: ClientRequest,
+    named: bool,
+    connect_timeout: Duration,
+    reconnect: Option<Reconnect>,
+    tcp: TcpOptions,
+    random: Random,
+}
+
+/// Where nonces, masking keys and the jitter of retries come from. Drawn from once or twice a connection: a generator that
+/// was kept would keep its buffer.
+struct Random {
+    seed: [u8; 32],
+    /// Words that were drawn.
+    words: u128,
+}
+
+impl Random {
+    fn draw<R>(&mut self, draw: impl FnOnce(&mut ChaCha12Rng) -> R) -> R {
+        let mut generator = ChaCha12Rng::from_seed(self.seed);
+        generator.set_word_pos(self.words);
+        let drawn = draw(&mut generator);
+        self.words = generator.get_word_pos();
+        drawn
+    }
 }
 
 #[expect(clippy::large_enum_variant, reason = "one a client, and the connection is what the hot path reads")]
@@ -193,8 +220,11 @@ impl<I, T: PartialEq> Session<I, T> {
     /// `seed` has to be unpredictable: nonces and masking keys come from it.
     #[must_use]
     pub fn new(options: Arc<ClientOptions>, seed: [u8; 32]) -> Self {
-        let config = Arc::new(options.connection.clone());
-        Self::with(Phase::New(None), Some(options), config, seed)
+        let options = Arc::unwrap_or_clone(options);
+        let ClientOptions { request, name, connect_timeout, reconnect, tcp, connection } = options;
+        let random = Random { seed, words: 0 };
+        let dial = Dial { request, named: name.is_some(), connect_timeout, reconnect, tcp, random };
+        Self::with(Phase::New(None), Some(Box::new(dial)), Arc::new(connection))
     }
 
     /// The life of one connection that a server accepts: `init`, the reply, `handle_connect` and so on. It never dials;
@@ -220,15 +250,13 @@ impl<I, T: PartialEq> Session<I, T> {
     }
 
     fn opening(opening: Opening, facts: TransportFacts, config: Arc<Config>) -> Self {
-        // Nothing is drawn from its seed: the connection has one of its own, and there is no retry to jitter.
-        Self::with(Phase::New(Some(Box::new(Accepted { opening, facts }))), None, config, [0; 32])
+        Self::with(Phase::New(Some(Box::new(Accepted { opening, facts }))), None, config)
     }
 
-    fn with(phase: Phase, dial: Option<Arc<ClientOptions>>, config: Arc<Config>, seed: [u8; 32]) -> Self {
+    fn with(phase: Phase, dial: Option<Box<Dial>>, config: Arc<Config>) -> Self {
         Self {
             dial,
             config,
-            rng: Box::new(ChaCha12Rng::from_seed(seed)),
             phase,
             outstanding: None,
             abandon: false,
@@ -297,6 +325,11 @@ impl<I, T: PartialEq> Session<I, T> {
     #[must_use]
     pub fn is_accepted(&self) -> bool {
         self.dial.is_none()
+    }
+
+    /// For the transports that it asks for.
+    pub(crate) fn tcp(&self) -> TcpOptions {
+        self.dial.as_ref().map(|dial| dial.tcp.clone()).unwrap_or_default()
     }
 
     /// When the next attempt begins, while one is to come.
@@ -518,13 +551,13 @@ impl<I, T: PartialEq> Session<I, T> {
     // ---- the attempt
 
     fn begin_attempt(&mut self, now: Instant) {
-        let Some(options) = self.dial.clone() else { return };
+        let Some(dial) = &self.dial else { return };
         (self.retry_at, self.then) = (None, Then::Policy);
         self.outbox.attempt();
         self.attempts.number += 1;
         self.attempts.first.get_or_insert(now);
-        self.connect_deadline = Some(deadline(now, options.connect_timeout));
-        self.phase = Phase::Dialling(Box::new(Dialling::new(options.request.clone())));
+        self.connect_deadline = Some(deadline(now, dial.connect_timeout));
+        self.phase = Phase::Dialling(Box::new(Dialling::new(dial.request.clone())));
     }
 
     fn next_id(&mut self) -> DialId {
@@ -618,9 +651,9 @@ impl<I, T: PartialEq> Session<I, T> {
 
     /// A transport is there: the upgrade request goes out.
     fn upgrade(&mut self, now: Instant, facts: TransportFacts) {
-        let Phase::Dialling(dialling) = &self.phase else { return };
+        let (Phase::Dialling(dialling), Some(dial)) = (&self.phase, &mut self.dial) else { return };
         let mut seed = [0; 32];
-        self.rng.fill_bytes(&mut seed);
+        dial.random.draw(|random| random.fill_bytes(&mut seed));
         // The connection's own handshake timer has the deadline from here.
         let deadline = self.connect_deadline.take().unwrap_or(now);
         let connection = Connection::client(&dialling.request, self.config.clone(), seed, deadline);
@@ -786,7 +819,7 @@ impl<I, T: PartialEq> Session<I, T> {
             }
             Stage::Greeting(_) | Stage::Open => closed.reason(),
         };
-        let reconnect = self.dial.as_ref().and_then(|options| options.reconnect.clone()).unwrap_or_default();
+        let reconnect = self.dial.as_ref().and_then(|dial| dial.reconnect.clone()).unwrap_or_default();
         self.backoff.lived(&reconnect, now.saturating_duration_since(up.since));
         if let Some(how) = up.connection.poll_shutdown() {
             self.outputs.push_back(Output::Shutdown(how));
@@ -1093,7 +1126,7 @@ impl<I, T: PartialEq> Session<I, T> {
     }
 
     fn reconnect(&self) -> Option<&Reconnect> {
-        self.dial.as_ref().and_then(|options| options.reconnect.as_ref())
+        self.dial.as_ref().and_then(|dial| dial.reconnect.as_ref())
     }
 
     fn retry_later(&mut self, now: Instant, reason: &DisconnectReason) {
@@ -1102,12 +1135,16 @@ impl<I, T: PartialEq> Session<I, T> {
             DisconnectReason::Rejected(rejected) => retry_after(&rejected.headers),
             _ => Duration::ZERO,
         };
-        let delay = self.backoff.next(&reconnect, &mut self.rng).max(floor);
+        let Some(dial) = &mut self.dial else { return };
+        let delay = dial.random.draw(|random| self.backoff.next(&reconnect, random)).max(floor);
         self.retry_at = Some(deadline(now, delay));
     }
 
     /// `handle_connect` has returned: what waited for it may leave.
     fn greeted(&mut self, now: Instant) {
+        if self.outputs.is_empty() {
+            self.outputs = VecDeque::new(); // with room for the steps of dialling: at rest a connection holds nothing
+        }
         if let Phase::Up(up) = &mut self.phase {
             if up.is_greeting() {
                 match &mut up.stage {
@@ -1220,7 +1257,7 @@ impl<I, T: PartialEq> Session<I, T> {
             self.outstanding = Some(Outstanding::Info);
             return Some(Call::Info(info));
         }
-        let named = self.dial.as_ref().is_some_and(|options| options.name.is_some());
+        let named = self.dial.as_ref().is_some_and(|dial| dial.named);
         let waits = self.retry_at.is_some() || !self.delayed.is_empty() || named;
         if matches!(self.phase, Phase::Down) && self.unreachable && !waits {
             self.stop(now, CloseFrame::normal(), StopReason::Disconnected(self.last_reason()));

@@ -120,14 +120,16 @@ impl<T: Transport, P: Platform> Upgraded<T, P> {
     /// # Errors
     ///
     /// The connection is gone.
-    pub async fn into_websocket(self) -> Result<WebSocket<T, P::Clock>, Error> {
-        let Self { transport, agreed, permit, server } = self;
-        let (clock, facts) = (P::clock(), transport.facts());
-        let seed = lock(&server.seeds).seed();
-        let connection = Connection::upgraded(clock.now(), Role::Server, agreed, server.config.clone(), seed);
-        let mut link = Link::over(connection, transport, BytesMut::new(), clock);
-        link.permit = Some(Box::new(permit));
-        WebSocket::opened(link, facts).await
+    pub fn into_websocket(self) -> impl Future<Output = Result<WebSocket<T, P::Clock>, Error>> + use<T, P> {
+        Box::pin(async move {
+            let Self { transport, agreed, permit, server } = self;
+            let (clock, facts) = (P::clock(), transport.facts());
+            let seed = lock(&server.seeds).seed();
+            let connection = Connection::upgraded(clock.now(), Role::Server, agreed, server.config.clone(), seed);
+            let mut link = Box::new(Link::over(connection, transport, BytesMut::new(), clock));
+            link.permit = Some(Box::new(permit));
+            WebSocket::opened(link, facts).await
+        })
     }
 }
 

@@ -86,6 +86,13 @@ fn parley_role(role: Role) -> ParleyRole {
     }
 }
 
+/// Without keepalive, as the others: where nothing comes for 20 s, a ping would be counted with what is sent.
+fn parley_config(role: ParleyRole) -> Config {
+    let mut config = Config::new(role);
+    config.keepalive = None;
+    config
+}
+
 fn agreed() -> Negotiated {
     Negotiated::new(StatusCode::SWITCHING_PROTOCOLS, HeaderMap::new())
 }
@@ -113,7 +120,7 @@ impl Library for Parley {
 
     fn open(role: Role, wire: Wire) -> Self {
         let role = parley_role(role);
-        Self(parley_tokio::upgraded(wire, role, agreed(), Config::new(role)).expect("there is a runtime"))
+        Self(parley_tokio::upgraded(wire, role, agreed(), parley_config(role)).expect("there is a runtime"))
     }
 
     #[inline]
@@ -150,7 +157,7 @@ impl Library for ParleyAsyncStd {
 
     fn open(role: Role, wire: Wire) -> Self {
         let role = parley_role(role);
-        Self(parley_async_std::upgraded(wire, role, agreed(), Config::new(role)).expect("there is a runtime"))
+        Self(parley_async_std::upgraded(wire, role, agreed(), parley_config(role)).expect("there is a runtime"))
     }
 
     #[inline]
@@ -193,7 +200,7 @@ impl Library for ParleyProto {
 
     fn open(role: Role, wire: Wire) -> Self {
         let (role, now) = (parley_role(role), Instant::now());
-        let mut connection = Connection::upgraded(now, role, agreed(), Arc::new(Config::new(role)), [7; 32]);
+        let mut connection = Connection::upgraded(now, role, agreed(), Arc::new(parley_config(role)), [7; 32]);
         assert!(matches!(connection.poll_event(), Some(Event::Open(_))));
         Self { connection, now, window: BytesMut::with_capacity(BUFFER), wire }
     }
