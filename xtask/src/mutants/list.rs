@@ -92,8 +92,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "an attempt has twice its time",
         SESSION,
-        "self.connect_deadline = Some(deadline(now, options.connect_timeout));",
-        "self.connect_deadline = Some(deadline(now, options.connect_timeout * if MUTANT { 2 } else { 1 }));",
+        "self.connect_deadline = Some(deadline(now, dial.connect_timeout));",
+        "self.connect_deadline = Some(deadline(now, dial.connect_timeout * if MUTANT { 2 } else { 1 }));",
     ),
     mutant(
         "a step of dialling that was given up goes on",
@@ -141,8 +141,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a client ends though it has a name",
         SESSION,
-        "is_some_and(|options| options.name.is_some())",
-        "is_some_and(|options| options.name.is_some() && !MUTANT)",
+        "is_some_and(|dial| dial.named)",
+        "is_some_and(|dial| dial.named && !MUTANT)",
     ),
     mutant(
         "a client ends though it has handles",
@@ -331,7 +331,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a peer that takes nothing is waited for without end",
         CONNECTION,
-        "Some(deadline(since, self.config.write_timeout)),",
-        "Some(deadline(since, self.config.write_timeout * if MUTANT { 100 } else { 1 })),",
+        "deadline(since, self.config.write_timeout)",
+        "deadline(since, self.config.write_timeout * if MUTANT { 100 } else { 1 })",
     ),
 ];
