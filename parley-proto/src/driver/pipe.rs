@@ -212,10 +212,16 @@ impl<T: Transport> Pipe<T> {
         let hint = engine.read_hint();
         let lacking = hint.saturating_add(HEADER); // so that the next frame's comes along
         if held.saturating_add(lacking) > WINDOW {
-            // Just so much: what is read beyond the frame would have to be moved.
-            let more = lacking.min(held.max(self.last));
+            // As much again as has come, or as the last frame took; a header more, lest little be left for another step.
+            let more = lacking.min(held.max(self.last) + 2 * HEADER);
             if spare < hint.min(more) && !self.window.try_reclaim(more) {
-                self.move_window(BytesMut::with_capacity(held + more));
+                if more > held / 2 {
+                    self.window.reserve(more); // which may well move nothing
+                    self.owns_window = true;
+                } else {
+                    // Just so much: what is read beyond the frame would have to be moved.
+                    self.move_window(BytesMut::with_capacity(held + more));
+                }
             }
         } else if spare < lacking.max(LEFTOVER) {
             let room = if hint == 0 { self.room() } else { WINDOW };
