@@ -210,11 +210,13 @@ impl<T: Transport> Pipe<T> {
         }
         let spare = self.window.capacity() - held;
         let hint = engine.read_hint();
-        let lacking = hint.saturating_add(HEADER); // so that the next frame's comes along
+        let needed = if hint == 0 { LEFTOVER } else { hint };
+        let lacking = needed.saturating_add(HEADER); // so that the next frame's comes along
         if held.saturating_add(lacking) > WINDOW {
             // As much again as has come, or as the last frame took; a header more, lest little be left for another step.
-            let more = lacking.min(held.max(self.last) + 2 * HEADER);
-            if spare < hint.min(more) && !self.window.try_reclaim(more) {
+            let most = held.max(self.last) + 2 * HEADER;
+            let more = if hint == 0 { held } else { lacking.min(most) };
+            if spare < needed.min(more) && !self.window.try_reclaim(more) {
                 if more > held / 2 {
                     self.window.reserve(more); // which may well move nothing
                     self.owns_window = true;
