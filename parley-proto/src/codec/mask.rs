@@ -118,7 +118,7 @@ fn xor(key: [u8; 4], payload: &mut [u8]) -> u64 {
 }
 
 /// From here on it pays to begin at a cache line: words that straddle two cost half as much again.
-const LONG: usize = 512;
+const LONG: usize = 4 * 1024;
 const LINE: usize = 64;
 
 /// [`xor`] of a payload that begins anywhere.

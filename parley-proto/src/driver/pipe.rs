@@ -213,12 +213,12 @@ impl<T: Transport> Pipe<T> {
         }
         let spare = self.window.capacity() - held;
         let hint = engine.read_hint();
-        let lacking = hint.saturating_add(HEADER); // so that the next frame's comes along
+        let needed = if hint == 0 { LEFTOVER } else { hint };
+        let lacking = needed.saturating_add(HEADER); // so that the next frame's comes along
         if held.saturating_add(lacking) > WINDOW {
-            // Of a head that is larger than a window nobody knows what it lacks.
-            let (needed, lacking) = if hint == 0 { (LEFTOVER, held) } else { (hint, lacking) };
             // As much again as has come, or as the last frame took; a header more, lest little be left for another step.
-            let more = lacking.min(held.max(self.last) + 2 * HEADER);
+            let most = held.max(self.last) + 2 * HEADER;
+            let more = if hint == 0 { held } else { lacking.min(most) };
             if spare < needed.min(more) && !self.window.try_reclaim(more) {
                 self.grow(more);
             }

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use parley_proto::Limits;
 use parley_tests::sim::{Probe, Sim};
 
 use super::*;
@@ -204,5 +205,26 @@ fn the_silent_give_way_where_they_fill_the_connections_too() {
         let _silent: Vec<_> = (0..4).map(|_| sim.dial(addr())).collect();
         let (_peer, _incoming) = asked(&sim, &server).await;
         assert!(sim.elapsed() <= secs(2), "after {:?}", sim.elapsed());
+    });
+}
+
+#[test]
+fn a_head_larger_than_a_window_is_read_where_the_limits_allow_it() {
+    Sim::new().run(async |sim| {
+        let limits = Limits::server().unlimited_head().unlimited_header_line();
+        let server = serve(any().limits(limits));
+        let mut peer = sim.dial(addr());
+        // Beyond the largest window, so that no read ends where it does.
+        let value = "v".repeat(200_000);
+        let (line, rest) = REQUEST.split_at(b"GET /chat HTTP/1.1\r\n".len());
+        let request = [line, format!("X-Large: {value}\r\n").as_bytes(), rest].concat();
+        let client = sim.spawn(async move {
+            peer.send(&request).await;
+            peer
+        });
+        let incoming = server.next().await.unwrap();
+        assert_eq!(incoming.request().headers()["x-large"], value);
+        let _socket = incoming.into_websocket().await.unwrap();
+        assert_eq!(status(&mut client.await).await, 101);
     });
 }
