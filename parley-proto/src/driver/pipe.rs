@@ -8,7 +8,7 @@ use std::mem;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::runtime::{Clock, Transport};
 use crate::codec::Transmit;
@@ -74,6 +74,8 @@ pub(super) struct Pipe<T> {
     window: BytesMut,
     /// It refers to memory of a window's size or more, even when it is empty and shows no capacity.
     owns_window: bool,
+    /// That memory is larger than [`MAX_WINDOW`], however little of it is left to be shown: it holds no small frames.
+    is_big: bool,
     copied_reads: u8,
     /// What the last frame took, if that was more than a [`WINDOW`].
     last: usize,
@@ -92,6 +94,7 @@ impl<T: Transport> Pipe<T> {
             transport: None,
             window: BytesMut::new(),
             owns_window: false,
+            is_big: false,
             copied_reads: 0,
             last: WINDOW,
             unflushed: false,
@@ -217,20 +220,28 @@ impl<T: Transport> Pipe<T> {
             let most = held.max(self.last) + 2 * HEADER;
             let more = if hint == 0 { held } else { lacking.min(most) };
             if spare < needed.min(more) && !self.window.try_reclaim(more) {
-                if more > held / 2 {
-                    self.window.reserve(more); // which may well move nothing
-                    self.owns_window = true;
-                } else {
-                    // Just so much: what is read beyond the frame would have to be moved.
-                    self.move_window(BytesMut::with_capacity(held + more));
-                }
+                self.grow(more);
             }
-        } else if spare < lacking.max(LEFTOVER) {
+            // What fits behind the frame may all be small frames, and one read brings them.
+            if self.window.capacity() - held > more.max(hint).saturating_add(MAX_WINDOW) {
+                self.move_window(BytesMut::with_capacity(held + more));
+            }
+        } else if spare < lacking.max(LEFTOVER) || self.is_big {
             let room = if hint == 0 { self.room() } else { WINDOW };
-            if !self.window.try_reclaim(room - held) || self.window.capacity() > MAX_WINDOW {
+            if self.is_big || !self.window.try_reclaim(room - held) || self.window.capacity() > MAX_WINDOW {
                 self.move_window(empty_window(room));
             }
         }
+    }
+
+    /// Just so much more room, and nothing before what is held: what is read beyond a frame would have to be moved. The
+    /// memory grows where it lies, if that can be: one of each size on the way would leave holes in the heap.
+    fn grow(&mut self, more: usize) {
+        let mut memory = Vec::from(mem::take(&mut self.window));
+        memory.reserve_exact(more);
+        self.is_big = memory.capacity() > MAX_WINDOW;
+        self.window = BytesMut::from(Bytes::from(memory));
+        self.owns_window = true;
     }
 
     /// What an empty window is to hold.
@@ -241,6 +252,7 @@ impl<T: Transport> Pipe<T> {
     fn move_window(&mut self, mut window: BytesMut) {
         window.extend_from_slice(&self.window);
         self.release_window();
+        self.is_big = window.capacity() > MAX_WINDOW;
         self.window = window;
         self.owns_window = true;
     }
@@ -248,7 +260,7 @@ impl<T: Transport> Pipe<T> {
     /// An empty window: the one at hand, unless somebody keeps a slice of it.
     fn fresh_window<E: Engine>(&mut self, engine: &mut E) {
         if self.owns_window {
-            if self.window.try_reclaim(self.room()) && self.window.capacity() <= MAX_WINDOW {
+            if self.window.try_reclaim(self.room()) && self.window.capacity() <= MAX_WINDOW && !self.is_big {
                 return self.count_copied_read(engine);
             }
             if self.window.capacity() < WINDOW && self.copied_reads == 0 {
@@ -262,8 +274,12 @@ impl<T: Transport> Pipe<T> {
     }
 
     fn release_window(&mut self) {
+        let is_big = mem::take(&mut self.is_big);
         if mem::take(&mut self.owns_window) {
-            pool::give_window(mem::take(&mut self.window));
+            let window = mem::take(&mut self.window);
+            if !is_big {
+                pool::give_window(window);
+            }
         }
     }
 
@@ -480,5 +496,154 @@ impl Engine for Connection {
     #[inline]
     fn handle_flushed(&mut self, _: Instant) {
         self.handle_flushed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::TransportFacts;
+
+    /// Lacks so much of what it holds; takes `take` bytes of a read.
+    #[derive(Default)]
+    struct Reader {
+        hint: usize,
+        take: usize,
+        eof: bool,
+    }
+
+    impl Engine for Reader {
+        fn wants_input(&self) -> bool {
+            true
+        }
+        fn read_hint(&self) -> usize {
+            self.hint
+        }
+        fn queued(&self) -> usize {
+            0
+        }
+        fn transmit(&self) -> Option<Transmit<'_>> {
+            None
+        }
+        fn set_copy_small(&mut self, _: bool) {}
+        fn handle_input(&mut self, _: Instant, input: &mut BytesMut) {
+            drop(input.split_to(self.take.min(input.len())));
+        }
+        fn handle_eof(&mut self, _: Instant) {
+            self.eof = true;
+        }
+        fn handle_lost(&mut self, _: Instant, _: io::Error) {}
+        fn set_unflushed(&mut self) {}
+        fn handle_written(&mut self, _: Instant, _: usize) {}
+        fn handle_flushed(&mut self, _: Instant) {}
+    }
+
+    /// Has always more, and fills what room there is, up to so many bytes.
+    struct Source(usize);
+
+    impl Transport for Source {
+        fn poll_read(&mut self, _: &mut Context<'_>, window: &mut BytesMut) -> Poll<io::Result<usize>> {
+            let n = (window.capacity() - window.len()).min(self.0);
+            window.resize(window.len() + n, 7);
+            Poll::Ready(Ok(n))
+        }
+        fn poll_write(&mut self, _: &mut Context<'_>, _: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+        fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+        fn facts(&self) -> TransportFacts {
+            TransportFacts::default()
+        }
+    }
+
+    fn read(pipe: &mut Pipe<Source>, reader: &mut Reader, up_to: usize) {
+        pipe.renew_budget();
+        pipe.transport = Some(Source(up_to));
+        assert!(pipe.poll_read(&mut Context::from_waker(Waker::noop()), reader, Instant::now()));
+    }
+
+    /// Reads a frame of so many bytes to its end, and takes it. What was read behind it stays.
+    fn read_frame(pipe: &mut Pipe<Source>, reader: &mut Reader, len: usize) {
+        loop {
+            let held = pipe.window.len();
+            reader.hint = if held == 0 { 0 } else { len - held };
+            reader.take = 0;
+            pipe.make_room(reader);
+            if pipe.window.capacity() >= len {
+                reader.take = len;
+            }
+            read(pipe, reader, usize::MAX);
+            if reader.take > 0 {
+                reader.hint = 0;
+                return;
+            }
+        }
+    }
+
+    /// A head that a limit of the user's allows: nothing tells how much of it lacks.
+    #[test]
+    fn there_is_room_for_a_head_that_is_larger_than_a_window() {
+        let (mut pipe, mut reader) = (Pipe::new(), Reader::default());
+        while pipe.window.len() < 1_000_000 {
+            read(&mut pipe, &mut reader, 1000);
+            assert!(!reader.eof, "a read without room looks like the end");
+        }
+        assert!(pipe.window.capacity() <= 2 * (pipe.window.len() + LEFTOVER));
+    }
+
+    #[test]
+    fn behind_a_big_frame_a_header_gets_room_for_one_like_it_and_no_more() {
+        for len in [200_000, 700_000, 1024 * 1024] {
+            let (mut pipe, mut reader) = (Pipe::new(), Reader::default());
+            for _ in 0..5 {
+                read_frame(&mut pipe, &mut reader, len);
+                let held = pipe.window.len();
+                if held == 0 {
+                    read(&mut pipe, &mut reader, HEADER);
+                }
+                reader.hint = 16 * 1024 * 1024;
+                pipe.make_room(&mut reader);
+                let held = pipe.window.len();
+                // All of the memory, whatever is shown of it.
+                let memory = Vec::from(mem::take(&mut pipe.window));
+                let size = memory.capacity();
+                pipe.window = BytesMut::from(Bytes::from(memory));
+                assert!(size <= len + 4 * HEADER + held + WINDOW, "{size} bytes behind a frame of {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn behind_a_big_frame_no_more_than_a_window_of_small_ones_is_read_at_once() {
+        for len in (100_000..2_000_000).step_by(40_000) {
+            let (mut pipe, mut reader) = (Pipe::new(), Reader::default());
+            read_frame(&mut pipe, &mut reader, len);
+            assert!(pipe.window.len() <= MAX_WINDOW, "{} bytes read behind a frame of {len}", pipe.window.len());
+            if pipe.window.is_empty() {
+                continue;
+            }
+            reader.hint = 5;
+            pipe.make_room(&mut reader);
+            assert!(pipe.window.capacity() <= MAX_WINDOW, "{} of room behind {len}", pipe.window.capacity());
+        }
+    }
+
+    /// Else a small frame that is kept, by whoever gets that window next, keeps all of it.
+    #[test]
+    fn a_big_buffer_does_not_pass_for_a_window() {
+        for len in (100_000..2_000_000).step_by(10_000) {
+            let (mut pipe, mut reader) = (Pipe::new(), Reader::default());
+            read_frame(&mut pipe, &mut reader, len);
+            pipe.window.clear();
+            pipe.rest();
+            let mut next = pool::window();
+            assert!(!next.try_reclaim(MAX_WINDOW + 1), "behind a frame of {len}");
+            pool::give_window(next);
+        }
     }
 }

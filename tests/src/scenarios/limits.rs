@@ -130,6 +130,17 @@ pub(crate) async fn limits_on_a_request_are_inclusive(bed: Bed) {
     }
 }
 
+/// Larger than what one read takes.
+pub(crate) async fn a_head_may_be_as_long_as_its_limit(bed: Bed) {
+    let filler = format!("x-filler: {}\r\n", "y".repeat(1000)).repeat(300);
+    let request = format!("{}{filler}\r\n", &REQUEST[..REQUEST.len() - "\r\n".len()]);
+    let limits = Limits::server().with_head(request.len()).unwrap().with_headers(400).unwrap();
+    let serving = bed.serve_with(Origins::any(), |builder| builder.limits(limits.clone()));
+    let mut peer = serving.dial(request.as_bytes()).await;
+    serving.next().await.into_websocket().await.unwrap();
+    assert!(peer.head().await.starts_with("HTTP/1.1 101 "));
+}
+
 pub(crate) async fn limits_on_a_response_are_inclusive(bed: Bed) {
     let some = "GET / HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     let response = switching_protocols(some, "");

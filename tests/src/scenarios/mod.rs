@@ -132,6 +132,7 @@ macro_rules! scenario_tests {
                 limits_on_what_a_client_receives_are_inclusive,
                 limits_on_what_a_server_receives_are_inclusive,
                 limits_on_a_request_are_inclusive,
+                a_head_may_be_as_long_as_its_limit,
                 limits_on_a_response_are_inclusive,
                 // Hazards
                 hazard_5_what_was_not_offered_is_refused_before_the_socket_opens,
