@@ -120,7 +120,7 @@ fn what_does_not_begin_says_why() {
     says(StartError::Init(own()), "init failed: my own", Some("my own"));
     says(StartError::NameInUse, "another client has that name", None);
     says(StartError::Panicked, "init panicked", None);
-    says(StartError::Aborted, "the client's future was dropped before init had run", None);
+    says(StartError::Aborted, "the client ended before init had run", None);
     says(StartError::Disconnected(DisconnectReason::Eof), &eof, Some(&eof));
     let misuse = ApiMisuse::NoRequest.to_string();
     says(StartError::Reply(ApiMisuse::NoRequest), &misuse, Some(&misuse));

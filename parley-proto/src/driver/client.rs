@@ -308,7 +308,7 @@ pub enum StartError {
     NameInUse,
     /// The handler's `init` panicked.
     Panicked,
-    /// The client's future was dropped before `init` had run, or its runtime shut down.
+    /// Before `init` had run, the client's future was dropped, its runtime shut down, or its server did.
     Aborted,
     /// Server: the connection was gone before it was accepted.
     Disconnected(DisconnectReason),
@@ -324,7 +324,7 @@ impl fmt::Display for StartError {
             Self::Init(error) => write!(f, "init failed: {error}"),
             Self::NameInUse => f.write_str("another client has that name"),
             Self::Panicked => f.write_str("init panicked"),
-            Self::Aborted => f.write_str("the client's future was dropped before init had run"),
+            Self::Aborted => f.write_str("the client ended before init had run"),
             Self::Disconnected(reason) => reason.fmt(f),
             Self::Reply(error) => error.fmt(f),
         }

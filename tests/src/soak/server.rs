@@ -86,6 +86,8 @@ async fn session<P: Platform>(
             return;
         }
         Err(StartError::Init(_)) if fails_init => return,
+        // The server left while `init` had yet to run, for as long as a close may take.
+        Err(StartError::Aborted) if ledger.ebbs() => return,
         Err(other) => return pair.violation(&format!("a handler was not accepted: {other}")),
     };
     let sender = Sender { side: Side::Server, ledger, seat: &seat, handle: &client };
