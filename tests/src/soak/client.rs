@@ -112,6 +112,10 @@ async fn life<P: Platform>(round: &Arc<Round>, dice: &mut Dice) {
         }
     });
 
+    // One that is stopped before has nothing to terminate.
+    if let Err(error) = client.started().await {
+        return ledger.violation(format!("a client did not start: {error}"));
+    }
     let sender = Sender { side: Side::Client, ledger, seat: &seat, handle: &client };
     let lives = 1 + dice.below(40);
     for _ in 0..lives {
