@@ -186,11 +186,10 @@ async fn life<P: Platform>(round: &Arc<Round>, dice: &mut Dice) {
     let ended = tokio::select! {
         ended = client.join() => ended,
         () = sleep::<P>(CLOSE_TIMEOUT + END) => {
-            let what = format!("its client does not end: {last:?}");
-            return match now {
-                Some(pair) => pair.violation(&what),
-                None => ledger.violation(what),
-            };
+            let (state, stats, present) = (own.state(), own.stats(), seat.now());
+            return ledger.violation(format!(
+                "a client does not end by {last:?}: it is {state:?}, its connection {present:?} (was {now:?}), {stats:?}"
+            ));
         }
     };
     let reason = match &ended {

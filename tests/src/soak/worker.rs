@@ -244,13 +244,14 @@ impl Handler<Order> for Worker {
                     self.send_own(&pair, messages).await;
                 }
             }
-            Order::Disconnect(code) => {
-                self.closes(code);
-                return Ok(Action::Disconnect(close(code)));
-            }
-            Order::Reconnect(code) => {
+            // Carried out behind the last disconnect it would win, and nobody could end what comes of it.
+            Order::Reconnect(code) if !self.seat.leaves.load(Ordering::SeqCst) => {
                 self.closes(code);
                 return Ok(Action::Reconnect(close(code)));
+            }
+            Order::Disconnect(code) | Order::Reconnect(code) => {
+                self.closes(code);
+                return Ok(Action::Disconnect(close(code)));
             }
             Order::Stop(code) => {
                 self.closes(code);
