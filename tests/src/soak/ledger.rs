@@ -394,8 +394,11 @@ impl State {
                 }
             }
             End::Failed(reason) if harmless => {
-                let gave_up = |end: &Option<End>| matches!(end, Some(End::Failed(DisconnectReason::KeepaliveTimeout)));
-                if !(self.hasty && self.halves.iter().any(|half| gave_up(&half.end))) {
+                // One that is stopped when it has given up the peer is not told so any more.
+                let gave_up = |half: &Half| {
+                    matches!(half.end, Some(End::Failed(DisconnectReason::KeepaliveTimeout) | End::Stopped))
+                };
+                if !(self.hasty && self.halves.iter().any(gave_up)) {
                     let peer = peer.end.as_ref().map(ToString::to_string).unwrap_or_default();
                     found(format!("failed, though nothing disturbed it: {reason}; the peer: {peer}"));
                 }
@@ -438,6 +441,7 @@ impl Pair {
         let mut text = format!("connection {}: {what}\n", self.id);
         let state = lock(&self.state);
         let _ = writeln!(text, "  the proxy: {:?}{}", state.fate, if state.hurt { ", and more" } else { "" });
+        let _ = writeln!(text, "  keepalive: {}", if state.hasty { "hasty" } else { "patient" });
         for (side, half) in ["client", "server"].iter().zip(&state.halves) {
             let _ = writeln!(
                 text,
@@ -881,6 +885,24 @@ mod tests {
             pair.ended(Side::Server, End::Failed(DisconnectReason::Tcp(reset.into())));
             assert_eq!(ledger.violated(), violated);
             assert_eq!(ledger.totals().too_slow, u64::from(violated == 0));
+        }
+    }
+
+    #[test]
+    fn a_hasty_client_may_have_given_up_its_peer_and_nobody_else() {
+        let gave_up = || End::Failed(DisconnectReason::KeepaliveTimeout);
+        for (hasty, end, violated) in [
+            (true, gave_up(), 0),
+            (true, End::Stopped, 0),
+            (true, End::Local { clean: true }, 1),
+            (false, gave_up(), 2),
+            (false, End::Stopped, 1),
+        ] {
+            let (ledger, pair) = open();
+            lock(&pair.state).hasty = hasty;
+            pair.ended(Side::Client, end);
+            pair.ended(Side::Server, End::Failed(DisconnectReason::Eof));
+            assert_eq!(ledger.violated(), violated);
         }
     }
 
