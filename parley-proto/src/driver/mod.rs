@@ -44,7 +44,6 @@ pub use stats::Stats;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsClient};
 
-use crate::codec::Frame;
 pub use crate::transport::{TcpOptions, TlsError, TlsFacts, TlsTarget, TransportFacts};
 
 use crate::error::{BoxError, SendError, StopReason};
@@ -101,7 +100,7 @@ where
 fn poll_end<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, cx: &mut Context<'_>) -> Poll<StopReason> {
     match io.poll_next(cx) {
         Poll::Ready(Next::Stopped(reason)) => Poll::Ready(reason),
-        Poll::Ready(Next::Call(_)) => unreachable!("a session that panicked calls nothing"),
+        Poll::Ready(Next::Call(_) | Next::Message) => unreachable!("a session that panicked calls nothing"),
         Poll::Pending => Poll::Pending,
     }
 }
@@ -145,17 +144,19 @@ where
     loop {
         match poll_fn(|cx| io.poll_next(cx)).await {
             Next::Stopped(reason) => return reason,
+            // The messages of one read, without a look at anything else.
+            Next::Message => loop {
+                // Nothing holds the message but the callback that is made of it here: what is named is kept, and moved.
+                let callback = pin!(handler.handle_frame(match io.poll_message() {
+                    Some(message) => message,
+                    None => break,
+                }));
+                let returned = beside(io, callback).await;
+                action(io, returned);
+            },
             Next::Call(Call::Frame(frame)) => {
-                // The frames of one read, without a look at anything else.
-                let mut next = Some(frame);
-                while let Some(frame) = next {
-                    let returned = match frame {
-                        Frame::Ping(payload) => beside(io, pin!(handler.handle_ping(payload))).await,
-                        frame => beside(io, pin!(handler.handle_frame(frame))).await,
-                    };
-                    action(io, returned);
-                    next = io.poll_frame();
-                }
+                let returned = beside(io, pin!(handler.handle_ping(frame.into_payload()))).await;
+                action(io, returned);
             }
             Next::Call(Call::Chunk(chunk)) => {
                 let returned = beside(io, pin!(handler.handle_chunk(*chunk))).await;
@@ -219,17 +220,27 @@ fn action<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, returned: Option<Res
 /// Polls a callback, and the I/O beside it whenever it waits. One that is ready at once costs a call. `None`: the
 /// session wanted it dropped.
 ///
-/// Not the callback itself but a pin of it: an async fn would hold it twice.
-fn beside<R: Runtime, I: Send + 'static, F: Future>(
-    io: &mut Io<R, I>,
-    mut callback: Pin<&mut F>,
-) -> impl Future<Output = Option<F::Output>> {
-    poll_fn(move |cx| {
+/// Not the callback itself but a pin of it: whatever is handed a future to own moves it.
+struct Beside<'a, R: Runtime, I, F> {
+    io: &'a mut Io<R, I>,
+    callback: Pin<&'a mut F>,
+}
+
+fn beside<'a, R: Runtime, I, F>(io: &'a mut Io<R, I>, callback: Pin<&'a mut F>) -> Beside<'a, R, I, F> {
+    Beside { io, callback }
+}
+
+impl<R: Runtime, I: Send + 'static, F: Future> Future for Beside<'_, R, I, F> {
+    type Output = Option<F::Output>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { io, callback } = self.get_mut();
         io.resume();
         match callback.as_mut().poll(cx) {
             Poll::Ready(returned) => Poll::Ready(Some(returned)),
             Poll::Pending if io.poll_beside(cx) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
-    })
+    }
 }

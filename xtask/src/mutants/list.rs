@@ -263,8 +263,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "infos wait for frames",
         SESSION,
-        "self.info_turn = true;\n        Some(frame)",
-        "self.info_turn = !MUTANT;\n        Some(frame)",
+        "self.info_turn = true;\n    }",
+        "self.info_turn = !MUTANT;\n    }",
     ),
     mutant("frames wait for infos", SESSION, "self.info_turn = false;", "self.info_turn = MUTANT;"),
     mutant(
