@@ -389,7 +389,7 @@ impl Decoder {
             let (header, payload) = frame.split_at_mut(start);
             if payload.len() > BLOCK {
                 let key = self.key(header);
-                self.open(kind, key, payload)?;
+                open(kind, self.mask_bit, &mut self.utf8, key, payload)?;
                 self.utf8.finish()?;
             } else {
                 open_block::<MASKED>(kind, header, payload)?;
@@ -408,26 +408,6 @@ impl Decoder {
             Some(key) if self.mask_bit != 0 => *key,
             _ => [0; KEY],
         }
-    }
-
-    /// Unmasks the next bytes of a message, and checks them if it is text. `key` is turned to the first of them.
-    fn open(&mut self, kind: Kind, key: [u8; KEY], payload: &mut [u8]) -> Result<(), FrameError> {
-        // The key needs no turning from block to block.
-        const { assert!(BLOCK % KEY == 0) };
-        match (kind, self.mask_bit) {
-            (Kind::Text, 0) => self.utf8.feed(payload)?,
-            (Kind::Text, _) => {
-                for block in payload.chunks_mut(BLOCK) {
-                    let ascii = mask::unmask_is_ascii(key, block);
-                    if !(ascii && self.utf8.is_boundary()) {
-                        self.utf8.feed(block)?;
-                    }
-                }
-            }
-            (_, 0) => {}
-            _ => mask::apply_mask(key, 0, payload),
-        }
-        Ok(())
     }
 
     /// Any one frame, or the part of it that is here. `None`: it is consumed, go on.
@@ -553,7 +533,8 @@ impl Decoder {
         let start = walk.at + start;
         let present = len.min(walk.window.len() - start);
         let payload = &mut walk.window[start + self.scanned..start + present];
-        self.open(kind, mask::rotated(key, self.scanned), payload)?;
+        let key = mask::rotated(key, self.scanned);
+        open(kind, self.mask_bit, &mut self.utf8, key, payload)?;
         if present < len {
             self.scanned = present;
             self.lacking = len - present;
@@ -568,17 +549,18 @@ impl Decoder {
 
     /// Payload of a fragment, from `walk.at` on: it joins what came before.
     fn step_fragment(&mut self, walk: &mut Walk<'_>, mut fragment: Fragment) -> Result<Option<Stop>, FrameError> {
-        let Some(mut message) = self.message.take() else { return Ok(None) };
+        // In place: a message that is taken out and put back is moved twice a fragment.
+        let Self { message: Some(message), utf8, mask_bit, discard, .. } = self else { return Ok(None) };
         let present = fragment.lacks.min(walk.window.len() - walk.at);
         let arrived = walk.at..walk.at + present;
-        self.open(message.kind, fragment.key, &mut walk.window[arrived.clone()])?;
+        open(message.kind, *mask_bit, utf8, fragment.key, &mut walk.window[arrived.clone()])?;
         walk.at = arrived.end;
-        if self.discard {
+        if *discard {
             // Checked, and that is all.
         } else if message.parts != Parts::No {
             let last = fragment.fin && fragment.lacks == present;
             if last {
-                self.utf8.finish()?; // a text that ends inside a character has no last part
+                utf8.finish()?; // a text that ends inside a character has no last part
             }
             if last || present > 0 {
                 let (text, first) = (message.kind == Kind::Text, message.parts == Parts::First);
@@ -595,21 +577,20 @@ impl Decoder {
         }
 
         fragment.lacks -= present;
-        fragment.key = mask::rotated(fragment.key, present);
         self.lacking = fragment.lacks;
         if fragment.lacks > 0 {
-            (self.message, self.fragment) = (Some(message), Some(fragment));
+            fragment.key = mask::rotated(fragment.key, present);
+            self.fragment = Some(fragment);
             return Ok(Some(Stop::Incomplete));
         }
         self.fragment = None;
         if !fragment.fin {
-            self.message = Some(message);
             return Ok(None);
         }
-        self.utf8.finish()?;
-        if self.discard || message.parts != Parts::No {
+        utf8.finish()?;
+        let Some(message) = self.message.take().filter(|message| !*discard && message.parts == Parts::No) else {
             return Ok(None);
-        }
+        };
         if !message.buffer.is_empty() {
             return Ok(Some(Stop::Message(message.kind, message.buffer.freeze())));
         }
@@ -625,6 +606,32 @@ impl Decoder {
             message.buffer.extend_from_slice(&walk.window[run]);
         }
     }
+}
+
+/// Unmasks the next bytes of a message, and checks them if it is text. `key` is turned to the first of them.
+fn open(
+    kind: Kind,
+    mask_bit: u8,
+    utf8: &mut Utf8Validator,
+    key: [u8; KEY],
+    payload: &mut [u8],
+) -> Result<(), FrameError> {
+    // The key needs no turning from block to block.
+    const { assert!(BLOCK % KEY == 0) };
+    match (kind, mask_bit) {
+        (Kind::Text, 0) => utf8.feed(payload)?,
+        (Kind::Text, _) => {
+            for block in payload.chunks_mut(BLOCK) {
+                let ascii = mask::unmask_is_ascii(key, block);
+                if !(ascii && utf8.is_boundary()) {
+                    utf8.feed(block)?;
+                }
+            }
+        }
+        (_, 0) => {}
+        _ => mask::apply_mask(key, 0, payload),
+    }
+    Ok(())
 }
 
 /// Unmasks the payload of a whole message of at most [`BLOCK`] bytes, and checks it if it is text. `header` ends with

@@ -210,13 +210,17 @@ impl Life {
     /// The transport has taken all up to this offset.
     #[inline]
     pub(super) fn written(&mut self, now: Instant, offset: u64) {
-        if !self.unanswered.is_empty() {
-            for ping in &mut self.unanswered {
-                if ping.left.is_none() && ping.end <= offset {
-                    ping.left = Some(now);
-                }
+        for ping in &mut self.unanswered {
+            if ping.left.is_none() && ping.end <= offset {
+                ping.left = Some(now);
             }
         }
+    }
+
+    /// When output leaves is of interest to some pings.
+    #[inline]
+    pub(super) fn has_unanswered(&self) -> bool {
+        !self.unanswered.is_empty()
     }
 
     /// A pong has come. Whether it answers a ping of our own: that one, and those before it, are answered then.

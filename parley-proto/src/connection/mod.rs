@@ -380,7 +380,17 @@ impl Connection {
     /// [write timeout](Config::write_timeout) runs from the last byte that was taken.
     #[inline]
     pub fn handle_written(&mut self, now: Instant, n: usize) {
+        self.handle_written_by(|| now, n);
+    }
+
+    /// [`handle_written`](Self::handle_written) that asks for the time where it matters: not when all has left at once.
+    #[inline]
+    pub(crate) fn handle_written_by(&mut self, now: impl FnOnce() -> Instant, n: usize) {
         self.encoder.advance(n);
+        if self.encoder.queued() == 0 && self.blocked.is_none() && !self.life.has_unanswered() {
+            return self.handle_all_written();
+        }
+        let now = now();
         self.life.written(now, self.encoder.written());
         if self.encoder.queued() > 0 {
             if n > 0 || self.blocked.is_none() {
@@ -395,6 +405,10 @@ impl Connection {
         if self.blocked.take().is_some() {
             self.life.drained(now);
         }
+        self.handle_all_written();
+    }
+
+    fn handle_all_written(&mut self) {
         if self.pong.is_some() {
             self.encode_pong();
         }

@@ -208,6 +208,18 @@ impl<I> Shared<I> {
         }
     }
 
+    /// Puts a command in, and sees to it that the driver looks.
+    fn put(&self, mut inner: MutexGuard<'_, Inner<I>>, command: Command<I, Ticket>) {
+        inner.commands.push_back(command);
+        // Looked at under the lock: if it is dirty already, the driver has yet to take what is there, with this, and whoever made
+        // it dirty wakes it.
+        let is_first = !self.dirty.load(Ordering::Relaxed);
+        drop(inner);
+        if is_first {
+            self.notify();
+        }
+    }
+
     /// The client's numbers.
     pub(super) fn numbers(&self) -> Stats {
         let inner = self.lock();
@@ -441,6 +453,15 @@ impl<I> Inner<I> {
             _ => None,
         }
     }
+
+    /// Takes room for a frame, if there is any. What a callback sends is never refused for lack of it.
+    fn enter(&mut self, own: bool, frame: &Frame) -> bool {
+        let cost = cost(frame);
+        if own {
+            self.frames.used += cost;
+        }
+        own || self.frames.try_enter(cost)
+    }
 }
 
 /// Reaches one client, from any task. Cheap to clone.
@@ -549,8 +570,32 @@ impl<I> Handle<I> {
     /// # Errors
     ///
     /// See [`SendError`]; it gives the frame back.
-    pub async fn feed_frame(&self, frame: Frame) -> Result<(), SendError> {
-        self.accept(frame, false).await.map(drop)
+    pub fn feed_frame(&self, frame: Frame) -> impl Future<Output = Result<(), SendError>> + use<'_, I> {
+        // No async fn, which would move the frame from state to state: the usual one goes from here to the queue.
+        let mut frame = Some(frame);
+        let mut waiting = None;
+        poll_fn(move |cx| {
+            if waiting.is_none() && self.accept_now(&mut frame) {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(frame) = frame.take() {
+                waiting = Some(Box::pin(self.accept(frame, false)));
+            }
+            let Some(waiting) = &mut waiting else { return Poll::Pending }; // polled again after the end
+            waiting.as_mut().poll(cx).map_ok(drop)
+        })
+    }
+
+    /// Accepts a frame if there is nothing to wait for and nothing to refuse; false: it is where it was.
+    fn accept_now(&self, frame: &mut Option<Frame>) -> bool {
+        let mut inner = self.shared.lock();
+        let Some(frame) =
+            frame.take_if(|frame| inner.refusal(self.own, frame).is_none() && inner.enter(self.own, frame))
+        else {
+            return false;
+        };
+        self.shared.put(inner, Command::Send { frame, ticket: None, own: self.own });
+        true
     }
 
     /// Accepts a frame now, or never.
@@ -563,15 +608,10 @@ impl<I> Handle<I> {
         if let Some(refusal) = inner.refusal(self.own, &frame) {
             return Err(refusal(frame));
         }
-        let cost = cost(&frame);
-        if self.own {
-            inner.frames.used += cost; // what a callback sends is never refused for lack of room
-        } else if !inner.frames.try_enter(cost) {
+        if !inner.enter(self.own, &frame) {
             return Err(SendError::Full(frame));
         }
-        inner.commands.push_back(Command::Send { frame, ticket: None, own: self.own });
-        drop(inner);
-        self.shared.notify();
+        self.shared.put(inner, Command::Send { frame, ticket: None, own: self.own });
         Ok(())
     }
 
@@ -594,10 +634,9 @@ impl<I> Handle<I> {
                 return Err(SendError::Lost(inner.lost()));
             }
             let ticket = inner.slots.insert(Slot::Waiting(None));
-            inner.commands.push_back(Command::Flush { ticket, own: self.own });
+            self.shared.put(inner, Command::Flush { ticket, own: self.own });
             ticket
         };
-        self.shared.notify();
         Outcome { shared: &self.shared, ticket, flush: true }.wait().await
     }
 
@@ -607,7 +646,7 @@ impl<I> Handle<I> {
         let mut entry = Entry { shared: &self.shared, place: None, gate: |inner| &mut inner.frames };
         let mut frame = Some(frame);
         let mut epoch = None;
-        let ticket = poll_fn(|cx| {
+        poll_fn(|cx| {
             let mut inner = self.shared.lock();
             let Some(waiting) = frame.take() else { return Poll::Pending }; // polled again after the end
             if inner.stopped.is_none() && *epoch.get_or_insert(inner.epoch) != inner.epoch {
@@ -629,14 +668,11 @@ impl<I> Handle<I> {
                 }
             }
             let ticket = settled.then(|| inner.slots.insert(Slot::Waiting(None)));
-            inner.commands.push_back(Command::Send { frame: waiting, ticket, own: self.own });
-            drop(inner);
+            self.shared.put(inner, Command::Send { frame: waiting, ticket, own: self.own });
             wake(next);
             Poll::Ready(Ok(ticket.unwrap_or(usize::MAX)))
         })
-        .await?;
-        self.shared.notify();
-        Ok(ticket)
+        .await
     }
 
     /// Sends an info to the handler's `handle_info`, once there is room.
@@ -664,14 +700,11 @@ impl<I> Handle<I> {
                 info = Some(waiting);
                 return Poll::Pending;
             };
-            inner.commands.push_back(Command::Info(waiting));
-            drop(inner);
+            self.shared.put(inner, Command::Info(waiting));
             wake(next);
             Poll::Ready(Ok(()))
         })
-        .await?;
-        self.shared.notify();
-        Ok(())
+        .await
     }
 
     /// Sends an info now, or not.
@@ -687,9 +720,7 @@ impl<I> Handle<I> {
         if !inner.infos.try_enter(1) {
             return Err(InfoError::Full(info));
         }
-        inner.commands.push_back(Command::Info(info));
-        drop(inner);
-        self.shared.notify();
+        self.shared.put(inner, Command::Info(info));
         Ok(())
     }
 
@@ -709,9 +740,7 @@ impl<I> Handle<I> {
         }
         inner.timers += 1;
         let id = TimerId(inner.timers);
-        inner.commands.push_back(Command::InfoAfter { id, delay, info });
-        drop(inner);
-        self.shared.notify();
+        self.shared.put(inner, Command::InfoAfter { id, delay, info });
         Ok(id)
     }
 

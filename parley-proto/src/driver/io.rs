@@ -345,7 +345,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
-        self.pipe.poll_write(cx, &mut self.session, self.now)
+        self.pipe.poll_write(cx, &mut self.session, || self.now)
     }
 
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> bool {

@@ -16,7 +16,10 @@ pub(super) struct Link<T, C> {
     pub(super) connection: Connection,
     pub(super) pipe: Pipe<T>,
     pub(super) clock: C,
+    /// The last look at the clock.
     pub(super) now: Instant,
+    /// That was in this poll.
+    is_fresh: bool,
     /// A server's connection: what the server has to say.
     pub(super) permit: Option<Box<Permit>>,
     alarm: Alarm,
@@ -27,7 +30,7 @@ pub(super) struct Link<T, C> {
 impl<T: Transport, C: Clock> Link<T, C> {
     pub(super) fn new(connection: Connection, pipe: Pipe<T>, clock: C) -> Self {
         let now = clock.now();
-        Self { connection, pipe, clock, now, permit: None, alarm: Alarm::default(), rested: true }
+        Self { connection, pipe, clock, now, is_fresh: true, permit: None, alarm: Alarm::default(), rested: true }
     }
 
     /// With a transport that is up, and what was read from it already.
@@ -49,9 +52,17 @@ impl<T: Transport, C: Clock> Link<T, C> {
         self.pipe.offer(&mut self.connection, self.now);
     }
 
-    /// Called first in every poll: a fresh look at the clock, and after a wait a new budget.
+    /// The time of this poll. A poll that only writes, and writes all at once, has no use for it.
+    fn look(&mut self) -> Instant {
+        if !self.is_fresh {
+            (self.now, self.is_fresh) = (self.clock.now(), true);
+        }
+        self.now
+    }
+
+    /// Called first in every poll: the clock is to be looked at again, and after a wait there is a new budget.
     pub(super) fn wake(&mut self, cx: &Context<'_>) {
-        self.now = self.clock.now();
+        self.is_fresh = false;
         if self.rested {
             self.rested = false;
             self.pipe.renew_budget();
@@ -59,7 +70,10 @@ impl<T: Transport, C: Clock> Link<T, C> {
         if let Some(permit) = &mut self.permit {
             match permit.notice(cx) {
                 Notice::Stay => {}
-                Notice::Leave => self.connection.close(self.now, &CloseFrame::going_away()),
+                Notice::Leave => {
+                    let now = self.look();
+                    self.connection.close(now, &CloseFrame::going_away());
+                }
                 Notice::Gone => self.connection.abort(self.now),
             }
         }
@@ -113,7 +127,13 @@ impl<T: Transport, C: Clock> Link<T, C> {
 
     /// What was queued leaves, as far as it goes. True: something has changed.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut progress = self.pipe.poll_write(cx, &mut self.connection, self.now);
+        let Self { connection, pipe, clock, now, is_fresh, .. } = self;
+        let mut progress = pipe.poll_write(cx, connection, || {
+            if !*is_fresh {
+                (*now, *is_fresh) = (clock.now(), true);
+            }
+            *now
+        });
         if self.pipe.is_up() {
             if let Some(how) = self.connection.poll_shutdown() {
                 self.pipe.shut_down(how);
@@ -126,7 +146,8 @@ impl<T: Transport, C: Clock> Link<T, C> {
     /// One read. The pongs that it asks for leave at once: the application may not look here again for long.
     pub(super) fn read(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.connection.encoded();
-        let progress = self.pipe.poll_read(cx, &mut self.connection, self.now);
+        let now = self.look();
+        let progress = self.pipe.poll_read(cx, &mut self.connection, now);
         if self.connection.encoded() != before {
             self.write(cx);
         }
@@ -136,8 +157,9 @@ impl<T: Transport, C: Clock> Link<T, C> {
     /// True: a timer was due, or may be.
     pub(super) fn keep_time(&mut self, cx: &mut Context<'_>) -> bool {
         let Some((at, _)) = self.connection.poll_timeout() else { return false };
-        if at <= self.now {
-            self.connection.handle_timeout(self.now);
+        let now = self.look();
+        if at <= now {
+            self.connection.handle_timeout(now);
             return true;
         }
         let due = self.alarm.poll(cx, &mut self.clock, at);

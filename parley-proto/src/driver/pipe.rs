@@ -65,8 +65,9 @@ pub(super) trait Engine {
     fn handle_lost(&mut self, now: Instant, error: io::Error);
     /// What [`handle_written`](Self::handle_written) tells of next has yet to be flushed.
     fn set_unflushed(&mut self);
-    fn handle_written(&mut self, now: Instant, n: usize);
-    fn handle_flushed(&mut self, now: Instant);
+    /// `now` is asked only where time matters.
+    fn handle_written(&mut self, now: impl FnOnce() -> Instant, n: usize);
+    fn handle_flushed(&mut self, now: impl FnOnce() -> Instant);
 }
 
 pub(super) struct Pipe<T> {
@@ -176,7 +177,7 @@ impl<T: Transport> Pipe<T> {
             cx.waker().wake_by_ref();
             return false;
         }
-        if engine.queued() >= ENCODE_AHEAD && self.poll_write(cx, engine, now) {
+        if engine.queued() >= ENCODE_AHEAD && self.poll_write(cx, engine, || now) {
             return true;
         }
         self.make_room(engine);
@@ -308,7 +309,12 @@ impl<T: Transport> Pipe<T> {
     }
 
     /// Writes what there is, as far as it goes. True: something has changed for somebody who waits.
-    pub(super) fn poll_write<E: Engine>(&mut self, cx: &mut Context<'_>, engine: &mut E, now: Instant) -> bool {
+    pub(super) fn poll_write<E: Engine>(
+        &mut self,
+        cx: &mut Context<'_>,
+        engine: &mut E,
+        mut now: impl FnMut() -> Instant,
+    ) -> bool {
         let Some(transport) = &mut self.transport else { return false };
         let mut progress = false;
         while let Some(transmit) = engine.transmit() {
@@ -323,11 +329,11 @@ impl<T: Transport> Pipe<T> {
             let count = transmit.fill(&mut slices);
             match transport.poll_write(cx, &slices[..count]) {
                 Poll::Pending => {
-                    engine.handle_written(now, 0);
+                    engine.handle_written(&mut now, 0);
                     break;
                 }
                 Poll::Ready(Ok(0)) => {
-                    engine.handle_lost(now, io::ErrorKind::WriteZero.into());
+                    engine.handle_lost(now(), io::ErrorKind::WriteZero.into());
                     return true;
                 }
                 Poll::Ready(Ok(n)) => {
@@ -336,11 +342,11 @@ impl<T: Transport> Pipe<T> {
                     self.bytes_sent += n as u64;
                     self.budget = self.budget.saturating_sub(n);
                     engine.set_unflushed();
-                    engine.handle_written(now, n);
+                    engine.handle_written(&mut now, n);
                 }
                 Poll::Ready(Err(error)) if is_interrupted(&error) => self.budget = self.budget.saturating_sub(1),
                 Poll::Ready(Err(error)) => {
-                    engine.handle_lost(now, error);
+                    engine.handle_lost(now(), error);
                     return true;
                 }
             }
@@ -355,10 +361,10 @@ impl<T: Transport> Pipe<T> {
                 Poll::Ready(Ok(())) => {
                     progress = true; // also when the writes were long ago: their senders wait
                     self.unflushed = false;
-                    engine.handle_flushed(now);
+                    engine.handle_flushed(&mut now);
                 }
                 Poll::Ready(Err(error)) => {
-                    engine.handle_lost(now, error);
+                    engine.handle_lost(now(), error);
                     return true;
                 }
             }
@@ -437,8 +443,8 @@ impl<I, T: PartialEq> Engine for Session<I, T> {
     }
 
     #[inline]
-    fn handle_written(&mut self, now: Instant, n: usize) {
-        self.handle_written(now, n);
+    fn handle_written(&mut self, now: impl FnOnce() -> Instant, n: usize) {
+        self.handle_written(now(), n);
     }
 
     #[inline]
@@ -447,8 +453,8 @@ impl<I, T: PartialEq> Engine for Session<I, T> {
     }
 
     #[inline]
-    fn handle_flushed(&mut self, now: Instant) {
-        self.handle_flushed(now);
+    fn handle_flushed(&mut self, now: impl FnOnce() -> Instant) {
+        self.handle_flushed(now());
     }
 }
 
@@ -497,8 +503,8 @@ impl Engine for Connection {
     }
 
     #[inline]
-    fn handle_written(&mut self, now: Instant, n: usize) {
-        self.handle_written(now, n);
+    fn handle_written(&mut self, now: impl FnOnce() -> Instant, n: usize) {
+        self.handle_written_by(now, n);
     }
 
     #[inline]
@@ -507,7 +513,7 @@ impl Engine for Connection {
     }
 
     #[inline]
-    fn handle_flushed(&mut self, _: Instant) {
+    fn handle_flushed(&mut self, _: impl FnOnce() -> Instant) {
         self.handle_flushed();
     }
 }
@@ -552,8 +558,8 @@ mod tests {
         }
         fn handle_lost(&mut self, _: Instant, _: io::Error) {}
         fn set_unflushed(&mut self) {}
-        fn handle_written(&mut self, _: Instant, _: usize) {}
-        fn handle_flushed(&mut self, _: Instant) {}
+        fn handle_written(&mut self, _: impl FnOnce() -> Instant, _: usize) {}
+        fn handle_flushed(&mut self, _: impl FnOnce() -> Instant) {}
     }
 
     /// Has always more, and fills what room there is, up to so many bytes.

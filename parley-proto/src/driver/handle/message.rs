@@ -148,10 +148,9 @@ impl<I> MessageWriter<I> {
                 return Err(ChunkError::Lost(inner.lost()));
             }
             let ticket = inner.slots.insert(Slot::Waiting(None));
-            inner.commands.push_back(Command::FlushMessage { message: self.id, ticket });
+            shared.put(inner, Command::FlushMessage { message: self.id, ticket });
             ticket
         };
-        shared.notify();
         lost(Outcome { shared, ticket, flush: true }.wait().await)
     }
 
@@ -227,14 +226,12 @@ impl<I> MessageWriter<I> {
                 }
             }
             let ticket = last.then(|| inner.slots.insert(Slot::Waiting(None)));
-            inner.commands.push_back(Command::SendChunk { message: *id, chunk: waiting, ticket, own: *own });
-            drop(inner);
+            shared.put(inner, Command::SendChunk { message: *id, chunk: waiting, ticket, own: *own });
             wake(next);
             Poll::Ready(Ok((ticket.unwrap_or(usize::MAX), at)))
         })
         .await?;
         drop(entry);
-        shared.notify();
         (self.epoch, self.utf8, self.unfinished) = (Some(at), utf8, !last);
         Ok(ticket)
     }
