@@ -489,7 +489,8 @@ impl<P: Platform> Inner<P> {
         let facts = transport.facts();
         let seed = lock(&self.seeds).seed();
         let connection = Connection::server(self.config.clone(), seed, until);
-        let mut link = Link::over(connection, transport, BytesMut::new(), clock);
+        // Boxed from the start: it is what the task that waits for the request would else be made of.
+        let mut link = Box::new(Link::over(connection, transport, BytesMut::new(), clock));
         permit.undecided = Some(undecided);
         link.permit = Some(Box::new(permit));
         loop {
@@ -497,7 +498,7 @@ impl<P: Platform> Inner<P> {
                 Event::Request(request) if self.options.origins.allow(&request) => {
                     trace::requested(&request);
                     let undecided = link.undecided();
-                    let slot = Arc::new(Slot(Mutex::new(Place::Waiting(Box::new(link), None))));
+                    let slot = Arc::new(Slot(Mutex::new(Place::Waiting(link, None))));
                     return Ok(Incoming { request: *request, facts: Box::new(facts), slot, server: self, undecided });
                 }
                 Event::Request(request) => {
@@ -676,7 +677,7 @@ async fn watch<T: Transport, C: Clock>(slot: Arc<Slot<T, C>>) {
 }
 
 /// Sees a response out.
-async fn finish<T: Transport, C: Clock>(mut link: Link<T, C>) {
+async fn finish<T: Transport, C: Clock>(mut link: Box<Link<T, C>>) {
     while !matches!(poll_fn(|cx| link.poll_next(cx)).await, Event::Closed(_)) {}
 }
 
@@ -739,10 +740,14 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
         Box::pin(async move {
             self.request.agree(&reply).map_err(StartError::Reply)?;
             let link = self.take().map_err(StartError::Disconnected)?;
-            let Link { connection, pipe, clock, permit, .. } = *link;
-            let facts = std::mem::take(&mut *self.facts);
-            let session = Session::accepted(connection, reply, facts, self.server.config.clone());
-            serve(session, pipe, clock, &self.server, permit, make).await
+            let client = {
+                let Link { connection, pipe, clock, permit, .. } = *link;
+                let facts = std::mem::take(&mut *self.facts);
+                let session = Session::accepted(connection, reply, facts, self.server.config.clone());
+                serve::<T, P, H, I>(session, pipe, clock, &self.server, permit, make)
+            };
+            client.started().await?;
+            Ok(client)
         })
     }
 
@@ -861,15 +866,15 @@ pub async fn server<P: Platform, T: Transport>(
     server.accept(transport).await.map_err(Error::Accept)?.into_websocket().await
 }
 
-/// Begins a session over a transport that is up, in a task of its own. Resolves once `init` has run.
-async fn serve<T: Transport, P: Platform, H, I>(
+/// Begins a session over a transport that is up, in a task of its own. No async fn: a future of it would hold all this, twice.
+fn serve<T: Transport, P: Platform, H, I>(
     session: Session<I, Ticket>,
     pipe: Pipe<T>,
     clock: P::Clock,
     server: &Inner<P>,
     permit: Option<Box<Permit>>,
     make: impl FnOnce(Handle<I>) -> H,
-) -> Result<Client<H, I, P>, StartError>
+) -> Client<H, I, P>
 where
     H: Handler<I>,
     I: Send + 'static,
@@ -882,8 +887,7 @@ where
     let io = Box::new(Io::new(runtime, session, ending).with_pipe(pipe));
     let (client, life) = client_of(io, shared, handler);
     P::spawn(Attended { life: Some(life), permit, own, told: false });
-    client.started().await?;
-    Ok(client.on())
+    client.on()
 }
 
 /// A client's life, which its server may end. The connection counts until it is dropped. No async fn: that would hold the

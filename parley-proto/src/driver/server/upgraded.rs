@@ -112,7 +112,10 @@ impl<T: Transport, P: Platform> Upgraded<T, P> {
         let Self { transport, agreed, permit, server } = self;
         let (clock, facts) = (P::clock(), transport.facts());
         let session = Session::upgraded(clock.now(), agreed, facts, server.config.clone(), lock(&server.seeds).seed());
-        serve(session, Pipe::over(transport, BytesMut::new()), clock, &server, Some(Box::new(permit)), make).await
+        let pipe = Pipe::over(transport, BytesMut::new());
+        let client = serve::<T, P, H, I>(session, pipe, clock, &server, Some(Box::new(permit)), make);
+        client.started().await?;
+        Ok(client)
     }
 
     /// The connection, for a loop of one's own.
