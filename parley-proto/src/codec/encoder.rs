@@ -452,6 +452,7 @@ mod tests {
     use super::*;
     use crate::codec::{CloseCode, FrameHeader};
     use proptest::prelude::*;
+    use rand::Rng;
     use std::collections::HashSet;
 
     fn server() -> Encoder {
@@ -562,7 +563,7 @@ mod tests {
         let mut keys = Keys::new([7; 32]);
         for words in (0..100).chain([1, 64, 65]) {
             for _ in 0..words {
-                assert_eq!(keys.next_u32(), rand::Rng::next_u32(&mut generator));
+                assert_eq!(keys.next_u32(), generator.next_u32());
             }
             keys.rest();
             assert!(keys.generator.is_none());

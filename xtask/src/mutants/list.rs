@@ -295,8 +295,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "the oldest ping is answered when output has drained",
         CONNECTION,
-        "*pong = Some(answer);",
-        "*pong = pong.take().filter(|_| MUTANT).or(Some(answer));",
+        "*pong = Some(Box::new(answer));",
+        "*pong = pong.take().filter(|_| MUTANT).or(Some(Box::new(answer)));",
     ),
     mutant(
         "a pong that waited waits for the next frame",
