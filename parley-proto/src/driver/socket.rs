@@ -178,7 +178,7 @@ enum Side {
 struct Tasks {
     wakers: [Option<Waker>; 2],
     waits: [bool; 2],
-    both: Option<(Arc<Both>, Waker)>,
+    both: Option<Box<(Arc<Both>, Waker)>>,
 }
 
 struct Both {
@@ -212,10 +212,10 @@ impl Tasks {
         self.waits[side as usize] = true;
         match &self.wakers {
             [Some(reader), Some(writer)] if !reader.will_wake(writer) => {
-                let (both, waker) = self.both.get_or_insert_with(|| {
+                let (both, waker) = &**self.both.get_or_insert_with(|| {
                     let waits = self.waits.map(AtomicBool::new);
                     let both = Arc::new(Both { wakers: [reader.clone(), writer.clone()], waits });
-                    (both.clone(), both.into())
+                    Box::new((both.clone(), both.into()))
                 });
                 both.waits[side as usize].store(true, Ordering::SeqCst);
                 waker
@@ -228,7 +228,7 @@ impl Tasks {
     /// `side` waits no longer.
     fn done(&mut self, side: Side) {
         self.waits[side as usize] = false;
-        if let Some((both, _)) = &self.both {
+        if let Some((both, _)) = self.both.as_deref() {
             both.waits[side as usize].store(false, Ordering::SeqCst);
         }
     }
