@@ -14,12 +14,12 @@ use std::time::Instant;
 
 use core::net::SocketAddr;
 
-use super::Ending;
 use super::handle::{Shared, Ticket};
 use super::link::Link;
 use super::pipe::{Alarm, Pipe};
 use super::runtime::{Clock, Runtime, Transport};
 use super::trace::Trace;
+use super::Ending;
 use crate::codec::Frame;
 use crate::error::StopReason;
 use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Session};
@@ -81,7 +81,7 @@ impl<R: Runtime, I> Io<R, I> {
             self.shared.release(released, parts, infos);
         }
         let rtt = self.session.rtt();
-        self.shared.stats.store(self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);
+        self.shared.stats.store(&self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);
         let state = (self.session.state(), self.session.is_closing());
         if state != self.published && state.0 != ClientState::Stopped {
             self.published = state;
