@@ -47,7 +47,7 @@ use crate::error::{ConnectPhase, DisconnectReason, NetworkError, SendError, Stop
 use crate::handler::{Action, Attempt, Connected, Retry};
 use crate::handshake::{Acceptance, ClientRequest, Negotiated, Rejection};
 use crate::transport::{TcpOptions, TlsError, TlsTarget, TransportFacts};
-use crate::Role;
+use crate::{Role, pool};
 
 /// A client's life, for any runtime.
 ///
@@ -236,7 +236,7 @@ impl<I, T: PartialEq> Session<I, T> {
         let reconnect = reconnect.map(Box::new);
         let tcp = Some(tcp).filter(|tcp| *tcp != TcpOptions::default()).map(Box::new);
         let dial = Dial { request, named: name.is_some(), connect_timeout, reconnect, tcp, random };
-        Self::with(Phase::New(None), Some(Box::new(dial)), Arc::new(connection))
+        Self::with(Phase::New(None), Some(Box::new(dial)), pool::config(connection))
     }
 
     /// The life of one connection that a server accepts: `init`, the reply, `handle_connect` and so on. It never dials;
