@@ -19,7 +19,7 @@ use super::link::Link;
 use super::pipe::{Alarm, Pipe};
 use super::runtime::{Clock, Runtime, Transport};
 use super::trace::Trace;
-use super::Ending;
+use super::{Ending, Named};
 use crate::codec::Frame;
 use crate::error::StopReason;
 use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Session};
@@ -93,7 +93,8 @@ impl<R: Runtime, I> Io<R, I> {
 impl<R: Runtime, I: Send + 'static> Io<R, I> {
     pub(super) fn new(runtime: R, session: Session<I, Ticket>, ending: Ending<I>) -> Self {
         let now = runtime.now();
-        let trace = Trace::new(now, ending.wanted.as_deref(), session.is_accepted());
+        let name = if let Named::Wanted(name) = &ending.name { Some(&**name) } else { None };
+        let trace = Trace::new(now, name, session.is_accepted());
         Self {
             shared: ending.shared.clone(),
             ending,

@@ -109,94 +109,122 @@ fn poll_end<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, cx: &mut Context<'
 /// Marks the client as ended; its name is free by then.
 struct Ending<I> {
     shared: Arc<handle::Shared<I>>,
-    wanted: Option<String>,
-    name: Option<names::Name>,
+    name: Named,
+}
+
+/// A client's name, which is taken when it begins.
+enum Named {
+    No,
+    Wanted(String),
+    Taken(#[expect(dead_code, reason = "it is dropped")] names::Name),
+}
+
+impl From<Option<String>> for Named {
+    fn from(wanted: Option<String>) -> Self {
+        wanted.map_or(Self::No, Self::Wanted)
+    }
 }
 
 impl<I> Ending<I> {
     fn end(&mut self, reason: StopReason) {
-        self.name = None;
+        self.name = Named::No;
         self.shared.end(reason, []);
     }
 
     /// Its future is dropped; with what became of those who wait.
     fn abort(&mut self, outcomes: impl IntoIterator<Item = (handle::Ticket, Result<(), SendError>)>) {
-        self.name = None;
+        self.name = Named::No;
         self.shared.end(StopReason::Aborted, outcomes);
     }
 }
 
 impl<I: Send + 'static> Ending<I> {
     fn take_name(&mut self) -> Result<(), StopReason> {
-        if let Some(wanted) = self.wanted.take() {
-            self.name = Some(names::Name::take(&wanted, &self.shared).ok_or(StopReason::NameInUse)?);
+        if let Named::Wanted(wanted) = &self.name {
+            self.name = Named::Taken(names::Name::take(wanted, &self.shared).ok_or(StopReason::NameInUse)?);
         }
         Ok(())
     }
 }
 
 /// Callback after callback, until the session says that the client has ended.
-async fn live<R, H, I>(io: &mut Io<R, I>, handler: &mut H) -> StopReason
+///
+/// What a frame's callback waits beside lies in the memory of every client, so that the frame is moved out of what `poll_next`
+/// returned, which then is gone, and into the callback.
+#[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
+fn live<R, H, I>(io: &mut Io<R, I>, handler: &mut H) -> impl Future<Output = StopReason> + Send
 where
     R: Runtime,
     H: Handler<I>,
     I: Send + 'static,
 {
-    loop {
-        match poll_fn(|cx| io.poll_next(cx)).await {
-            Next::Stopped(reason) => return reason,
-            Next::Call(Call::Frame(frame)) => {
-                // The frames of one read, without a look at anything else.
-                let mut next = Some(frame);
-                while let Some(frame) = next {
-                    let returned = match frame {
-                        Frame::Ping(payload) => beside(io, pin!(handler.handle_ping(payload))).await,
-                        frame => beside(io, pin!(handler.handle_frame(frame))).await,
-                    };
+    async move {
+        loop {
+            let mut frame = match poll_fn(|cx| io.poll_next(cx)).await {
+                Next::Call(Call::Frame(frame)) => frame,
+                Next::Stopped(reason) => return reason,
+                Next::Call(Call::Chunk(chunk)) => {
+                    let returned = beside(io, pin!(handler.handle_chunk(*chunk))).await;
                     action(io, returned);
-                    next = io.poll_frame();
+                    continue;
                 }
-            }
-            Next::Call(Call::Chunk(chunk)) => {
-                let returned = beside(io, pin!(handler.handle_chunk(*chunk))).await;
-                action(io, returned);
-            }
-            Next::Call(Call::Info(info)) => {
-                let returned = beside(io, pin!(handler.handle_info(info))).await;
-                action(io, returned);
-            }
-            Next::Call(Call::Connect(connected)) => {
-                let returned = beside(io, pin!(handler.handle_connect(&connected))).await;
-                action(io, returned);
-            }
-            Next::Call(Call::Init) => {
-                let returned = beside(io, pin!(handler.init())).await;
-                let started = matches!(returned, Some(Ok(())));
-                io.take_commands(); // what was asked for meanwhile decides whether an attempt follows
-                io.called(returned.map_or(Returned::Dropped, Returned::Init));
-                if started {
-                    io.offer();
-                    io.tell(); // the client is connecting when `start` returns: what is sent then waits
-                    io.ending.shared.started();
+                Next::Call(Call::Info(info)) => {
+                    let returned = beside(io, pin!(handler.handle_info(info))).await;
+                    action(io, returned);
+                    continue;
                 }
-            }
-            Next::Call(Call::Prepare(mut call)) => {
-                let (attempt, request) = &mut *call;
-                let returned = beside(io, pin!(handler.prepare(attempt, request))).await;
-                let returned = match returned {
-                    Some(outcome) => Returned::Prepare(outcome.map(|()| Box::new(call.1))),
-                    None => Returned::Dropped,
+                Next::Call(Call::Connect(connected)) => {
+                    let returned = beside(io, pin!(handler.handle_connect(&connected))).await;
+                    action(io, returned);
+                    continue;
+                }
+                Next::Call(Call::Init) => {
+                    let returned = beside(io, pin!(handler.init())).await;
+                    let started = matches!(returned, Some(Ok(())));
+                    io.take_commands(); // what was asked for meanwhile decides whether an attempt follows
+                    io.called(returned.map_or(Returned::Dropped, Returned::Init));
+                    if started {
+                        io.offer();
+                        io.tell(); // the client is connecting when `start` returns: what is sent then waits
+                        io.ending.shared.started();
+                    }
+                    continue;
+                }
+                Next::Call(Call::Prepare(mut call)) => {
+                    let (attempt, request) = &mut *call;
+                    let returned = beside(io, pin!(handler.prepare(attempt, request))).await;
+                    let returned = match returned {
+                        Some(outcome) => Returned::Prepare(outcome.map(|()| Box::new(call.1))),
+                        None => Returned::Dropped,
+                    };
+                    io.called(returned);
+                    continue;
+                }
+                Next::Call(Call::Disconnect(reason)) => {
+                    let returned = beside(io, pin!(handler.handle_disconnect(&reason))).await;
+                    io.take_commands(); // what was meant for the connection that is lost is not for the next
+                    io.called(returned.map_or(Returned::Dropped, Returned::Retry));
+                    continue;
+                }
+                Next::Call(Call::Terminate(reason)) => {
+                    let returned = beside(io, pin!(handler.terminate(&reason))).await;
+                    io.called(returned.map_or(Returned::Dropped, |()| Returned::Terminated));
+                    continue;
+                }
+            };
+            // The frames of one read, without a look at anything else.
+            loop {
+                // Moved as a whole by each: of what is matched apart, the whole would stay.
+                let returned = if matches!(frame, Frame::Ping(_)) {
+                    beside(io, pin!(handler.handle_ping(frame.into_payload()))).await
+                } else {
+                    beside(io, pin!(handler.handle_frame(frame))).await
                 };
-                io.called(returned);
-            }
-            Next::Call(Call::Disconnect(reason)) => {
-                let returned = beside(io, pin!(handler.handle_disconnect(&reason))).await;
-                io.take_commands(); // what was meant for the connection that is lost is not for the next
-                io.called(returned.map_or(Returned::Dropped, Returned::Retry));
-            }
-            Next::Call(Call::Terminate(reason)) => {
-                let returned = beside(io, pin!(handler.terminate(&reason))).await;
-                io.called(returned.map_or(Returned::Dropped, |()| Returned::Terminated));
+                action(io, returned);
+                match io.poll_frame() {
+                    Some(next) => frame = next,
+                    None => break,
+                }
             }
         }
     }
