@@ -13,6 +13,7 @@ use std::time::Instant;
 use parley_proto::DisconnectReason;
 use parley_proto::connection::{Closed, Initiator};
 
+use super::CLOSE_TIMEOUT;
 use super::message::{Label, Side, Stream};
 use super::proxy::Fate;
 
@@ -62,6 +63,8 @@ pub(super) struct Totals {
     pub(super) in_turn: u64,
     /// Those that nothing disturbed, and that were closed politely.
     pub(super) harmless: u64,
+    /// Those that would be, but for a close timeout that came one byte at a time.
+    pub(super) too_slow: u64,
     pub(super) ends: BTreeMap<(&'static str, String), u64>,
     pub(super) fates: BTreeMap<&'static str, u64>,
 }
@@ -108,6 +111,10 @@ struct Half {
     pongs: u32,
     /// Codes with which it closes.
     asked: Vec<u16>,
+    /// When the first of them was asked for.
+    closing: Option<Instant>,
+    /// The close timeout was over when it ended.
+    timed_out: bool,
     /// While the server was leaving.
     late: bool,
 }
@@ -283,6 +290,7 @@ impl Ledger {
         totals.opened += u64::from(state.halves[0].open);
         totals.in_turn += u64::from(in_turn);
         totals.harmless += u64::from(state.was_harmless());
+        totals.too_slow += u64::from(state.was_too_slow());
         totals.bytes += state.bytes;
         *totals.fates.entry(state.fate.as_ref().map_or("never reached", Fate::name)).or_default() += 1;
         for (name, half) in [("client", &state.halves[0]), ("server", &state.halves[1])] {
@@ -316,7 +324,15 @@ impl State {
     /// Nothing disturbed it: whatever it ends by was asked for by one of the two.
     fn was_harmless(&self) -> bool {
         let politely = |half: &Half| half.open && !matches!(half.end, Some(End::Dropped) | None);
-        self.fate.as_ref().is_some_and(Fate::is_harmless) && !self.hurt && self.halves.iter().all(politely)
+        self.fate.as_ref().is_some_and(Fate::is_harmless)
+            && !self.hurt
+            && !self.was_too_slow()
+            && self.halves.iter().all(politely)
+    }
+
+    /// A closing handshake one byte at a time, behind what was sent before it, may take longer than it has on a busy machine.
+    fn was_too_slow(&self) -> bool {
+        matches!(self.fate, Some(Fate::Trickle(_))) && self.halves.iter().any(|half| half.timed_out)
     }
 
     /// Whether what this side has seen fits what the other did. True: it ended with the other's Close, in turn.
@@ -378,8 +394,11 @@ impl State {
                 }
             }
             End::Failed(reason) if harmless => {
-                let gave_up = |end: &Option<End>| matches!(end, Some(End::Failed(DisconnectReason::KeepaliveTimeout)));
-                if !(self.hasty && self.halves.iter().any(|half| gave_up(&half.end))) {
+                // One that is stopped when it has given up the peer is not told so any more.
+                let gave_up = |half: &Half| {
+                    matches!(half.end, Some(End::Failed(DisconnectReason::KeepaliveTimeout) | End::Stopped))
+                };
+                if !(self.hasty && self.halves.iter().any(gave_up)) {
                     let peer = peer.end.as_ref().map(ToString::to_string).unwrap_or_default();
                     found(format!("failed, though nothing disturbed it: {reason}; the peer: {peer}"));
                 }
@@ -422,6 +441,7 @@ impl Pair {
         let mut text = format!("connection {}: {what}\n", self.id);
         let state = lock(&self.state);
         let _ = writeln!(text, "  the proxy: {:?}{}", state.fate, if state.hurt { ", and more" } else { "" });
+        let _ = writeln!(text, "  keepalive: {}", if state.hasty { "hasty" } else { "patient" });
         for (side, half) in ["client", "server"].iter().zip(&state.halves) {
             let _ = writeln!(
                 text,
@@ -504,7 +524,9 @@ impl Pair {
     /// This side will close with that.
     pub(super) fn asked(&self, side: Side, code: u16) {
         let mut state = lock(&self.state);
-        state.half(side).asked.push(code);
+        let half = state.half(side);
+        half.asked.push(code);
+        half.closing.get_or_insert_with(Instant::now);
         self.note_in(&mut state, Some(side), format!("closes with {code}"));
     }
 
@@ -654,6 +676,7 @@ impl Pair {
         let ebbs = self.ledger.ebbs();
         let half = state.half(side);
         half.late = ebbs;
+        half.timed_out = half.closing.is_some_and(|closing| closing.elapsed() >= CLOSE_TIMEOUT);
         let again = half.end.replace(end).is_some();
         // A client's end alone says nothing: its request may still be on its way.
         let over = state.halves.iter().all(|half| half.end.is_some());
@@ -846,6 +869,41 @@ mod tests {
         pair.ended(Side::Client, End::Failed(DisconnectReason::Eof));
         ledger.settle();
         assert_eq!(ledger.violated(), 1);
+    }
+
+    #[test]
+    fn a_close_timeout_is_excused_where_bytes_come_one_at_a_time_and_nowhere_else() {
+        for (fate, late, violated) in
+            [(Fate::Trickle(9), true, 0), (Fate::Trickle(9), false, 1), (Fate::Plain, true, 1), (Fate::Plain, false, 1)]
+        {
+            let (ledger, pair) = open();
+            lock(&pair.state).fate = Some(fate);
+            pair.asked(Side::Client, 4000);
+            pair.ended(Side::Client, End::Stopped);
+            lock(&pair.state).half(Side::Client).timed_out = late;
+            let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+            pair.ended(Side::Server, End::Failed(DisconnectReason::Tcp(reset.into())));
+            assert_eq!(ledger.violated(), violated);
+            assert_eq!(ledger.totals().too_slow, u64::from(violated == 0));
+        }
+    }
+
+    #[test]
+    fn a_hasty_client_may_have_given_up_its_peer_and_nobody_else() {
+        let gave_up = || End::Failed(DisconnectReason::KeepaliveTimeout);
+        for (hasty, end, violated) in [
+            (true, gave_up(), 0),
+            (true, End::Stopped, 0),
+            (true, End::Local { clean: true }, 1),
+            (false, gave_up(), 2),
+            (false, End::Stopped, 1),
+        ] {
+            let (ledger, pair) = open();
+            lock(&pair.state).hasty = hasty;
+            pair.ended(Side::Client, end);
+            pair.ended(Side::Server, End::Failed(DisconnectReason::Eof));
+            assert_eq!(ledger.violated(), violated);
+        }
     }
 
     #[test]

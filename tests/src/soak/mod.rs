@@ -126,6 +126,7 @@ impl fmt::Display for Report {
             strays,
             in_turn,
             harmless,
+            too_slow,
             ends,
             fates,
         } = &self.totals;
@@ -139,7 +140,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  judged           {in_turn} ends by the peer's Close, {harmless} connections that nothing disturbed"
+            "  judged           {in_turn} ends by the peer's Close, {harmless} connections that nothing disturbed, not {too_slow} closed too slowly"
         )?;
         writeln!(f, "  the proxy")?;
         for name in Fate::NAMES.iter().copied().chain(["never reached"]) {
