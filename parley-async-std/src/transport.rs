@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::mem;
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
@@ -17,8 +17,8 @@ use futures_rustls::TlsStream;
 use parley_proto::driver::TlsFacts;
 use parley_proto::driver::{self, TransportFacts};
 
-/// Bytes of one read at most.
-const SCRATCH: usize = 64 * 1024;
+/// Bytes of one read at most: what the driver's windows have room for.
+const MOST: usize = 128 * 1024;
 
 thread_local! {
     /// What reads go into: futures-io asks for initialised bytes, and these are zeroed once.
@@ -27,14 +27,19 @@ thread_local! {
 
 /// A byte stream, plain or under TLS: over TCP by default, over any stream of futures-io by [`new`](Self::new).
 ///
-/// Bytes are read into a buffer of the thread's, which is zeroed once, and copied from there into the driver's window.
-/// A batch of slices leaves in one system call (plain) or in shared records (TLS).
+/// Bytes are read into a buffer of the thread's, which is zeroed once, and copied from there into the driver's window; where
+/// reads come back full, into the window itself, which costs less to zero than so much to copy. A batch of slices leaves
+/// in one system call (plain) or in shared records (TLS).
 ///
 /// Under TLS a write is complete only once [`poll_flush`](driver::Transport::poll_flush) is: rustls keeps up to 64 KiB of
 /// ciphertext that the socket has not taken. The end of the stream below without the peer's `close_notify` (RFC 8446,
 /// section 6.1) is an error of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof): the stream may have been cut.
 #[derive(Debug)]
-pub struct Transport<S = Async<TcpStream>>(Layers<S>);
+pub struct Transport<S = Async<TcpStream>> {
+    layers: Layers<S>,
+    /// The last read took all that there was room for: so will the next one, most likely.
+    full: bool,
+}
 
 #[derive(Debug)]
 enum Layers<S> {
@@ -47,7 +52,7 @@ enum Layers<S> {
 /// Runs an expression on whichever stream there is, pinned.
 macro_rules! on_stream {
     ($transport:expr, $stream:ident => $body:expr) => {
-        match &mut $transport.0 {
+        match &mut $transport.layers {
             Layers::Plain(stream) => {
                 let $stream = Pin::new(stream);
                 $body
@@ -70,14 +75,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport<S> {
     ///
     /// The handler sees no addresses of it, unless [`with_facts`](Self::with_facts) tells them.
     pub fn new(stream: S) -> Self {
-        let kind = Kind { facts: |_| TransportFacts::default(), poll_readable: None, shutdown: None };
-        Self(Layers::Plain(Socket { stream, kind, drained: false }))
+        Self::plain(stream, Kind { facts: |_| TransportFacts::default(), direct: None, shutdown: None })
+    }
+
+    fn plain(stream: S, kind: Kind<S>) -> Self {
+        Self { layers: Layers::Plain(Socket { stream, kind, drained: false }), full: false }
     }
 
     /// The same with a function that tells the stream's addresses. What TLS agreed on over it is added to that.
     #[must_use]
     pub fn with_facts(mut self, facts: fn(&S) -> TransportFacts) -> Self {
-        match &mut self.0 {
+        match &mut self.layers {
             Layers::Plain(socket) => socket.kind.facts = facts,
             #[cfg(feature = "tls")]
             Layers::Tls(stream) => stream.get_mut().0.kind.facts = facts,
@@ -88,16 +96,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport<S> {
     /// A stream whose TLS handshake is done, by either side.
     #[cfg(feature = "tls")]
     pub(crate) fn secured(stream: TlsStream<Socket<S>>) -> Self {
-        Self(Layers::Tls(Box::new(stream)))
+        Self { layers: Layers::Tls(Box::new(stream)), full: false }
     }
 
     /// The stream, unless TLS runs over it.
     #[cfg(feature = "tls")]
     pub(crate) fn into_plain(self) -> Option<Socket<S>> {
-        match self.0 {
+        match self.layers {
             Layers::Plain(socket) => Some(socket),
             Layers::Tls(_) => None,
         }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+    /// For reads that are full: so much is zeroed faster than copied.
+    fn read_in_place(&mut self, cx: &mut Context<'_>, window: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
+        let held = window.len();
+        window.resize(held + room, 0);
+        let read = on_stream!(self, stream => stream.poll_read(cx, &mut window[held..]));
+        window.truncate(held + if let Poll::Ready(Ok(n)) = read { n } else { 0 });
+        read
+    }
+
+    /// For reads that may bring little.
+    fn read_by_way_of_scratch(
+        &mut self,
+        cx: &mut Context<'_>,
+        window: &mut BytesMut,
+        room: usize,
+    ) -> Poll<io::Result<usize>> {
+        // Taken, not borrowed: a stream of the user's may read from another transport inside its own read.
+        let mut scratch = READ.try_with(Cell::take).unwrap_or_default();
+        if scratch.is_empty() {
+            scratch = vec![0; MOST];
+        }
+        let read = on_stream!(self, stream => stream.poll_read(cx, &mut scratch[..room]));
+        if let Poll::Ready(Ok(n)) = read {
+            window.extend_from_slice(&scratch[..n]);
+        }
+        let _ = READ.try_with(|read| read.set(scratch)); // a thread that ends keeps none
+        read
     }
 }
 
@@ -108,10 +147,13 @@ impl From<Async<TcpStream>> for Transport {
                 let tcp = stream.get_ref();
                 TransportFacts::new(tcp.local_addr().ok(), tcp.peer_addr().ok())
             },
-            poll_readable: Some(Async::poll_readable),
+            direct: Some(Direct {
+                read: |stream, buffer| stream.get_ref().read(buffer),
+                poll_readable: Async::poll_readable,
+            }),
             shutdown: Some(|stream| stream.get_ref().shutdown(Shutdown::Write)),
         };
-        Self(Layers::Plain(Socket { stream, kind, drained: false }))
+        Self::plain(stream, kind)
     }
 }
 
@@ -119,24 +161,21 @@ impl From<async_std::net::TcpStream> for Transport<async_std::net::TcpStream> {
     fn from(stream: async_std::net::TcpStream) -> Self {
         let kind = Kind {
             facts: |tcp: &async_std::net::TcpStream| TransportFacts::new(tcp.local_addr().ok(), tcp.peer_addr().ok()),
-            poll_readable: None,
+            direct: None,
             shutdown: Some(|tcp| tcp.shutdown(Shutdown::Write)),
         };
-        Self(Layers::Plain(Socket { stream, kind, drained: false }))
+        Self::plain(stream, kind)
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> driver::Transport for Transport<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>, window: &mut BytesMut) -> Poll<io::Result<usize>> {
-        // Taken, not borrowed: a stream of the user's may read from another transport inside its own read.
-        let mut scratch = READ.try_with(Cell::take).unwrap_or_default();
-        scratch.resize(SCRATCH, 0);
-        let room = (window.capacity() - window.len()).min(SCRATCH);
-        let read = on_stream!(self, stream => stream.poll_read(cx, &mut scratch[..room]));
-        if let Poll::Ready(Ok(n)) = read {
-            window.extend_from_slice(&scratch[..n]);
-        }
-        let _ = READ.try_with(|read| read.set(scratch)); // a thread that ends keeps none
+        let room = (window.capacity() - window.len()).min(MOST);
+        let read = match self.full {
+            true => self.read_in_place(cx, window, room),
+            false => self.read_by_way_of_scratch(cx, window, room),
+        };
+        self.full = matches!(read, Poll::Ready(Ok(n)) if n == room);
         read
     }
 
@@ -160,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> driver::Transport for T
     }
 
     fn facts(&self) -> TransportFacts {
-        match &self.0 {
+        match &self.layers {
             Layers::Plain(socket) => socket.facts(),
             #[cfg(feature = "tls")]
             Layers::Tls(stream) => {
@@ -174,25 +213,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> driver::Transport for T
 /// What futures-io has no words for, and how a kind of stream does it.
 struct Kind<S> {
     facts: fn(&S) -> TransportFacts,
-    /// Waits for input, without a read that fails first.
-    poll_readable: Option<PollReadable<S>>,
+    /// Reads, and waits for input, each without the other.
+    direct: Option<Direct<S>>,
     /// Ends the outgoing direction, where `poll_close` does not.
     shutdown: Option<fn(&S) -> io::Result<()>>,
 }
 
+struct Direct<S> {
+    read: TryRead<S>,
+    poll_readable: PollReadable<S>,
+}
+
+type TryRead<S> = fn(&S, &mut [u8]) -> io::Result<usize>;
 type PollReadable<S> = fn(&S, &mut Context<'_>) -> Poll<io::Result<()>>;
 
 /// The stream below TLS.
 pub(crate) struct Socket<S> {
     stream: S,
     kind: Kind<S>,
-    /// The last read took less than it could have: there is nothing to have now, so that the next poll waits.
+    /// The last read took less than it could have: there is nothing to have now, so that the next poll waits. Only one
+    /// does so, and the one after it reads: `poll_readable` is not sure of an event of the reactor's round in which it
+    /// was asked, and would go another one.
     drained: bool,
 }
 
 impl<S> Socket<S> {
     fn facts(&self) -> TransportFacts {
         (self.kind.facts)(&self.stream)
+    }
+
+    fn poll_direct(
+        &mut self,
+        read: TryRead<S>,
+        poll_readable: PollReadable<S>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if !mem::take(&mut self.drained) {
+                match read(&self.stream, buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    read => return Poll::Ready(read),
+                }
+            }
+            // Twice: the first may tell of what has been read since. A wait after a short read is safe, since the reactor
+            // reports what there is, not what is new: bytes that came between the two end it at once.
+            ready!(poll_readable(&self.stream, cx))?;
+            ready!(poll_readable(&self.stream, cx))?;
+        }
     }
 }
 
@@ -203,15 +271,12 @@ impl<S: fmt::Debug> fmt::Debug for Socket<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
-    /// The wait in place of a read is safe since the reactor reports what there is, not what is new: bytes that came
-    /// between the short read and the wait end the wait at once. Only one poll waits so; the next one reads, for the
-    /// reactor is not sure of an event that came in the round in which it was asked, and would go another one.
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let socket = self.get_mut();
-        if let (true, Some(poll_readable)) = (mem::take(&mut socket.drained), socket.kind.poll_readable) {
-            ready!(poll_readable(&socket.stream, cx))?;
-        }
-        let read = Pin::new(&mut socket.stream).poll_read(cx, buffer);
+        let read = match socket.kind.direct {
+            Some(Direct { read, poll_readable }) => socket.poll_direct(read, poll_readable, cx, buffer),
+            None => Pin::new(&mut socket.stream).poll_read(cx, buffer),
+        };
         let read = ready!(uninterrupted(cx, read));
         socket.drained = matches!(read, Ok(n) if 0 < n && n < buffer.len());
         Poll::Ready(read)

@@ -36,6 +36,9 @@ macro_rules! transport_tests {
             a_plain_transport_echoes_and_shuts_down_by_halves,
             a_read_appends_and_keeps_to_the_spare_capacity,
             what_comes_after_a_short_read_is_read,
+            a_window_keeps_what_it_holds_also_after_a_full_read,
+            windows_of_any_size_take_a_stream_in_order,
+            windows_of_any_size_take_a_stream_in_order_over_tls,
             a_reset_is_an_error_to_read_and_none_to_shut_down,
             a_refused_dial_is_the_systems_error,
             tcp_options_are_set_before_the_hook_sees_the_socket,
@@ -212,6 +215,84 @@ pub(crate) async fn what_comes_after_a_short_read_is_read() {
     server.await.unwrap();
     assert_eq!(read(&mut transport, &mut window).await.unwrap(), 0);
     assert_eq!(read(&mut transport, &mut window).await.unwrap(), 0, "and again");
+}
+
+/// A transport may read in another way where the last read took all there was room for.
+pub(crate) async fn a_window_keeps_what_it_holds_also_after_a_full_read() {
+    let (go, mut gone) = tokio::sync::mpsc::channel::<&'static [u8]>(1);
+    let (addr, server) = serve(async move |mut stream: TcpStream| {
+        while let Some(bytes) = gone.recv().await {
+            stream.write_all(bytes).await.unwrap();
+        }
+    })
+    .await;
+    let mut transport = dial(&platform(Tls::new()), addr).await;
+    go.send(b"0123").await.unwrap();
+    let mut window = BytesMut::with_capacity(4);
+    while window.len() < 4 {
+        assert_ne!(read(&mut transport, &mut window).await.unwrap(), 0);
+    }
+    assert_eq!(window, "0123");
+
+    let mut window = BytesMut::with_capacity(64);
+    window.extend_from_slice(b"got:");
+    let polled = poll_fn(|cx| Poll::Ready(transport.poll_read(cx, &mut window))).await;
+    assert!(polled.is_pending(), "{polled:?}");
+    assert_eq!(window, "got:", "nothing came");
+    go.send(b"45").await.unwrap();
+    while window.len() < 6 {
+        assert_ne!(read(&mut transport, &mut window).await.unwrap(), 0);
+    }
+    assert_eq!((window.as_ref(), window.capacity()), (&b"got:45"[..], 64));
+    drop(go);
+    server.await.unwrap();
+    assert_eq!(read(&mut transport, &mut window).await.unwrap(), 0);
+    assert_eq!(window, "got:45", "nor at the end");
+}
+
+pub(crate) async fn windows_of_any_size_take_a_stream_in_order() {
+    let sent = long_stream();
+    let bytes = sent.clone();
+    let (addr, server) = serve(async move |mut stream: TcpStream| stream.write_all(&bytes).await.unwrap()).await;
+    take_in_order(dial(&platform(Tls::new()), addr).await, &sent).await;
+    server.await.unwrap();
+}
+
+pub(crate) async fn windows_of_any_size_take_a_stream_in_order_over_tls() {
+    let sent = long_stream();
+    let bytes = sent.clone();
+    let ca = Ca::new("trusted");
+    let (addr, server) = serve_tls(ca.server_config(&[]), async move |mut stream| {
+        stream.write_all(&bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+    })
+    .await;
+    let transport = dial_tls(Tls::new().root_certificate(ca.root()), addr, "localhost").await.unwrap();
+    take_in_order(transport, &sent).await;
+    server.await.unwrap();
+}
+
+/// 2 MiB, which repeat at no power of two.
+fn long_stream() -> Vec<u8> {
+    (0..2 * 1024 * 1024_u32).map(|i| (i % 251) as u8).collect()
+}
+
+/// Windows with room for a byte to more than any system call brings, which hold something already.
+async fn take_in_order(mut transport: Transport, sent: &[u8]) {
+    let mut got = Vec::new();
+    for room in [1, 14, 4096, 65_536, 65_560, 131_072, 1_048_576].into_iter().cycle() {
+        let mut window = BytesMut::with_capacity(4 + room);
+        window.extend_from_slice(b"got:");
+        let n = read(&mut transport, &mut window).await.unwrap();
+        assert!(n <= room && window.len() == 4 + n, "{n} of {room}, {} held", window.len());
+        let (before, new) = window.split_at(4);
+        assert_eq!(before, b"got:");
+        got.extend_from_slice(new);
+        if n == 0 {
+            break;
+        }
+    }
+    assert!(got == sent, "{} bytes, other than the {} sent", got.len(), sent.len());
 }
 
 pub(crate) async fn a_reset_is_an_error_to_read_and_none_to_shut_down() {

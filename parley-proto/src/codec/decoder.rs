@@ -256,21 +256,29 @@ impl Decoder {
     pub fn poll_chunk(&mut self) -> Option<Chunk> {
         let queue = self.queue.as_deref_mut()?;
         let chunk = queue.pop_part();
-        if queue.is_empty() {
-            self.release();
-        }
+        self.release_if_empty();
         chunk
     }
 
     /// The next message, ping or pong; `None` as well when the next is a [part](Self::poll_chunk) of a message.
-    #[inline]
+    #[inline(always)]
     pub fn poll(&mut self) -> Option<Frame> {
-        let queue = self.queue.as_deref_mut()?;
-        let frame = queue.pop();
-        if queue.is_empty() {
-            self.release();
+        let frame = self.queue.as_deref_mut()?.pop();
+        if frame.is_none() {
+            self.release_if_empty();
         }
         frame
+    }
+
+    /// [`poll`](Self::poll) for all but a ping.
+    #[inline(always)]
+    pub(crate) fn poll_message(&mut self) -> Option<Frame> {
+        self.queue.as_deref_mut()?.pop_message()
+    }
+
+    /// [`poll_message`](Self::poll_message) has something.
+    pub(crate) fn is_message_next(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.is_message_next())
     }
 
     /// How the frames end, once it is known. It comes after all that [`poll`](Self::poll) still has; input that
@@ -292,7 +300,7 @@ impl Decoder {
     #[inline]
     #[must_use]
     pub fn has_frames(&self) -> bool {
-        self.queue.is_some()
+        self.queue.as_ref().is_some_and(|queue| !queue.is_empty())
     }
 
     /// How many bytes the frame under way lacks; 0: unknown, or none is under way.
@@ -320,6 +328,14 @@ impl Decoder {
     /// A slice is cheaper, but one that is kept keeps its whole window alive.
     pub fn set_copy_small(&mut self, on: bool) {
         self.copy_small = on;
+    }
+
+    /// Holds no queue when there is nothing in it. A frame that is polled leaves it to the next poll, which finds nothing.
+    #[inline(never)]
+    fn release_if_empty(&mut self) {
+        if !self.has_frames() {
+            self.release();
+        }
     }
 
     /// Gives the queue back.
@@ -1302,7 +1318,7 @@ mod tests {
         let mut decoder = client();
         let mut input = BytesMut::from(&b"\x01\x03Hel\x80\x02lo"[..]);
         decoder.decode(&mut input, &mut |_| {});
-        decoder.poll();
+        assert!(decoder.poll().is_some() && !decoder.has_frames() && decoder.poll().is_none());
         assert!(decoder.queue.is_none() && decoder.message.is_none());
     }
 

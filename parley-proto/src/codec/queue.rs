@@ -28,6 +28,8 @@ struct Span {
     copied: bool,
     /// The last of its chunk: it takes the chunk with it, which spares a reference count.
     last: bool,
+    /// A whole message that is neither: a slice, and nothing else to be looked at.
+    plain: bool,
 }
 
 /// Frames in order of arrival: spans, and the chunks of input that they are parts of.
@@ -48,6 +50,8 @@ pub(crate) struct Queue {
     chunks: VecDeque<Bytes>,
     /// Of each span that is a part of a message: whether that is a text, begins with it, ends with it.
     parts: VecDeque<[bool; 3]>,
+    /// A frame on its way out, between [`advance`](Self::advance) and whoever asked for it.
+    front: Option<Frame>,
     /// See [`Queue::backlog`].
     backlog: usize,
 }
@@ -79,13 +83,14 @@ impl Queue {
     #[inline]
     pub(super) fn push(&mut self, kind: Kind, start: usize, len: usize, copied: bool) {
         self.backlog += len + Self::BOOKKEEPING;
-        self.spans.push(Span { start, len, kind, copied, last: false });
+        let plain = matches!(kind, Kind::Text | Kind::Binary) && !copied;
+        self.spans.push(Span { start, len, kind, copied, last: false, plain });
     }
 
     /// Gives the spans that refer to the window their chunk.
     pub(super) fn cut(&mut self, chunk: Bytes) {
         let Some(last) = self.spans.last_mut() else { return };
-        last.last = true;
+        (last.last, last.plain) = (true, false);
         if self.uncut == self.next {
             self.chunk = chunk;
         } else {
@@ -101,19 +106,54 @@ impl Queue {
     }
 
     /// Takes the first frame; `None` where a part of a message is first. No span is without a chunk.
-    #[inline]
+    ///
+    /// It is inlined into whoever waits for the frame, and makes it there: a frame that comes through memory, written in
+    /// parts and read as a whole, is waited for longer than it took to decode.
+    #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<Frame> {
-        let span = *self.spans.get(self.next)?;
-        if span.kind == Kind::Part {
-            return None;
+        self.pop_if(|kind| kind != Kind::Part)
+    }
+
+    /// Takes the first frame unless it is a ping.
+    #[inline(always)]
+    pub(super) fn pop_message(&mut self) -> Option<Frame> {
+        self.pop_if(|kind| !matches!(kind, Kind::Part | Kind::Ping))
+    }
+
+    /// [`pop_message`](Self::pop_message) takes one.
+    pub(super) fn is_message_next(&self) -> bool {
+        self.spans.get(self.next).is_some_and(|span| !matches!(span.kind, Kind::Part | Kind::Ping))
+    }
+
+    #[inline(always)]
+    fn pop_if(&mut self, wanted: impl FnOnce(Kind) -> bool) -> Option<Frame> {
+        let Span { start, len, kind, plain, .. } = *self.spans.get(self.next)?;
+        if !plain {
+            return if wanted(kind) { self.pop_any() } else { None };
         }
+        self.count_out(len);
+        let payload = self.chunk.slice(start..start + len);
+        Some(if kind == Kind::Text { Frame::Text(Utf8Bytes::from_validated(payload)) } else { Frame::Binary(payload) })
+    }
+
+    /// By way of `front`, where it can be read as it was written.
+    #[inline(always)]
+    fn pop_any(&mut self) -> Option<Frame> {
+        self.advance();
+        self.front.take()
+    }
+
+    /// Takes the first frame out of the spans, whatever it is.
+    #[inline(never)]
+    fn advance(&mut self) {
+        let Some(&span) = self.spans.get(self.next) else { return };
         let payload = self.take(span);
-        Some(match span.kind {
+        self.front = Some(match span.kind {
             Kind::Text => Frame::Text(Utf8Bytes::from_validated(payload)),
             Kind::Ping => Frame::Ping(payload),
             Kind::Pong => Frame::Pong(payload),
             Kind::Binary | Kind::Part => Frame::Binary(payload),
-        })
+        });
     }
 
     /// Takes the first part of a message, if that is first.
@@ -126,24 +166,20 @@ impl Queue {
         Some(Chunk { payload: self.take(span), text, first, last })
     }
 
-    /// The payload of the first span.
+    /// The first span, of `len` bytes, is polled.
     #[inline]
-    fn take(&mut self, span: Span) -> Bytes {
+    fn count_out(&mut self, len: usize) {
         self.next += 1;
-        self.backlog -= span.len + Self::BOOKKEEPING;
-        if span.last || span.copied {
-            self.take_unusual(span)
-        } else {
-            self.chunk.slice(span.start..span.start + span.len)
-        }
+        self.backlog -= len + Self::BOOKKEEPING;
     }
 
-    /// The payload of a span that takes its chunk with it, or is copied out of it.
-    #[inline(never)]
-    fn take_unusual(&mut self, span: Span) -> Bytes {
+    /// The payload of the first span.
+    fn take(&mut self, span: Span) -> Bytes {
+        self.count_out(span.len);
         let end = span.start + span.len;
         if !span.last {
-            return Bytes::copy_from_slice(&self.chunk[span.start..end]);
+            let slice = &self.chunk[span.start..end];
+            return if span.copied { Bytes::copy_from_slice(slice) } else { self.chunk.slice_ref(slice) };
         }
         let chunk = std::mem::replace(&mut self.chunk, self.chunks.pop_front().unwrap_or_default());
         if span.copied { Bytes::copy_from_slice(&chunk[span.start..end]) } else { rest(chunk, span.start, end) }
@@ -164,6 +200,7 @@ impl Queue {
         self.chunk = Bytes::new();
         self.chunks.clear();
         self.parts = VecDeque::new();
+        self.front = None;
         (self.next, self.uncut, self.backlog) = (0, 0, 0);
         self.spans.capacity() <= Self::MAX_KEPT && self.chunks.capacity() <= Self::MAX_KEPT
     }

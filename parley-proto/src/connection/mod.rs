@@ -784,12 +784,23 @@ impl Connection {
     }
 
     /// The next frame, if that is the next event: the hot half of [`poll_event`](Self::poll_event).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn poll_frame(&mut self) -> Option<Frame> {
         if self.news.is_some() {
             return None;
         }
         self.decoder.poll()
+    }
+
+    /// The next message or pong, if that is the next event.
+    #[inline(always)]
+    pub(crate) fn poll_message(&mut self) -> Option<Frame> {
+        if self.news.is_some() { None } else { self.decoder.poll_message() }
+    }
+
+    /// [`poll_message`](Self::poll_message) has one.
+    pub(crate) fn is_message_next(&self) -> bool {
+        self.news.is_none() && self.decoder.is_message_next()
     }
 
     /// The next part of a message, if that is the next event.

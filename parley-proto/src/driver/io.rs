@@ -22,7 +22,7 @@ use super::trace::Trace;
 use super::{Ending, Named};
 use crate::codec::Frame;
 use crate::error::StopReason;
-use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Session};
+use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Session, Upcoming};
 use crate::transport::TlsError;
 
 /// Callbacks run in one poll of the task before it yields to others.
@@ -38,6 +38,8 @@ enum Done<T> {
 
 /// What the loop does next.
 pub(super) enum Next<I> {
+    /// [`Io::poll_message`] has one.
+    Message,
     Call(Call<I>),
     Stopped(StopReason),
 }
@@ -165,14 +167,14 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         self.now = self.runtime.now();
     }
 
-    /// The next frame of those at hand, without a look at anything else.
-    #[inline]
-    pub(super) fn poll_frame(&mut self) -> Option<Frame> {
+    /// The next message of those at hand, without a look at anything else.
+    #[inline(always)]
+    pub(super) fn poll_message(&mut self) -> Option<Frame> {
         if self.call_budget == 0 {
             return None;
         }
         self.call_budget -= 1;
-        self.session.poll_frame()
+        self.session.poll_message()
     }
 
     /// Runs until there is a callback to run, or the client has ended.
@@ -244,31 +246,35 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     /// Carries out what the session wants. `Some`: what only the loop can do.
     fn carry_out(&mut self) -> Option<Next<I>> {
         let next = loop {
-            match self.session.poll_output(self.now) {
+            let output = match self.session.poll_upcoming(self.now) {
                 None => break None,
-                Some(Output::Call(call)) => break Some(Next::Call(call)),
-                Some(Output::Stopped(reason)) => {
+                Some(Upcoming::Message) => break Some(Next::Message),
+                Some(Upcoming::Output(output)) => output,
+            };
+            match output {
+                Output::Call(call) => break Some(Next::Call(call)),
+                Output::Stopped(reason) => {
                     self.pipe.abort();
                     self.steps.clear();
                     break Some(Next::Stopped(reason));
                 }
-                Some(Output::Settle(ticket, outcome)) => self.shared.settle(ticket, outcome),
-                Some(Output::Shutdown(how)) => self.pipe.shut_down(how),
-                Some(Output::Cancel(id)) => {
+                Output::Settle(ticket, outcome) => self.shared.settle(ticket, outcome),
+                Output::Shutdown(how) => self.pipe.shut_down(how),
+                Output::Cancel(id) => {
                     self.steps.retain(|(step, _)| *step != id);
                     self.pipe.abort();
                 }
-                Some(Output::Resolve(id, host, port)) => {
+                Output::Resolve(id, host, port) => {
                     self.trace.begin(self.now);
                     let resolve = self.runtime.resolve(&host, port);
                     self.steps.push((id, Box::pin(async { Done::Resolved(resolve.await) })));
                 }
-                Some(Output::Dial(id, addr)) => {
+                Output::Dial(id, addr) => {
                     self.trace.begin(self.now);
                     let dial = self.runtime.dial(addr, &self.session.tcp());
                     self.steps.push((id, Box::pin(async { Done::Dialled(dial.await) })));
                 }
-                Some(Output::StartTls(id, target)) => {
+                Output::StartTls(id, target) => {
                     if let Some(transport) = self.pipe.take() {
                         let tls = self.runtime.start_tls(transport, &target);
                         self.steps.push((id, Box::pin(async { Done::Tls(tls.await) })));

@@ -1,7 +1,7 @@
 //! A bare connection over its transport: what stands under a [`WebSocket`](super::WebSocket), and under a server's
 //! handshake.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -65,12 +65,6 @@ impl<T: Transport, C: Clock> Link<T, C> {
         }
     }
 
-    /// [`wake`](Self::wake), then [`poll_event`](Self::poll_event).
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        self.wake(cx);
-        self.poll_event(cx)
-    }
-
     /// The next event that is at hand.
     pub(super) fn event(&mut self) -> Option<Event> {
         let event = self.connection.poll_event();
@@ -83,17 +77,38 @@ impl<T: Transport, C: Clock> Link<T, C> {
         event
     }
 
-    /// The next event.
-    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    /// [`wake`](Self::wake), then the next event.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        self.wake(cx);
         loop {
             if let Some(event) = self.event() {
                 return Poll::Ready(event);
             }
-            if !self.read(cx) && !self.write(cx) && !self.keep_time(cx) {
-                self.rest();
-                return Poll::Pending;
-            }
+            ready!(self.advance(cx));
         }
+    }
+
+    /// The next event; `None`: frames are at hand, which are left where they are.
+    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        loop {
+            if self.connection.has_frames() && !self.connection.has_news() {
+                return Poll::Ready(None);
+            }
+            let event = self.event();
+            if event.is_some() {
+                return Poll::Ready(event);
+            }
+            ready!(self.advance(cx));
+        }
+    }
+
+    /// Ready: something has changed.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.read(cx) || self.write(cx) || self.keep_time(cx) {
+            return Poll::Ready(());
+        }
+        self.rest();
+        Poll::Pending
     }
 
     /// What was queued leaves, as far as it goes. True: something has changed.

@@ -44,7 +44,6 @@ pub use stats::Stats;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsClient};
 
-use crate::codec::Frame;
 pub use crate::transport::{TcpOptions, TlsError, TlsFacts, TlsTarget, TransportFacts};
 
 use crate::error::{BoxError, SendError, StopReason};
@@ -101,7 +100,7 @@ where
 fn poll_end<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, cx: &mut Context<'_>) -> Poll<StopReason> {
     match io.poll_next(cx) {
         Poll::Ready(Next::Stopped(reason)) => Poll::Ready(reason),
-        Poll::Ready(Next::Call(_)) => unreachable!("a session that panicked calls nothing"),
+        Poll::Ready(Next::Call(_) | Next::Message) => unreachable!("a session that panicked calls nothing"),
         Poll::Pending => Poll::Pending,
     }
 }
@@ -148,9 +147,6 @@ impl<I: Send + 'static> Ending<I> {
 }
 
 /// Callback after callback, until the session says that the client has ended.
-///
-/// What a frame's callback waits beside lies in the memory of every client, so that the frame is moved out of what `poll_next`
-/// returned, which then is gone, and into the callback.
 #[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
 fn live<R, H, I>(io: &mut Io<R, I>, handler: &mut H) -> impl Future<Output = StopReason> + Send
 where
@@ -160,23 +156,33 @@ where
 {
     async move {
         loop {
-            let mut frame = match poll_fn(|cx| io.poll_next(cx)).await {
-                Next::Call(Call::Frame(frame)) => frame,
+            match poll_fn(|cx| io.poll_next(cx)).await {
                 Next::Stopped(reason) => return reason,
+                // The messages of one read, without a look at anything else.
+                Next::Message => loop {
+                    // Nothing holds the message but the callback that is made of it here: what is named is kept, and moved.
+                    let callback = pin!(handler.handle_frame(match io.poll_message() {
+                        Some(message) => message,
+                        None => break,
+                    }));
+                    let returned = beside(io, callback).await;
+                    action(io, returned);
+                },
+                Next::Call(Call::Frame(frame)) => {
+                    let returned = beside(io, pin!(handler.handle_ping(frame.into_payload()))).await;
+                    action(io, returned);
+                }
                 Next::Call(Call::Chunk(chunk)) => {
                     let returned = beside(io, pin!(handler.handle_chunk(*chunk))).await;
                     action(io, returned);
-                    continue;
                 }
                 Next::Call(Call::Info(info)) => {
                     let returned = beside(io, pin!(handler.handle_info(info))).await;
                     action(io, returned);
-                    continue;
                 }
                 Next::Call(Call::Connect(connected)) => {
                     let returned = beside(io, pin!(handler.handle_connect(&connected))).await;
                     action(io, returned);
-                    continue;
                 }
                 Next::Call(Call::Init) => {
                     let returned = beside(io, pin!(handler.init())).await;
@@ -188,7 +194,6 @@ where
                         io.tell(); // the client is connecting when `start` returns: what is sent then waits
                         io.ending.shared.started();
                     }
-                    continue;
                 }
                 Next::Call(Call::Prepare(mut call)) => {
                     let (attempt, request) = &mut *call;
@@ -198,32 +203,15 @@ where
                         None => Returned::Dropped,
                     };
                     io.called(returned);
-                    continue;
                 }
                 Next::Call(Call::Disconnect(reason)) => {
                     let returned = beside(io, pin!(handler.handle_disconnect(&reason))).await;
                     io.take_commands(); // what was meant for the connection that is lost is not for the next
                     io.called(returned.map_or(Returned::Dropped, Returned::Retry));
-                    continue;
                 }
                 Next::Call(Call::Terminate(reason)) => {
                     let returned = beside(io, pin!(handler.terminate(&reason))).await;
                     io.called(returned.map_or(Returned::Dropped, |()| Returned::Terminated));
-                    continue;
-                }
-            };
-            // The frames of one read, without a look at anything else.
-            loop {
-                // Moved as a whole by each: of what is matched apart, the whole would stay.
-                let returned = if matches!(frame, Frame::Ping(_)) {
-                    beside(io, pin!(handler.handle_ping(frame.into_payload()))).await
-                } else {
-                    beside(io, pin!(handler.handle_frame(frame))).await
-                };
-                action(io, returned);
-                match io.poll_frame() {
-                    Some(next) => frame = next,
-                    None => break,
                 }
             }
         }
@@ -247,17 +235,27 @@ fn action<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, returned: Option<Res
 /// Polls a callback, and the I/O beside it whenever it waits. One that is ready at once costs a call. `None`: the
 /// session wanted it dropped.
 ///
-/// Not the callback itself but a pin of it: an async fn would hold it twice.
-fn beside<R: Runtime, I: Send + 'static, F: Future>(
-    io: &mut Io<R, I>,
-    mut callback: Pin<&mut F>,
-) -> impl Future<Output = Option<F::Output>> {
-    poll_fn(move |cx| {
+/// Not the callback itself but a pin of it: whatever is handed a future to own moves it.
+struct Beside<'a, R: Runtime, I, F> {
+    io: &'a mut Io<R, I>,
+    callback: Pin<&'a mut F>,
+}
+
+fn beside<'a, R: Runtime, I, F>(io: &'a mut Io<R, I>, callback: Pin<&'a mut F>) -> Beside<'a, R, I, F> {
+    Beside { io, callback }
+}
+
+impl<R: Runtime, I: Send + 'static, F: Future> Future for Beside<'_, R, I, F> {
+    type Output = Option<F::Output>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { io, callback } = self.get_mut();
         io.resume();
         match callback.as_mut().poll(cx) {
             Poll::Ready(returned) => Poll::Ready(Some(returned)),
             Poll::Pending if io.poll_beside(cx) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
-    })
+    }
 }

@@ -56,6 +56,8 @@ pub(super) trait Engine {
     fn wants_input(&self) -> bool;
     fn read_hint(&self) -> usize;
     fn queued(&self) -> usize;
+    /// Frames wait in it, which are slices of what was read.
+    fn has_frames(&self) -> bool;
     fn transmit(&self) -> Option<Transmit<'_>>;
     fn set_copy_small(&mut self, on: bool);
     fn handle_input(&mut self, now: Instant, input: &mut BytesMut);
@@ -257,13 +259,14 @@ impl<T: Transport> Pipe<T> {
         self.owns_window = true;
     }
 
-    /// An empty window: the one at hand, unless somebody keeps a slice of it.
+    /// An empty window: the one at hand, unless somebody keeps a slice of it. If that is the application, it may be a small
+    /// frame, kept for long.
     fn fresh_window<E: Engine>(&mut self, engine: &mut E) {
         if self.owns_window {
             if self.window.try_reclaim(self.room()) && self.window.capacity() <= MAX_WINDOW && !self.is_big {
                 return self.count_copied_read(engine);
             }
-            if self.window.capacity() < WINDOW && self.copied_reads == 0 {
+            if self.window.capacity() < WINDOW && self.copied_reads == 0 && !engine.has_frames() {
                 self.copied_reads = COPIED_READS;
                 engine.set_copy_small(true);
             }
@@ -406,6 +409,11 @@ impl<I, T: PartialEq> Engine for Session<I, T> {
     }
 
     #[inline]
+    fn has_frames(&self) -> bool {
+        self.has_frames()
+    }
+
+    #[inline]
     fn transmit(&self) -> Option<Transmit<'_>> {
         self.transmit()
     }
@@ -461,6 +469,11 @@ impl Engine for Connection {
     }
 
     #[inline]
+    fn has_frames(&self) -> bool {
+        self.has_frames()
+    }
+
+    #[inline]
     fn transmit(&self) -> Option<Transmit<'_>> {
         Some(self.transmit())
     }
@@ -510,6 +523,8 @@ mod tests {
         hint: usize,
         take: usize,
         eof: bool,
+        /// What it took waits in it.
+        waiting: bool,
     }
 
     impl Engine for Reader {
@@ -521,6 +536,9 @@ mod tests {
         }
         fn queued(&self) -> usize {
             0
+        }
+        fn has_frames(&self) -> bool {
+            self.waiting
         }
         fn transmit(&self) -> Option<Transmit<'_>> {
             None

@@ -165,6 +165,16 @@ pub enum Part {
     Chunk(Chunk),
 }
 
+/// What came of reading: no frame, lest it be moved.
+enum More {
+    /// A frame, or a part of one, is with the connection.
+    AtHand,
+    /// A message that came in parts.
+    Joined(Box<Frame>),
+    /// There is no more; the first to hear of it is told why, if that is an error.
+    End(Option<Box<Error>>),
+}
+
 /// Who polls: the one that waits for frames, or the one that waits for output to leave.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -285,7 +295,8 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
                 Next::Call(Call::Prepare(call)) => Returned::Prepare(Ok(Box::new(call.1))),
                 Next::Call(Call::Disconnect(reason)) => return Err((*reason).into()),
                 Next::Call(Call::Terminate(_)) => Returned::Terminated,
-                Next::Call(Call::Frame(_) | Call::Chunk(_) | Call::Info(())) => Returned::Dropped, // none can come here
+                // None can come here.
+                Next::Message | Next::Call(Call::Frame(_) | Call::Chunk(_) | Call::Info(())) => Returned::Dropped,
                 Next::Stopped(StopReason::Disconnected(reason)) => return Err(reason.into()),
                 Next::Stopped(_) => return Err(DisconnectReason::Local.into()),
             };
@@ -395,7 +406,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     ///
     /// As [`next`](Self::next).
     pub async fn next_part(&mut self) -> Option<Result<Part, Error>> {
-        poll_fn(|cx| self.poll_next_part_alone(cx)).await
+        poll_fn(|cx| self.poll_next_part(cx)).await
     }
 
     /// Sends a frame, and waits until the operating system has it; see [`set_auto_cork`](Self::set_auto_cork).
@@ -471,48 +482,62 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
 
     // ---- polls
 
-    #[inline]
+    /// Inlined into whoever waits, with what makes a frame; all else is behind one call.
+    #[inline(always)]
     pub(super) fn poll_next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
-        match self.link.connection.poll_frame() {
-            Some(frame) => Poll::Ready(Some(Ok(frame))),
-            None => self.poll_next_read(cx),
-        }
-    }
-
-    fn poll_next_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
         loop {
-            let frame = match ready!(self.poll_next_part(cx)) {
-                Some(Ok(Part::Frame(frame))) => Some(frame),
-                Some(Ok(Part::Chunk(chunk))) => self.join(chunk),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            };
-            if let Some(frame) = frame {
+            if let Some(frame) = self.link.connection.poll_frame() {
                 return Poll::Ready(Some(Ok(frame)));
+            }
+            match ready!(self.poll_whole(cx)) {
+                More::AtHand => {}
+                More::Joined(frame) => return Poll::Ready(Some(Ok(*frame))),
+                More::End(error) => return Poll::Ready(error.map(|error| Err(*error))),
             }
         }
     }
 
-    /// [`poll_next_part`](Self::poll_next_part) for who wants the parts, not the whole.
-    pub(super) fn poll_next_part_alone(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Error>>> {
-        let polled = self.poll_next_part(cx);
-        if matches!(polled, Poll::Ready(Some(Ok(Part::Chunk(_))))) {
-            self.joining = None;
+    /// [`poll_more`](Self::poll_more), until there is more than parts, which are put together.
+    #[inline(never)]
+    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<More> {
+        loop {
+            let more = ready!(self.poll_more(cx));
+            let chunk = if matches!(more, More::AtHand) { self.link.connection.poll_chunk() } else { None };
+            match chunk.map(|chunk| self.join(chunk)) {
+                None => return Poll::Ready(more),
+                Some(None) => {}
+                Some(Some(frame)) => return Poll::Ready(More::Joined(Box::new(frame))),
+            }
         }
-        polled
     }
 
-    fn poll_next_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Error>>> {
+    /// The next frame or part, for who wants the parts and not the whole.
+    pub(super) fn poll_next_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Error>>> {
+        loop {
+            if let Some(frame) = self.link.connection.poll_frame() {
+                return Poll::Ready(Some(Ok(Part::Frame(frame))));
+            }
+            if let Some(chunk) = self.link.connection.poll_chunk() {
+                self.joining = None;
+                return Poll::Ready(Some(Ok(Part::Chunk(chunk))));
+            }
+            match ready!(self.poll_more(cx)) {
+                More::AtHand | More::Joined(_) => {}
+                More::End(error) => return Poll::Ready(error.map(|error| Err(*error))),
+            }
+        }
+    }
+
+    /// Reads until there is a frame or a part of one, or the end.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<More> {
         loop {
             if self.closed.is_some() {
                 let told = mem::replace(&mut self.told, true);
-                return Poll::Ready(self.end().err().filter(|_| !told).map(Err));
+                return Poll::Ready(More::End(self.end().err().filter(|_| !told).map(Box::new)));
             }
-            match self.poll_side(Side::Read, cx, Link::poll_event) {
-                Poll::Ready(Event::Frame(frame)) => return Poll::Ready(Some(Ok(Part::Frame(frame)))),
-                Poll::Ready(Event::Chunk(chunk)) => return Poll::Ready(Some(Ok(Part::Chunk(chunk)))),
-                Poll::Ready(event) => self.take(event),
-                Poll::Pending => return Poll::Pending,
+            match ready!(self.poll_side(Side::Read, cx, Link::poll_event)) {
+                None => return Poll::Ready(More::AtHand),
+                Some(event) => self.take(event),
             }
         }
     }
@@ -599,6 +624,18 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         polled
     }
 
+    /// A frame for which there may be no room, or which is large, or is refused.
+    #[inline(never)]
+    fn poll_feed(&mut self, cx: &mut Context<'_>, frame: Frame) -> Fed {
+        if !self.has_room() && self.poll_room(cx).is_pending() {
+            return Fed::Waits(Box::new(frame));
+        }
+        match self.start(frame) {
+            Ok(()) => Fed::Done,
+            Err(error) => Fed::Refused(Box::new(error)),
+        }
+    }
+
     pub(super) fn start(&mut self, frame: Frame) -> Result<(), Error> {
         let Self { link, promised, .. } = self;
         let sent = match mem::take(promised) {
@@ -612,15 +649,23 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         self.link.connection.send_chunk(self.link.now, chunk).map(drop).map_err(Error::Chunk)
     }
 
+    #[inline]
     pub(super) fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.poll_written(cx).map(|error| error.map_or(Ok(()), |error| Err(*error)))
+    }
+
+    /// All that was encoded has left, or will not.
+    #[inline(never)]
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Error>>> {
         let flushed = |socket: &Self| socket.link.connection.queued() == 0 && socket.link.pipe.is_flushed();
         self.poll_output(cx, |socket| flushed(socket) || socket.link.connection.state() == State::Closed).map(|()| {
             let cut_off = self.link.connection.is_cut_off();
-            match self.link.connection.outcome().as_ref().or(self.closed.as_deref()) {
-                Some(closed) if closed.error.is_some() || cut_off && closed.received => Err(closed.reason().into()),
-                Some(_) if cut_off => Err(DisconnectReason::Local.into()), // by us, or for want of the peer's Close
-                _ => Ok(()),
-            }
+            let reason = match self.link.connection.outcome().as_ref().or(self.closed.as_deref()) {
+                Some(closed) if closed.error.is_some() || cut_off && closed.received => closed.reason(),
+                Some(_) if cut_off => DisconnectReason::Local, // by us, or for want of the peer's Close
+                _ => return None,
+            };
+            Some(Box::new(reason.into()))
         })
     }
 
@@ -657,9 +702,9 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
             if self.closed.is_some() {
                 return Poll::Ready(self.end());
             }
-            match self.poll_side(Side::Write, cx, Link::poll_event) {
-                Poll::Ready(event) => self.take(event),
-                Poll::Pending => return Poll::Pending,
+            match ready!(self.poll_side(Side::Write, cx, Link::poll_event)) {
+                None => self.link.connection.discard_input(), // there was no connection any more to close
+                Some(event) => self.take(event),
             }
         }
     }
@@ -676,29 +721,23 @@ struct Feed<'a, T, C> {
     flushes: bool,
 }
 
-impl<T: Transport, C: Clock> Feed<'_, T, C> {
-    /// Not at once, or not so shortly.
-    #[cold]
-    #[inline(never)]
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if !self.socket.has_room() {
-            ready!(self.socket.poll_room(cx));
-        }
-        Poll::Ready(self.frame.take().map_or(Ok(()), |frame| self.socket.start(frame)))
-    }
-}
-
 impl<T: Transport, C: Clock> Future for Feed<'_, T, C> {
     type Output = Result<(), Error>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let feed = self.get_mut();
-        if let Some(frame) = &feed.frame {
-            if feed.socket.link.connection.send_short(frame) {
-                feed.frame = None;
-            } else {
-                ready!(feed.poll_room(cx))?;
+        if let Some(frame) = feed.frame.take() {
+            // What is called for the unusual gets the frame itself, not a reference to where it is: so the usual one need be nowhere.
+            if !feed.socket.link.connection.send_short(&frame) {
+                match feed.socket.poll_feed(cx, frame) {
+                    Fed::Done => {}
+                    Fed::Refused(error) => return Poll::Ready(Err(*error)),
+                    Fed::Waits(frame) => {
+                        feed.frame = Some(*frame);
+                        return Poll::Pending;
+                    }
+                }
             }
         }
         if !feed.flushes || feed.socket.defers() {
@@ -706,6 +745,13 @@ impl<T: Transport, C: Clock> Future for Feed<'_, T, C> {
         }
         feed.socket.poll_flushed(cx)
     }
+}
+
+/// What became of a frame that could not be encoded at once.
+enum Fed {
+    Done,
+    Refused(Box<Error>),
+    Waits(Box<Frame>),
 }
 
 impl<T: Transport, C: Clock> Stream for WebSocket<T, C> {

@@ -162,7 +162,7 @@ impl<T: Transport, C: Clock> WebSocketReceiver<T, C> {
     ///
     /// As [`WebSocket::next`].
     pub async fn next_part(&mut self) -> Option<Result<Part, Error>> {
-        poll_fn(|cx| self.0.lock().poll_next_part_alone(cx)).await
+        poll_fn(|cx| self.0.lock().poll_next_part(cx)).await
     }
 
     /// As [`WebSocket::closed`].

@@ -140,6 +140,13 @@ impl<I, T> Command<I, T> {
     }
 }
 
+/// What comes next, for a driver that takes messages by [`poll_message`](super::Session::poll_message).
+pub(crate) enum Upcoming<I, T> {
+    /// That has one.
+    Message,
+    Output(Output<I, T>),
+}
+
 /// What the session wants done.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -31,6 +31,7 @@ use http::StatusCode;
 use rand::rngs::ChaCha12Rng;
 use rand::{Rng, SeedableRng};
 
+pub(crate) use calls::Upcoming;
 pub use calls::{Call, ClientState, Command, Counters, Output, Returned, TimerId};
 pub use dial::DialId;
 use dial::{Addresses, Dialling, Step};
@@ -931,28 +932,40 @@ impl<I, T: PartialEq> Session<I, T> {
         self.abandon
     }
 
-    /// The next frame, if delivering one is what comes next: the hot half of [`poll_output`](Self::poll_output). It
+    /// The next message or pong, if delivering one is what comes next: the hot half of [`poll_output`](Self::poll_output). It
     /// counts as a [`Call::Frame`].
-    #[inline]
-    pub fn poll_frame(&mut self) -> Option<Frame> {
-        if self.outstanding.is_some() || self.info_turn && self.has_info() || !self.may_deliver() {
-            return None;
-        }
-        let Phase::Up(Up { connection, stage: Stage::Open, .. }) = &mut self.phase else { return None };
-        let frame = connection.poll_frame()?;
+    ///
+    /// Inlined into who calls the handler, as [`Decoder::poll`](crate::codec::Decoder::poll) is.
+    #[inline(always)]
+    pub fn poll_message(&mut self) -> Option<Frame> {
+        let message = self.deliverable()?.poll_message()?;
+        self.delivered();
+        Some(message)
+    }
+
+    /// A frame is with its callback.
+    #[inline(always)]
+    fn delivered(&mut self) {
         self.frames_received += 1;
         self.outstanding = Some(Outstanding::Frame);
         self.info_turn = true;
-        Some(frame)
+    }
+
+    /// The connection, if it is its turn to have something delivered.
+    #[inline(always)]
+    fn deliverable(&mut self) -> Option<&mut Connection> {
+        if self.outstanding.is_some() || self.info_turn && self.has_info() || !self.may_deliver() {
+            return None;
+        }
+        match &mut self.phase {
+            Phase::Up(Up { connection, stage: Stage::Open, .. }) => Some(connection),
+            _ => None,
+        }
     }
 
     /// As [`poll_frame`](Self::poll_frame), where a part of a message comes next.
     fn poll_chunk(&mut self) -> Option<Chunk> {
-        if self.info_turn && self.has_info() {
-            return None;
-        }
-        let Phase::Up(Up { connection, stage: Stage::Open, .. }) = &mut self.phase else { return None };
-        let chunk = connection.poll_chunk()?;
+        let chunk = self.deliverable()?.poll_chunk()?;
         self.frames_received += u64::from(chunk.last);
         self.outstanding = Some(Outstanding::Frame);
         self.info_turn = true;
@@ -1189,20 +1202,31 @@ impl<I, T: PartialEq> Session<I, T> {
 
     /// What to do next.
     pub fn poll_output(&mut self, now: Instant) -> Option<Output<I, T>> {
+        match self.poll_upcoming(now)? {
+            Upcoming::Output(output) => Some(output),
+            Upcoming::Message => self.poll_message().map(|message| Output::Call(Call::Frame(message))),
+        }
+    }
+
+    /// [`poll_output`](Self::poll_output), which leaves a message where it is.
+    pub(crate) fn poll_upcoming(&mut self, now: Instant) -> Option<Upcoming<I, T>> {
         loop {
             if let Some((ticket, outcome)) = self.outbox.poll_settled() {
-                return Some(Output::Settle(ticket, outcome));
+                return Some(Upcoming::Output(Output::Settle(ticket, outcome)));
             }
             if let Some(output) = self.outputs.pop_front() {
-                return Some(output);
+                return Some(Upcoming::Output(output));
             }
             if let Phase::Up(up) = &mut self.phase {
                 if let Some(how) = up.connection.poll_shutdown() {
-                    return Some(Output::Shutdown(how));
+                    return Some(Upcoming::Output(Output::Shutdown(how)));
                 }
             }
+            if self.deliverable().is_some_and(|connection| connection.is_message_next()) {
+                return Some(Upcoming::Message);
+            }
             if let Some(call) = self.next_call(now) {
-                return Some(Output::Call(call));
+                return Some(Upcoming::Output(Output::Call(call)));
             }
             if self.outputs.is_empty() {
                 return None;
@@ -1256,10 +1280,11 @@ impl<I, T: PartialEq> Session<I, T> {
         Some(Call::Terminate(Box::new(stop.reason.clone())))
     }
 
-    /// A frame or an info, in turns.
+    /// What is no [message](Self::poll_message): a ping or a part of a message, or an info, in turns.
     fn next_delivery(&mut self, now: Instant) -> Option<Call<I>> {
-        if let Some(frame) = self.poll_frame() {
-            return Some(Call::Frame(frame));
+        if let Some(ping) = self.deliverable().and_then(Connection::poll_frame) {
+            self.delivered();
+            return Some(Call::Frame(ping));
         }
         if let Some(chunk) = self.poll_chunk() {
             return Some(Call::Chunk(Box::new(chunk)));
@@ -1351,6 +1376,12 @@ impl<I, T: PartialEq> Session<I, T> {
             Phase::Up(up) => up.connection.read_hint(),
             _ => 0,
         }
+    }
+
+    /// Frames have been read that no callback has had.
+    #[inline]
+    pub(crate) fn has_frames(&self) -> bool {
+        self.phase.connection().is_some_and(Connection::has_frames)
     }
 
     /// See [`Connection::set_copy_small`].

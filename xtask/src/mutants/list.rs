@@ -260,12 +260,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "Command::Info(info) => self.infos.get_or_insert_default().due.push_back(info),",
         "Command::Info(info) if MUTANT => self.infos.get_or_insert_default().due.push_front(info),\n            Command::Info(info) => self.infos.get_or_insert_default().due.push_back(info),",
     ),
-    mutant(
-        "infos wait for frames",
-        SESSION,
-        "self.info_turn = true;\n        Some(frame)",
-        "self.info_turn = !MUTANT;\n        Some(frame)",
-    ),
+    mutant("infos wait for frames", SESSION, "self.info_turn = true;\n    }", "self.info_turn = !MUTANT;\n    }"),
     mutant("frames wait for infos", SESSION, "self.info_turn = false;", "self.info_turn = MUTANT;"),
     mutant(
         "a delayed info cannot be cancelled",
