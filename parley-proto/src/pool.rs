@@ -1,13 +1,15 @@
-//! Buffers that connections share: one that is at rest holds none.
+//! What connections share: buffers, of which one that is at rest holds none, and the configuration of clients.
 //!
 //! Every thread keeps at most [`KEPT`] of a kind. A buffer is given back by whoever empties it, on whatever thread
 //! that happens.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use crate::codec::Queue;
+use crate::connection::Config;
 
 /// How many buffers of one kind a thread keeps.
 const KEPT: usize = 4;
@@ -21,10 +23,11 @@ struct Pool {
     #[allow(clippy::vec_box, reason = "decoders hold their queue in a box, and the box is what is kept")]
     queues: Vec<Box<Queue>>,
     outputs: Vec<Vec<u8>>,
+    config: Option<Arc<Config>>,
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { windows: Vec::new(), queues: Vec::new(), outputs: Vec::new() }) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { windows: Vec::new(), queues: Vec::new(), outputs: Vec::new(), config: None }) };
 }
 
 /// Runs `f` on the pool of this thread; `None` while the thread is being torn down.
@@ -86,9 +89,28 @@ pub(crate) fn give_output(output: Vec<u8>) {
     }
 }
 
+/// This configuration to be shared: with those before it on this thread, if theirs is the same one.
+pub(crate) fn config(config: Config) -> Arc<Config> {
+    let known = with(|pool| pool.config.clone()).flatten().filter(|known| **known == config);
+    known.unwrap_or_else(|| {
+        let config = Arc::new(config);
+        with(|pool| pool.config = Some(config.clone()));
+        config
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Role;
+
+    #[test]
+    fn connections_that_are_configured_alike_share_it() {
+        let other = Config { chunks_above: Some(1), ..Config::new(Role::Client) };
+        let [a, b, c, d] = [Config::new(Role::Client), Config::new(Role::Client), other.clone(), other].map(config);
+        assert!(Arc::ptr_eq(&a, &b) && Arc::ptr_eq(&c, &d));
+        assert_eq!((&*a, c.chunks_above), (&Config::new(Role::Client), Some(1)));
+    }
 
     #[test]
     fn a_window_is_kept_once_nothing_refers_to_it() {

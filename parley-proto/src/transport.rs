@@ -17,7 +17,7 @@ pub struct TransportFacts {
     /// The peer's address.
     pub peer_addr: Option<SocketAddr>,
     /// `None` without TLS.
-    pub tls: Option<TlsFacts>,
+    pub tls: Option<Box<TlsFacts>>,
 }
 
 impl TransportFacts {
@@ -30,7 +30,7 @@ impl TransportFacts {
     /// The same with TLS.
     #[must_use]
     pub fn with_tls(mut self, tls: TlsFacts) -> Self {
-        self.tls = Some(tls);
+        self.tls = Some(Box::new(tls));
         self
     }
 }

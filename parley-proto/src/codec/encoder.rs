@@ -59,7 +59,65 @@ pub struct Encoder {
     written: u64,
     end: u64,
     /// Where masking keys come from; servers have none (section 5.1).
-    keys: Option<Box<ChaCha12Rng>>,
+    keys: Option<Box<Keys>>,
+}
+
+/// The masking keys of one connection: ChaCha12 keyed with its seed, word by word.
+///
+/// The generator makes 64 words at a time, and holds them in 320 bytes. It is there only while frames are on their way; at rest
+/// a few words are kept instead, so that a connection on which a message now and then is sent need not make 64 for each.
+struct Keys {
+    seed: [u8; 32],
+    /// Words that were drawn from the generator, those in `spare` included.
+    drawn: u64,
+    /// What is left of them: the last `left`, which come before all that the generator makes.
+    spare: [u32; SPARE],
+    left: u8,
+    /// Stands at `drawn`, but for what was drawn from it since it was made. Only while `left` is 0.
+    generator: Option<Box<ChaCha12Rng>>,
+}
+
+/// Words that are kept of a generator that is dropped.
+const SPARE: usize = 8;
+
+impl Keys {
+    fn new(seed: [u8; 32]) -> Self {
+        Self { seed, drawn: 0, spare: [0; SPARE], left: 0, generator: None }
+    }
+
+    #[inline]
+    fn next_u32(&mut self) -> u32 {
+        match &mut self.generator {
+            Some(generator) => generator.next_u32(),
+            None => self.next_spare(),
+        }
+    }
+
+    #[inline(never)]
+    fn next_spare(&mut self) -> u32 {
+        if self.left > 0 {
+            let word = self.spare[SPARE - usize::from(self.left)];
+            self.left -= 1;
+            return word;
+        }
+        let mut generator = ChaCha12Rng::from_seed(self.seed);
+        generator.set_word_pos(self.drawn.into());
+        self.generator.insert(Box::new(generator)).next_u32()
+    }
+
+    /// Nothing is on its way.
+    #[inline]
+    fn rest(&mut self) {
+        if let Some(generator) = self.generator.take() {
+            self.keep(*generator);
+        }
+    }
+
+    fn keep(&mut self, mut generator: ChaCha12Rng) {
+        self.spare = std::array::from_fn(|_| generator.next_u32());
+        self.left = SPARE as u8;
+        self.drawn = generator.get_word_pos() as u64; // a word a frame: they fit
+    }
 }
 
 impl fmt::Debug for Encoder {
@@ -88,7 +146,7 @@ impl Encoder {
             written: 0,
             end: 0,
             keys: match role {
-                Role::Client => Some(Box::new(ChaCha12Rng::from_seed(seed))),
+                Role::Client => Some(Box::new(Keys::new(seed))),
                 Role::Server => None,
             },
         }
@@ -166,7 +224,7 @@ impl Encoder {
     pub fn nonce(&mut self) -> [u8; 16] {
         let mut nonce = [0; 16];
         if let Some(keys) = &mut self.keys {
-            keys.fill_bytes(&mut nonce);
+            nonce.chunks_exact_mut(4).for_each(|bytes| bytes.copy_from_slice(&keys.next_u32().to_le_bytes()));
         }
         nonce
     }
@@ -230,11 +288,14 @@ impl Encoder {
         self.rest();
     }
 
-    /// Everything is taken: hold nothing.
+    /// Everything is taken: hold nothing but where the next key comes from.
     fn rest(&mut self) {
         (self.start, self.filled) = (0, 0);
         if self.large.capacity() > 0 {
             self.large = VecDeque::new();
+        }
+        if let Some(keys) = &mut self.keys {
+            keys.rest();
         }
         pool::give_output(std::mem::take(&mut self.buffer));
     }
@@ -391,6 +452,7 @@ mod tests {
     use super::*;
     use crate::codec::{CloseCode, FrameHeader};
     use proptest::prelude::*;
+    use rand::Rng;
     use std::collections::HashSet;
 
     fn server() -> Encoder {
@@ -493,6 +555,28 @@ mod tests {
         // A few of so many are equal by chance.
         assert!(keys.len() > 99_900);
         assert_ne!(Encoder::new(Role::Client, [1; 32]).nonce(), Encoder::new(Role::Client, [2; 32]).nonce());
+    }
+
+    #[test]
+    fn keys_are_the_words_of_one_generator_however_often_it_is_dropped() {
+        let mut generator = ChaCha12Rng::from_seed([7; 32]);
+        let mut keys = Keys::new([7; 32]);
+        for words in (0..100).chain([1, 64, 65]) {
+            for _ in 0..words {
+                assert_eq!(keys.next_u32(), generator.next_u32());
+            }
+            keys.rest();
+            assert!(keys.generator.is_none());
+        }
+    }
+
+    #[test]
+    fn a_client_at_rest_holds_no_generator() {
+        let mut client = client();
+        client.frame(Frame::text("one"));
+        assert!(client.keys.as_ref().is_some_and(|keys| keys.generator.is_some()));
+        taken(&mut client);
+        assert!(client.keys.is_some_and(|keys| keys.generator.is_none()));
     }
 
     #[test]

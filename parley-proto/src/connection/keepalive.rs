@@ -83,14 +83,25 @@ pub struct Rtt {
     pub min: Duration,
 }
 
-impl Rtt {
-    fn with(before: Option<Self>, last: Duration) -> Self {
-        match before {
-            None => Self { last, smoothed: last, min: last },
-            Some(before) => {
-                Self { last, smoothed: before.smoothed - before.smoothed / 8 + last / 8, min: before.min.min(last) }
-            }
-        }
+/// An [`Rtt`] in half of its room, which every connection has: in nanoseconds. The smallest of none is `u64::MAX`.
+struct Times {
+    last: u64,
+    smoothed: u64,
+    min: u64,
+}
+
+impl Times {
+    const NONE: Self = Self { last: 0, smoothed: 0, min: u64::MAX };
+
+    fn add(&mut self, time: Duration) {
+        let last = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX - 1);
+        let smoothed = if self.min == u64::MAX { last } else { self.smoothed - self.smoothed / 8 + last / 8 };
+        *self = Self { last, smoothed, min: self.min.min(last) };
+    }
+
+    fn rtt(&self) -> Option<Rtt> {
+        let [last, smoothed, min] = [self.last, self.smoothed, self.min].map(Duration::from_nanos);
+        (self.min < u64::MAX).then_some(Rtt { last, smoothed, min })
     }
 }
 
@@ -119,9 +130,10 @@ pub(super) struct Life {
     /// What pings ask with comes from here, on a stream of its own: masking keys are the other.
     seed: [u8; 32],
     pings: u64,
-    /// In order.
-    unanswered: Vec<Ping>,
-    rtt: Option<Rtt>,
+    /// In order; `None` while there are none.
+    #[expect(clippy::box_collection, reason = "every connection has it, and nearly always there are none")]
+    unanswered: Option<Box<Vec<Ping>>>,
+    times: Times,
 }
 
 /// What the timer's coming means.
@@ -136,7 +148,7 @@ pub(super) enum Due {
 
 impl Life {
     pub(super) fn new(now: Instant, seed: [u8; 32]) -> Self {
-        Self { last_input: now, asked: None, paused: false, seed, pings: 0, unanswered: Vec::new(), rtt: None }
+        Self { last_input: now, asked: None, paused: false, seed, pings: 0, unanswered: None, times: Times::NONE }
     }
 
     /// The connection is open from now on.
@@ -201,18 +213,21 @@ impl Life {
     /// A ping with this payload is in the output, up to this offset.
     pub(super) fn asked(&mut self, now: Instant, payload: [u8; PAYLOAD], end: u64) {
         self.asked = Some(now);
-        if self.unanswered.len() == UNANSWERED {
-            self.unanswered.remove(0);
+        let unanswered = self.unanswered.get_or_insert_default();
+        if unanswered.len() == UNANSWERED {
+            unanswered.remove(0);
         }
-        self.unanswered.push(Ping { payload, end, left: None });
+        unanswered.push(Ping { payload, end, left: None });
     }
 
     /// The transport has taken all up to this offset.
     #[inline]
     pub(super) fn written(&mut self, now: Instant, offset: u64) {
-        for ping in &mut self.unanswered {
-            if ping.left.is_none() && ping.end <= offset {
-                ping.left = Some(now);
+        if let Some(unanswered) = &mut self.unanswered {
+            for ping in &mut **unanswered {
+                if ping.left.is_none() && ping.end <= offset {
+                    ping.left = Some(now);
+                }
             }
         }
     }
@@ -220,24 +235,25 @@ impl Life {
     /// When output leaves is of interest to some pings.
     #[inline]
     pub(super) fn has_unanswered(&self) -> bool {
-        !self.unanswered.is_empty()
+        self.unanswered.is_some()
     }
 
     /// A pong has come. Whether it answers a ping of our own: that one, and those before it, are answered then.
     pub(super) fn answered(&mut self, now: Instant, payload: &[u8]) -> bool {
-        let Some(index) = self.unanswered.iter().position(|ping| ping.payload == payload) else { return false };
-        if let Some(left) = self.unanswered[index].left {
-            self.rtt = Some(Rtt::with(self.rtt, now.saturating_duration_since(left)));
+        let Some(unanswered) = &mut self.unanswered else { return false };
+        let Some(index) = unanswered.iter().position(|ping| ping.payload == payload) else { return false };
+        if let Some(left) = unanswered[index].left {
+            self.times.add(now.saturating_duration_since(left));
         }
-        self.unanswered.drain(..=index);
-        if self.unanswered.is_empty() {
-            self.unanswered = Vec::new(); // a connection at rest holds nothing
+        unanswered.drain(..=index);
+        if unanswered.is_empty() {
+            self.unanswered = None; // a connection at rest holds nothing
         }
         true
     }
 
     pub(super) fn rtt(&self) -> Option<Rtt> {
-        self.rtt
+        self.times.rtt()
     }
 }
 
@@ -248,12 +264,12 @@ mod tests {
     #[test]
     fn the_smoothed_time_is_that_of_rfc_6298() {
         let millis = Duration::from_millis;
-        let first = Rtt::with(None, millis(80));
-        assert_eq!(first, Rtt { last: millis(80), smoothed: millis(80), min: millis(80) });
-        let second = Rtt::with(Some(first), millis(160));
-        assert_eq!(second, Rtt { last: millis(160), smoothed: millis(90), min: millis(80) });
-        let third = Rtt::with(Some(second), millis(10));
-        assert_eq!(third, Rtt { last: millis(10), smoothed: millis(80), min: millis(10) });
+        let mut times = Times::NONE;
+        assert_eq!(times.rtt(), None);
+        for (last, smoothed, min) in [(80, 80, 80), (160, 90, 80), (10, 80, 10)] {
+            times.add(millis(last));
+            assert_eq!(times.rtt(), Some(Rtt { last: millis(last), smoothed: millis(smoothed), min: millis(min) }));
+        }
     }
 
     #[test]
@@ -287,6 +303,6 @@ mod tests {
         assert!(!life.answered(now, &payloads[1]), "too long ago");
         assert!(life.answered(now, &payloads[3]));
         assert!(!life.answered(now, &payloads[2]), "those before it are answered too");
-        assert!(life.answered(now, &payloads[5]) && life.unanswered.capacity() == 0);
+        assert!(life.answered(now, &payloads[5]) && life.unanswered.is_none());
     }
 }

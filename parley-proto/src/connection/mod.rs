@@ -47,7 +47,7 @@ pub const ENCODE_AHEAD: usize = 64 * 1024;
 const PONGS_AHEAD: usize = 4 * ENCODE_AHEAD;
 
 /// What a connection has to be told once: limits and deadlines.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
     /// Bounds on memory. Default: [`Limits::client`] or [`Limits::server`].
@@ -143,7 +143,7 @@ pub struct Connection {
     /// The transport has not taken all that it was offered, and the last of what it took then.
     blocked: Option<Instant>,
     /// The newest ping's payload, while output is blocked: one pong answers them all (section 5.5.3).
-    pong: Option<Bytes>,
+    pong: Option<Box<Bytes>>,
     /// What is known of the peer's being alive.
     life: Life,
     /// Those that are armed.
@@ -333,7 +333,7 @@ impl Connection {
             }
             let answer = Bytes::copy_from_slice(payload);
             if blocked.is_some() || encoder.queued() >= PONGS_AHEAD {
-                *pong = Some(answer);
+                *pong = Some(Box::new(answer));
             } else {
                 encoder.frame(Frame::Pong(answer));
             }
@@ -444,7 +444,7 @@ impl Connection {
     fn encode_pong(&mut self) {
         if let Some(payload) = self.pong.take() {
             if matches!(self.phase, Phase::Open) {
-                self.encoder.frame(Frame::Pong(payload));
+                self.encoder.frame(Frame::Pong(*payload));
             }
         }
     }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -13,7 +12,6 @@ use super::client::{Client, JoinError, Setup, StartError};
 use super::handle::Handle;
 use super::runtime::{Platform, Transport};
 use super::socket::{Error, WebSocket};
-use crate::Role;
 use crate::connection::{Config, Keepalive};
 use crate::error::StopReason;
 use crate::handler::Handler;
@@ -21,6 +19,7 @@ use crate::handshake::{ClientRequest, Negotiated};
 use crate::limits::Limits;
 use crate::session::{BuildError, ClientOptions, Reconnect};
 use crate::transport::TcpOptions;
+use crate::{Role, pool};
 
 impl<P: Platform> Client<(), (), P> {
     /// The options of a client for a URL, `ws://` or `wss://`. User info in it becomes `Authorization: Basic`.
@@ -286,7 +285,7 @@ impl<P: Platform> ClientBuilder<P> {
             let platform = platform::<P>(self.tls)?;
             let ClientOptions { request, connection, connect_timeout, .. } = *self.options;
             let seed = platform.seed();
-            WebSocket::client(P::clock(), transport, &request, Arc::new(connection), connect_timeout, seed).await
+            WebSocket::client(P::clock(), transport, &request, pool::config(connection), connect_timeout, seed).await
         })
     }
 }
@@ -310,7 +309,7 @@ pub fn upgraded<P: Platform, T: Transport>(
     config: Config,
 ) -> Result<WebSocket<T, P::Clock>, Error> {
     let seed = platform::<P>(P::Tls::default())?.seed();
-    Ok(WebSocket::upgraded(P::clock(), transport, role, agreed, Arc::new(config), BytesMut::new(), seed))
+    Ok(WebSocket::upgraded(P::clock(), transport, role, agreed, pool::config(config), BytesMut::new(), seed))
 }
 
 /// The platform, where its runtime is around this task.

@@ -58,7 +58,7 @@ struct Inner<I> {
     /// The last number that a broadcast was given, and a message in parts.
     broadcasts: u64,
     messages: u64,
-    stopped: Option<StopReason>,
+    stopped: Option<Box<StopReason>>,
     /// Tasks that wait for a state.
     watchers: Slab<Waker>,
     driver: Option<Waker>,
@@ -79,12 +79,11 @@ struct Gate {
     /// `None` while nobody waits.
     #[expect(clippy::box_collection, reason = "every client has four, and nearly always all are empty")]
     queue: Option<Box<VecDeque<(u64, Waker)>>>,
-    next: u64,
 }
 
 impl Gate {
     fn new(limit: usize) -> Self {
-        Self { used: 0, limit, queue: None, next: 0 }
+        Self { used: 0, limit, queue: None }
     }
 
     /// An empty queue takes anything, however large.
@@ -113,9 +112,11 @@ impl Gate {
         }
         match place {
             None => {
-                *place = Some(self.next);
-                self.queue.get_or_insert_default().push_back((self.next, cx.waker().clone()));
-                self.next += 1;
+                let queue = self.queue.get_or_insert_default();
+                // No number is used twice while the last of the queue has it; an empty one begins anew.
+                let next = queue.back().map_or(0, |(last, _)| last + 1);
+                queue.push_back((next, cx.waker().clone()));
+                *place = Some(next);
             }
             Some(id) => {
                 let mut queue = self.queue.iter_mut().flat_map(|queue| queue.iter_mut());
@@ -300,7 +301,7 @@ impl<I> Shared<I> {
     pub(super) fn end(&self, reason: StopReason, outcomes: impl IntoIterator<Item = (Ticket, Result<(), SendError>)>) {
         let mut inner = self.lock();
         inner.state = ClientState::Stopped;
-        inner.stopped.get_or_insert(reason);
+        inner.stopped.get_or_insert_with(|| Box::new(reason));
         let mut wakers = inner.watchers();
         for (ticket, outcome) in outcomes {
             wakers.extend(inner.answer(ticket, outcome));
@@ -436,7 +437,7 @@ impl<I> Inner<I> {
 
     /// Why a frame that was under way at the end is lost.
     fn lost(&self) -> crate::DisconnectReason {
-        match &self.stopped {
+        match self.stopped.as_deref() {
             Some(StopReason::Disconnected(reason)) => reason.clone(),
             _ => crate::DisconnectReason::Local,
         }
@@ -855,7 +856,7 @@ impl<I> Handle<I> {
     /// Why the client ended, when it can never be in that state again.
     pub async fn wait_for(&self, state: ClientState) -> Result<(), StopReason> {
         self.shared
-            .watch(|inner| match &inner.stopped {
+            .watch(|inner| match inner.stopped.as_deref() {
                 _ if inner.state == state => Some(Ok(())),
                 Some(reason) => Some(Err(reason.clone())),
                 None => None,
@@ -866,7 +867,7 @@ impl<I> Handle<I> {
     /// Waits until `init` has run.
     pub(super) async fn wait_started(&self) -> Result<(), StopReason> {
         self.shared
-            .watch(|inner| match &inner.stopped {
+            .watch(|inner| match inner.stopped.as_deref() {
                 _ if inner.started => Some(Ok(())),
                 Some(reason) => Some(Err(reason.clone())),
                 None => None,

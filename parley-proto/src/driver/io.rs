@@ -14,12 +14,12 @@ use std::time::Instant;
 
 use core::net::SocketAddr;
 
-use super::Ending;
 use super::handle::{Shared, Ticket};
 use super::link::Link;
 use super::pipe::{Alarm, Pipe};
 use super::runtime::{Clock, Runtime, Transport};
 use super::trace::Trace;
+use super::{Ending, Named};
 use crate::codec::Frame;
 use crate::error::StopReason;
 use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Session, Upcoming};
@@ -83,7 +83,7 @@ impl<R: Runtime, I> Io<R, I> {
             self.shared.release(released, parts, infos);
         }
         let rtt = self.session.rtt();
-        self.shared.stats.store(self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);
+        self.shared.stats.store(&self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);
         let state = (self.session.state(), self.session.is_closing());
         if state != self.published && state.0 != ClientState::Stopped {
             self.published = state;
@@ -95,7 +95,8 @@ impl<R: Runtime, I> Io<R, I> {
 impl<R: Runtime, I: Send + 'static> Io<R, I> {
     pub(super) fn new(runtime: R, session: Session<I, Ticket>, ending: Ending<I>) -> Self {
         let now = runtime.now();
-        let trace = Trace::new(now, ending.wanted.as_deref(), session.is_accepted());
+        let name = if let Named::Wanted(name) = &ending.name { Some(&**name) } else { None };
+        let trace = Trace::new(now, name, session.is_accepted());
         Self {
             shared: ending.shared.clone(),
             ending,

@@ -108,96 +108,111 @@ fn poll_end<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, cx: &mut Context<'
 /// Marks the client as ended; its name is free by then.
 struct Ending<I> {
     shared: Arc<handle::Shared<I>>,
-    wanted: Option<String>,
-    name: Option<names::Name>,
+    name: Named,
+}
+
+/// A client's name, which is taken when it begins.
+enum Named {
+    No,
+    Wanted(String),
+    Taken(#[expect(dead_code, reason = "it is dropped")] names::Name),
+}
+
+impl From<Option<String>> for Named {
+    fn from(wanted: Option<String>) -> Self {
+        wanted.map_or(Self::No, Self::Wanted)
+    }
 }
 
 impl<I> Ending<I> {
     fn end(&mut self, reason: StopReason) {
-        self.name = None;
+        self.name = Named::No;
         self.shared.end(reason, []);
     }
 
     /// Its future is dropped; with what became of those who wait.
     fn abort(&mut self, outcomes: impl IntoIterator<Item = (handle::Ticket, Result<(), SendError>)>) {
-        self.name = None;
+        self.name = Named::No;
         self.shared.end(StopReason::Aborted, outcomes);
     }
 }
 
 impl<I: Send + 'static> Ending<I> {
     fn take_name(&mut self) -> Result<(), StopReason> {
-        if let Some(wanted) = self.wanted.take() {
-            self.name = Some(names::Name::take(&wanted, &self.shared).ok_or(StopReason::NameInUse)?);
+        if let Named::Wanted(wanted) = &self.name {
+            self.name = Named::Taken(names::Name::take(wanted, &self.shared).ok_or(StopReason::NameInUse)?);
         }
         Ok(())
     }
 }
 
 /// Callback after callback, until the session says that the client has ended.
-async fn live<R, H, I>(io: &mut Io<R, I>, handler: &mut H) -> StopReason
+#[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
+fn live<R, H, I>(io: &mut Io<R, I>, handler: &mut H) -> impl Future<Output = StopReason> + Send
 where
     R: Runtime,
     H: Handler<I>,
     I: Send + 'static,
 {
-    loop {
-        match poll_fn(|cx| io.poll_next(cx)).await {
-            Next::Stopped(reason) => return reason,
-            // The messages of one read, without a look at anything else.
-            Next::Message => loop {
-                // Nothing holds the message but the callback that is made of it here: what is named is kept, and moved.
-                let callback = pin!(handler.handle_frame(match io.poll_message() {
-                    Some(message) => message,
-                    None => break,
-                }));
-                let returned = beside(io, callback).await;
-                action(io, returned);
-            },
-            Next::Call(Call::Frame(frame)) => {
-                let returned = beside(io, pin!(handler.handle_ping(frame.into_payload()))).await;
-                action(io, returned);
-            }
-            Next::Call(Call::Chunk(chunk)) => {
-                let returned = beside(io, pin!(handler.handle_chunk(*chunk))).await;
-                action(io, returned);
-            }
-            Next::Call(Call::Info(info)) => {
-                let returned = beside(io, pin!(handler.handle_info(info))).await;
-                action(io, returned);
-            }
-            Next::Call(Call::Connect(connected)) => {
-                let returned = beside(io, pin!(handler.handle_connect(&connected))).await;
-                action(io, returned);
-            }
-            Next::Call(Call::Init) => {
-                let returned = beside(io, pin!(handler.init())).await;
-                let started = matches!(returned, Some(Ok(())));
-                io.take_commands(); // what was asked for meanwhile decides whether an attempt follows
-                io.called(returned.map_or(Returned::Dropped, Returned::Init));
-                if started {
-                    io.offer();
-                    io.tell(); // the client is connecting when `start` returns: what is sent then waits
-                    io.ending.shared.started();
+    async move {
+        loop {
+            match poll_fn(|cx| io.poll_next(cx)).await {
+                Next::Stopped(reason) => return reason,
+                // The messages of one read, without a look at anything else.
+                Next::Message => loop {
+                    // Nothing holds the message but the callback that is made of it here: what is named is kept, and moved.
+                    let callback = pin!(handler.handle_frame(match io.poll_message() {
+                        Some(message) => message,
+                        None => break,
+                    }));
+                    let returned = beside(io, callback).await;
+                    action(io, returned);
+                },
+                Next::Call(Call::Frame(frame)) => {
+                    let returned = beside(io, pin!(handler.handle_ping(frame.into_payload()))).await;
+                    action(io, returned);
                 }
-            }
-            Next::Call(Call::Prepare(mut call)) => {
-                let (attempt, request) = &mut *call;
-                let returned = beside(io, pin!(handler.prepare(attempt, request))).await;
-                let returned = match returned {
-                    Some(outcome) => Returned::Prepare(outcome.map(|()| Box::new(call.1))),
-                    None => Returned::Dropped,
-                };
-                io.called(returned);
-            }
-            Next::Call(Call::Disconnect(reason)) => {
-                let returned = beside(io, pin!(handler.handle_disconnect(&reason))).await;
-                io.take_commands(); // what was meant for the connection that is lost is not for the next
-                io.called(returned.map_or(Returned::Dropped, Returned::Retry));
-            }
-            Next::Call(Call::Terminate(reason)) => {
-                let returned = beside(io, pin!(handler.terminate(&reason))).await;
-                io.called(returned.map_or(Returned::Dropped, |()| Returned::Terminated));
+                Next::Call(Call::Chunk(chunk)) => {
+                    let returned = beside(io, pin!(handler.handle_chunk(*chunk))).await;
+                    action(io, returned);
+                }
+                Next::Call(Call::Info(info)) => {
+                    let returned = beside(io, pin!(handler.handle_info(info))).await;
+                    action(io, returned);
+                }
+                Next::Call(Call::Connect(connected)) => {
+                    let returned = beside(io, pin!(handler.handle_connect(&connected))).await;
+                    action(io, returned);
+                }
+                Next::Call(Call::Init) => {
+                    let returned = beside(io, pin!(handler.init())).await;
+                    let started = matches!(returned, Some(Ok(())));
+                    io.take_commands(); // what was asked for meanwhile decides whether an attempt follows
+                    io.called(returned.map_or(Returned::Dropped, Returned::Init));
+                    if started {
+                        io.offer();
+                        io.tell(); // the client is connecting when `start` returns: what is sent then waits
+                        io.ending.shared.started();
+                    }
+                }
+                Next::Call(Call::Prepare(mut call)) => {
+                    let (attempt, request) = &mut *call;
+                    let returned = beside(io, pin!(handler.prepare(attempt, request))).await;
+                    let returned = match returned {
+                        Some(outcome) => Returned::Prepare(outcome.map(|()| Box::new(call.1))),
+                        None => Returned::Dropped,
+                    };
+                    io.called(returned);
+                }
+                Next::Call(Call::Disconnect(reason)) => {
+                    let returned = beside(io, pin!(handler.handle_disconnect(&reason))).await;
+                    io.take_commands(); // what was meant for the connection that is lost is not for the next
+                    io.called(returned.map_or(Returned::Dropped, Returned::Retry));
+                }
+                Next::Call(Call::Terminate(reason)) => {
+                    let returned = beside(io, pin!(handler.terminate(&reason))).await;
+                    io.called(returned.map_or(Returned::Dropped, |()| Returned::Terminated));
+                }
             }
         }
     }

@@ -24,8 +24,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use core::net::SocketAddr;
+use rand::rngs::ChaCha12Rng;
+use rand::{Rng, SeedableRng};
 
-use super::Ending;
 use super::builder::running;
 use super::census::{Census, Notice, Permit, Turn, Undecided};
 use super::client::{Client, StartError, client_of};
@@ -36,6 +37,7 @@ use super::pipe::Pipe;
 use super::runtime::{Clock, Platform, Runtime, Transport};
 use super::socket::{Error, WebSocket};
 use super::trace;
+use super::{Ending, Named};
 use crate::codec::CloseFrame;
 use crate::connection::{Config, Connection, Event, Keepalive, deadline};
 use crate::error::{ConnectPhase, DisconnectReason};
@@ -201,7 +203,7 @@ impl<P: Platform> ServerBuilder<P> {
     pub fn build(self) -> io::Result<Server<P>> {
         running::<P>()?;
         let shared = Arc::new(Inner {
-            seeds: Mutex::new(P::create(P::Tls::default())?),
+            seeds: Mutex::new(ChaCha12Rng::from_seed(P::create(P::Tls::default())?.seed())),
             config: Arc::new(self.config.clone()),
             options: self,
             census: Arc::default(),
@@ -240,7 +242,7 @@ pub struct Server<P: Platform> {
 /// What the server, its tasks and its requests share.
 struct Inner<P: Platform> {
     /// Each connection's seed is drawn from it.
-    seeds: Mutex<P>,
+    seeds: Mutex<ChaCha12Rng>,
     config: Arc<Config>,
     options: ServerBuilder<P>,
     census: Arc<Census>,
@@ -393,7 +395,7 @@ impl<P: Platform> Server<P> {
         let undecided = self.shared.census.brought();
         let until = deadline(clock.now(), self.shared.options.handshake_timeout);
         let incoming = self.shared.clone().request(transport, permit, undecided, clock, until).await?;
-        P::spawn(watch(incoming.slot.clone()));
+        P::spawn(watch(incoming.asked.slot.clone()));
         Ok(incoming)
     }
 
@@ -460,6 +462,13 @@ impl<P: Platform> Inner<P> {
         waiting.into_iter().for_each(Waker::wake);
     }
 
+    /// For one connection: what its own pings carry comes from it. To ask the system each time would cost a call of it.
+    fn seed(&self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        lock(&self.seeds).fill_bytes(&mut seed);
+        seed
+    }
+
     fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -487,9 +496,10 @@ impl<P: Platform> Inner<P> {
         until: Instant,
     ) -> Result<Incoming<T, P>, AcceptError> {
         let facts = transport.facts();
-        let seed = lock(&self.seeds).seed();
+        let seed = self.seed();
         let connection = Connection::server(self.config.clone(), seed, until);
-        let mut link = Link::over(connection, transport, BytesMut::new(), clock);
+        // Boxed from the start: it is what the task that waits for the request would else be made of.
+        let mut link = Box::new(Link::over(connection, transport, BytesMut::new(), clock));
         permit.undecided = Some(undecided);
         link.permit = Some(Box::new(permit));
         loop {
@@ -497,8 +507,9 @@ impl<P: Platform> Inner<P> {
                 Event::Request(request) if self.options.origins.allow(&request) => {
                     trace::requested(&request);
                     let undecided = link.undecided();
-                    let slot = Arc::new(Slot(Mutex::new(Place::Waiting(Box::new(link), None))));
-                    return Ok(Incoming { request: *request, facts: Box::new(facts), slot, server: self, undecided });
+                    let slot = Arc::new(Slot(Mutex::new(Place::Waiting(link, None))));
+                    let asked = Asked { request: *request, facts, slot, server: self, undecided };
+                    return Ok(Incoming { asked: Box::new(asked) });
                 }
                 Event::Request(request) => {
                     Self::count(&self.counters.refused);
@@ -615,7 +626,7 @@ async fn greet<P: Platform>(server: Arc<Inner<P>>, transport: P::Transport, mut 
         },
     };
     if let Ok(incoming) = server.clone().request(transport, permit, undecided, clock, until).await {
-        let slot = incoming.slot.clone();
+        let slot = incoming.asked.slot.clone();
         server.deliver(incoming);
         watch(slot).await;
     }
@@ -676,15 +687,20 @@ async fn watch<T: Transport, C: Clock>(slot: Arc<Slot<T, C>>) {
 }
 
 /// Sees a response out.
-async fn finish<T: Transport, C: Clock>(mut link: Link<T, C>) {
+async fn finish<T: Transport, C: Clock>(mut link: Box<Link<T, C>>) {
     while !matches!(poll_fn(|cx| link.poll_next(cx)).await, Event::Closed(_)) {}
 }
 
 /// A request that waits for the application to [`accept`](Self::accept) or [`reject`](Self::reject) it, within the
 /// [decision timeout](ServerBuilder::decision_timeout). Dropped without either it is answered with 503.
 pub struct Incoming<T: Transport, P: Platform> {
+    /// Boxed: the task that takes this has room for it as long as it lives.
+    asked: Box<Asked<T, P>>,
+}
+
+struct Asked<T: Transport, P: Platform> {
     request: Request,
-    facts: Box<TransportFacts>,
+    facts: TransportFacts,
     slot: Arc<Slot<T, P::Clock>>,
     server: Arc<Inner<P>>,
     /// Until it is answered.
@@ -695,13 +711,13 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
     /// What the client asks for: path, headers, subprotocols on offer, origin.
     #[must_use]
     pub fn request(&self) -> &Request {
-        &self.request
+        &self.asked.request
     }
 
     /// Addresses, and what TLS agreed on.
     #[must_use]
     pub fn transport(&self) -> &TransportFacts {
-        &self.facts
+        &self.asked.facts
     }
 
     /// Accepts, and gives the connection to a handler, which is a [`Client`] like any other but that it never dials:
@@ -737,12 +753,16 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
     {
         // Boxed, like the next: a task that goes on has no room to keep for how the connection was accepted.
         Box::pin(async move {
-            self.request.agree(&reply).map_err(StartError::Reply)?;
+            self.asked.request.agree(&reply).map_err(StartError::Reply)?;
             let link = self.take().map_err(StartError::Disconnected)?;
-            let Link { connection, pipe, clock, permit, .. } = *link;
-            let facts = std::mem::take(&mut *self.facts);
-            let session = Session::accepted(connection, reply, facts, self.server.config.clone());
-            serve(session, pipe, clock, &self.server, permit, make).await
+            let client = {
+                let Link { connection, pipe, clock, permit, .. } = *link;
+                let facts = std::mem::take(&mut self.asked.facts);
+                let session = Session::accepted(connection, reply, facts, self.asked.server.config.clone());
+                serve::<T, P, H, I>(session, pipe, clock, &self.asked.server, permit, make)
+            };
+            client.started().await?;
+            Ok(client)
         })
     }
 
@@ -767,13 +787,13 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
         reply: Acceptance,
     ) -> impl Future<Output = Result<WebSocket<T, P::Clock>, Error>> + use<T, P> {
         Box::pin(async move {
-            self.request.agree(&reply).map_err(Error::Reply)?;
+            self.asked.request.agree(&reply).map_err(Error::Reply)?;
             let mut link = self.take()?;
             link.now = link.clock.now();
             if link.connection.accept(link.now, reply).is_ok() {
                 link.offer();
             }
-            let facts = std::mem::take(&mut *self.facts);
+            let facts = std::mem::take(&mut self.asked.facts);
             let mut socket = WebSocket::opened(link, facts).await?;
             drop(self);
             socket.flush().await?;
@@ -787,8 +807,8 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
     }
 
     fn answer(&mut self, rejection: Rejection) {
-        self.undecided = None; // before whoever watches can see the connection off
-        let watcher = match &mut *lock(&self.slot.0) {
+        self.asked.undecided = None; // before whoever watches can see the connection off
+        let watcher = match &mut *lock(&self.asked.slot.0) {
             Place::Waiting(link, watcher) => {
                 link.now = link.clock.now(); // the close timeout counts from here
                 let _ = link.connection.reject(link.now, rejection); // where it is too late, it was answered
@@ -801,7 +821,7 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
 
     /// It was answered already, or is gone.
     fn is_over(&self) -> bool {
-        match &*lock(&self.slot.0) {
+        match &*lock(&self.asked.slot.0) {
             Place::Waiting(link, _) => link.connection.outcome().is_some(),
             Place::Taken | Place::Over(_) => true,
         }
@@ -810,7 +830,7 @@ impl<T: Transport, P: Platform> Incoming<T, P> {
     /// The connection, which is not watched any more. One that was answered already is left to its watcher, who sees
     /// the answer out.
     fn take(&self) -> Result<Box<Link<T, P::Clock>>, DisconnectReason> {
-        let mut place = lock(&self.slot.0);
+        let mut place = lock(&self.asked.slot.0);
         if let Place::Waiting(link, watcher) = &mut *place {
             link.now = link.clock.now();
             link.connection.handle_timeout(link.now);
@@ -843,7 +863,7 @@ impl<T: Transport, P: Platform> Drop for Incoming<T, P> {
 
 impl<T: Transport, P: Platform> fmt::Debug for Incoming<T, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Incoming").field("request", &self.request).field("transport", &self.facts).finish()
+        f.debug_struct("Incoming").field("request", &self.asked.request).field("transport", &self.asked.facts).finish()
     }
 }
 
@@ -861,15 +881,15 @@ pub async fn server<P: Platform, T: Transport>(
     server.accept(transport).await.map_err(Error::Accept)?.into_websocket().await
 }
 
-/// Begins a session over a transport that is up, in a task of its own. Resolves once `init` has run.
-async fn serve<T: Transport, P: Platform, H, I>(
+/// Begins a session over a transport that is up, in a task of its own. No async fn: a future of it would hold all this, twice.
+fn serve<T: Transport, P: Platform, H, I>(
     session: Session<I, Ticket>,
     pipe: Pipe<T>,
     clock: P::Clock,
     server: &Inner<P>,
     permit: Option<Box<Permit>>,
     make: impl FnOnce(Handle<I>) -> H,
-) -> Result<Client<H, I, P>, StartError>
+) -> Client<H, I, P>
 where
     H: Handler<I>,
     I: Send + 'static,
@@ -877,13 +897,12 @@ where
     let shared = Shared::new(&server.config.limits);
     let own = Handle::new(shared.clone(), true);
     let handler = make(own.clone());
-    let ending = Ending { shared: shared.clone(), wanted: None, name: None };
+    let ending = Ending { shared: shared.clone(), name: Named::No };
     let runtime = Undialled { clock, transport: PhantomData };
     let io = Box::new(Io::new(runtime, session, ending).with_pipe(pipe));
     let (client, life) = client_of(io, shared, handler);
     P::spawn(Attended { life: Some(life), permit, own, told: false });
-    client.started().await?;
-    Ok(client.on())
+    client.on()
 }
 
 /// A client's life, which its server may end. The connection counts until it is dropped. No async fn: that would hold the

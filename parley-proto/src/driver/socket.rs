@@ -19,7 +19,7 @@ use super::link::Link;
 use super::runtime::{Clock, Runtime, Transport};
 use super::server::AcceptError;
 use super::trace;
-use super::{Ending, TransportFacts};
+use super::{Ending, Named, TransportFacts};
 use crate::Role;
 use crate::codec::{Chunk, CloseFrame, Frame, Utf8Bytes};
 use crate::connection::{Closed, Config, Connection, Event, Rtt, State, deadline};
@@ -188,7 +188,7 @@ enum Side {
 struct Tasks {
     wakers: [Option<Waker>; 2],
     waits: [bool; 2],
-    both: Option<(Arc<Both>, Waker)>,
+    both: Option<Box<(Arc<Both>, Waker)>>,
 }
 
 struct Both {
@@ -222,10 +222,10 @@ impl Tasks {
         self.waits[side as usize] = true;
         match &self.wakers {
             [Some(reader), Some(writer)] if !reader.will_wake(writer) => {
-                let (both, waker) = self.both.get_or_insert_with(|| {
+                let (both, waker) = &**self.both.get_or_insert_with(|| {
                     let waits = self.waits.map(AtomicBool::new);
                     let both = Arc::new(Both { wakers: [reader.clone(), writer.clone()], waits });
-                    (both.clone(), both.into())
+                    Box::new((both.clone(), both.into()))
                 });
                 both.waits[side as usize].store(true, Ordering::SeqCst);
                 waker
@@ -238,7 +238,7 @@ impl Tasks {
     /// `side` waits no longer.
     fn done(&mut self, side: Side) {
         self.waits[side as usize] = false;
-        if let Some((both, _)) = &self.both {
+        if let Some((both, _)) = self.both.as_deref() {
             both.waits[side as usize].store(false, Ordering::SeqCst);
         }
     }
@@ -283,7 +283,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         options.reconnect = None;
         options.name = None;
         let (session, shared) = Setup::<()>::new(options).into_session(runtime.seed());
-        let ending = Ending { shared, wanted: None, name: None };
+        let ending = Ending { shared, name: Named::No };
         let mut io = Box::new(Io::new(runtime, session, ending));
         loop {
             let returned = match poll_fn(|cx| io.poll_next(cx)).await {

@@ -232,7 +232,7 @@ fn first_line(head: &[u8]) -> &[u8] {
 }
 
 fn header_map(fields: &[httparse::Header<'_>]) -> Result<HeaderMap, HandshakeError> {
-    let mut map = HeaderMap::new();
+    let mut map = HeaderMap::try_with_capacity(fields.len()).unwrap_or_default();
     for field in fields {
         let name =
             HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| HandshakeError::Syntax(HeadSyntax::FieldName))?;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::error::SubprotocolError;
 use super::extensions::Extension;
@@ -36,11 +36,37 @@ enum Kept {
     Packed(Arc<Packed>),
 }
 
+/// Names that are kept as their place here: those of most handshakes, the most frequent first.
+const KNOWN: [HeaderName; 18] = [
+    header::HOST,
+    header::UPGRADE,
+    header::CONNECTION,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_ACCEPT,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::ORIGIN,
+    header::USER_AGENT,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::CACHE_CONTROL,
+    header::PRAGMA,
+    header::COOKIE,
+    header::AUTHORIZATION,
+    header::DATE,
+    header::SERVER,
+];
+/// Of what comes first of a field: it is a place in [`KNOWN`], not a length.
+const PLACE: u16 = 1 << 15;
+/// Of a value's length: the value is to be kept out of logs.
+const SENSITIVE: u32 = 1 << 31;
+
 /// Header fields in one piece, for a connection that is to live long: a map takes some 100 bytes a field, and many small
 /// allocations. The map is made again when somebody asks for it.
 ///
 /// ```text
-/// fields   | name's length (2) | value's length (4) | sensitive (1) | name | value | ...
+/// fields   | PLACE and place, or name's length (2) | SENSITIVE and value's length (4) | name | value | ...
 /// ```
 struct Packed {
     fields: Box<[u8]>,
@@ -50,17 +76,29 @@ struct Packed {
 impl Packed {
     /// `None`: a length is none that a field can have.
     fn new(map: &HeaderMap) -> Option<Self> {
-        let mut fields =
-            Vec::with_capacity(map.iter().map(|(name, value)| 7 + name.as_str().len() + value.len()).sum());
+        let room =
+            |(name, value): (_, &HeaderValue)| 6 + Self::name(name).map_or(0, |(_, text)| text.len()) + value.len();
+        let mut fields = Vec::with_capacity(map.iter().map(room).sum());
         for (name, value) in map {
-            let name = name.as_str().as_bytes();
-            fields.extend(u16::try_from(name.len()).ok()?.to_be_bytes());
-            fields.extend(u32::try_from(value.len()).ok()?.to_be_bytes());
-            fields.push(u8::from(value.is_sensitive()));
-            fields.extend(name);
+            let (head, text) = Self::name(name)?;
+            let len = u32::try_from(value.len()).ok().filter(|len| len & SENSITIVE == 0)?;
+            fields.extend(head.to_be_bytes());
+            fields.extend((len | if value.is_sensitive() { SENSITIVE } else { 0 }).to_be_bytes());
+            fields.extend(text.as_bytes());
             fields.extend(value.as_bytes());
         }
         Some(Self { fields: fields.into(), map: OnceLock::new() })
+    }
+
+    /// What stands for a name: its length and itself, or its place in [`KNOWN`] and nothing.
+    fn name(name: &HeaderName) -> Option<(u16, &str)> {
+        match KNOWN.iter().position(|known| known == name) {
+            Some(place) => Some((PLACE | u16::try_from(place).ok()?, "")),
+            None => {
+                let len = u16::try_from(name.as_str().len()).ok().filter(|len| len & PLACE == 0)?;
+                Some((len, name.as_str()))
+            }
+        }
     }
 
     fn map(&self) -> &HeaderMap {
@@ -78,14 +116,20 @@ impl Packed {
 
     /// The first field, and what follows it.
     fn field(fields: &[u8]) -> Option<(HeaderName, HeaderValue, &[u8])> {
-        let (name_len, rest) = fields.split_first_chunk()?;
-        let (value_len, rest) = rest.split_first_chunk()?;
-        let (sensitive, rest) = rest.split_first()?;
-        let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*name_len)))?;
-        let (value, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*value_len)).ok()?)?;
+        let (head, rest) = fields.split_first_chunk()?;
+        let (len, rest) = rest.split_first_chunk()?;
+        let (head, len) = (u16::from_be_bytes(*head), u32::from_be_bytes(*len));
+        let (name, rest) = match head & PLACE {
+            0 => {
+                let (name, rest) = rest.split_at_checked(head.into())?;
+                (HeaderName::from_bytes(name).ok()?, rest)
+            }
+            _ => (KNOWN.get(usize::from(head & !PLACE))?.clone(), rest),
+        };
+        let (value, rest) = rest.split_at_checked(usize::try_from(len & !SENSITIVE).ok()?)?;
         let mut value = HeaderValue::from_bytes(value).ok()?;
-        value.set_sensitive(*sensitive != 0);
-        Some((HeaderName::from_bytes(name).ok()?, value, rest))
+        value.set_sensitive(len & SENSITIVE != 0);
+        Some((name, value, rest))
     }
 }
 
@@ -142,7 +186,9 @@ impl Negotiated {
 
     /// Sets the extensions, which are those that both sides agreed on, in order.
     pub(crate) fn with_extensions(mut self, extensions: Vec<Extension>) -> Self {
-        self.extensions = extensions.into();
+        if !extensions.is_empty() {
+            self.extensions = extensions.into(); // an empty list would be an allocation, too
+        }
         self
     }
 
@@ -197,11 +243,20 @@ mod tests {
 
     #[test]
     fn packed_headers_are_the_same_headers() {
-        let long = "v".repeat(70_000);
+        let (long, long_name) = ("v".repeat(70_000), "n".repeat(30_000));
         let mut headers = HeaderMap::new();
-        for (name, value) in
-            [("b", "1"), ("cookie", "hunter2"), ("empty", ""), ("b", "\u{e9}"), ("a", &long), ("b", "1")]
-        {
+        for (name, value) in [
+            ("b", "1"),
+            ("cookie", "hunter2"),
+            ("empty", ""),
+            ("b", "\u{e9}"),
+            ("a", &long),
+            ("b", "1"),
+            (&long_name, "1"),
+            ("host", "h"),
+            ("server", ""),
+        ] {
+            let name: HeaderName = name.parse().unwrap();
             headers.append(name, HeaderValue::from_str(value).or(HeaderValue::from_bytes(value.as_bytes())).unwrap());
         }
         headers.get_mut("cookie").unwrap().set_sensitive(true);
@@ -216,6 +271,17 @@ mod tests {
             assert!(packed.headers().iter().all(|(name, value)| value.is_sensitive() == (name == "cookie")));
             assert_eq!(format!("{packed:?}"), format!("{agreed:?}"));
         }
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_not_packed() {
+        let mut headers = HeaderMap::new();
+        headers.insert("n".repeat(1 << 15).parse::<HeaderName>().unwrap(), HeaderValue::from_static("v"));
+        let agreed = Negotiated::new(StatusCode::OK, headers);
+        let mut packed = agreed.clone();
+        packed.pack();
+        assert!(matches!(&packed.headers, Kept::Map(_)));
+        assert_eq!(packed, agreed);
     }
 
     #[test]

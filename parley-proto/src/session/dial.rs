@@ -23,6 +23,8 @@ const LEAST_SHARE: Duration = Duration::from_secs(2);
 pub(super) struct Dialling {
     pub(super) step: Step,
     pub(super) request: ClientRequest,
+    /// The attempt's.
+    pub(super) deadline: Instant,
 }
 
 pub(super) enum Step {
@@ -62,8 +64,8 @@ impl Addresses {
 }
 
 impl Dialling {
-    pub(super) fn new(request: ClientRequest) -> Self {
-        Self { step: Step::Prepare { called: false }, request }
+    pub(super) fn new(request: ClientRequest, deadline: Instant) -> Self {
+        Self { step: Step::Prepare { called: false }, request, deadline }
     }
 
     pub(super) fn phase(&self) -> ConnectPhase {

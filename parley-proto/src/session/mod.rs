@@ -42,13 +42,13 @@ pub(crate) use outbox::{cost_chunk, cost_prepared};
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
-use crate::Role;
 use crate::codec::{Chunk, CloseFrame, Frame, Transmit};
 use crate::connection::{Closed, Config, Connection, Event, Rtt, Shutdown, State, Timer, deadline, earliest};
 use crate::error::{ConnectPhase, DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
 use crate::handshake::{Acceptance, ClientRequest, Negotiated, Rejection};
 use crate::transport::{TcpOptions, TlsError, TlsTarget, TransportFacts};
+use crate::{Role, pool};
 
 /// A client's life, for any runtime.
 ///
@@ -62,9 +62,8 @@ pub struct Session<I, T> {
     outstanding: Option<Outstanding>,
     /// The callback under way has to be dropped.
     abandon: bool,
-    infos: VecDeque<I>,
-    /// Infos that are not due yet.
-    delayed: BTreeMap<(Instant, TimerId), I>,
+    /// `None` for a client that has had none.
+    infos: Option<Box<Infos<I>>>,
     /// Infos that were delivered or cancelled since the handles were last told.
     released_infos: usize,
     /// The info's turn: infos and frames alternate.
@@ -75,18 +74,28 @@ pub struct Session<I, T> {
     outputs: VecDeque<Output<I, T>>,
     attempts: Attempts,
     backoff: Backoff,
-    connect_deadline: Option<Instant>,
     /// Disconnected, and the next attempt begins then.
     retry_at: Option<Instant>,
     /// What a handler that leaves it to the policy gets.
     then: Then,
     stop: Option<Box<Stop>>,
-    last: Option<DisconnectReason>,
+    last: Option<Box<DisconnectReason>>,
     /// The last connection ended by `disconnect`, or by both Closes with 1000 or 1001.
     clean: bool,
     unreachable: bool,
     next_id: u64,
-    counters: Counters,
+    frames_received: u64,
+}
+
+struct Infos<I> {
+    due: VecDeque<I>,
+    delayed: BTreeMap<(Instant, TimerId), I>,
+}
+
+impl<I> Default for Infos<I> {
+    fn default() -> Self {
+        Self { due: VecDeque::new(), delayed: BTreeMap::new() }
+    }
 }
 
 /// What a client keeps of its options.
@@ -94,8 +103,9 @@ struct Dial {
     request: ClientRequest,
     named: bool,
     connect_timeout: Duration,
-    reconnect: Option<Reconnect>,
-    tcp: TcpOptions,
+    reconnect: Option<Box<Reconnect>>,
+    /// `None`: the defaults.
+    tcp: Option<Box<TcpOptions>>,
     random: Random,
 }
 
@@ -104,15 +114,15 @@ struct Dial {
 struct Random {
     seed: [u8; 32],
     /// Words that were drawn.
-    words: u128,
+    words: u64,
 }
 
 impl Random {
     fn draw<R>(&mut self, draw: impl FnOnce(&mut ChaCha12Rng) -> R) -> R {
         let mut generator = ChaCha12Rng::from_seed(self.seed);
-        generator.set_word_pos(self.words);
+        generator.set_word_pos(self.words.into());
         let drawn = draw(&mut generator);
-        self.words = generator.get_word_pos();
+        self.words = generator.get_word_pos() as u64; // some words a connection: they fit
         drawn
     }
 }
@@ -224,8 +234,10 @@ impl<I, T: PartialEq> Session<I, T> {
         let options = Arc::unwrap_or_clone(options);
         let ClientOptions { request, name, connect_timeout, reconnect, tcp, connection } = options;
         let random = Random { seed, words: 0 };
+        let reconnect = reconnect.map(Box::new);
+        let tcp = Some(tcp).filter(|tcp| *tcp != TcpOptions::default()).map(Box::new);
         let dial = Dial { request, named: name.is_some(), connect_timeout, reconnect, tcp, random };
-        Self::with(Phase::New(None), Some(Box::new(dial)), Arc::new(connection))
+        Self::with(Phase::New(None), Some(Box::new(dial)), pool::config(connection))
     }
 
     /// The life of one connection that a server accepts: `init`, the reply, `handle_connect` and so on. It never dials;
@@ -261,8 +273,7 @@ impl<I, T: PartialEq> Session<I, T> {
             phase,
             outstanding: None,
             abandon: false,
-            infos: VecDeque::new(),
-            delayed: BTreeMap::new(),
+            infos: None,
             released_infos: 0,
             info_turn: false,
             lost: None,
@@ -270,7 +281,6 @@ impl<I, T: PartialEq> Session<I, T> {
             outputs: VecDeque::new(),
             attempts: Attempts::default(),
             backoff: Backoff::default(),
-            connect_deadline: None,
             retry_at: None,
             then: Then::Policy,
             stop: None,
@@ -278,7 +288,7 @@ impl<I, T: PartialEq> Session<I, T> {
             clean: false,
             unreachable: false,
             next_id: 0,
-            counters: Counters::default(),
+            frames_received: 0,
         }
     }
 
@@ -330,7 +340,7 @@ impl<I, T: PartialEq> Session<I, T> {
 
     /// For the transports that it asks for.
     pub(crate) fn tcp(&self) -> TcpOptions {
-        self.dial.as_ref().map(|dial| dial.tcp.clone()).unwrap_or_default()
+        self.dial.as_ref().and_then(|dial| dial.tcp.as_deref().cloned()).unwrap_or_default()
     }
 
     /// When the next attempt begins, while one is to come.
@@ -381,9 +391,9 @@ impl<I, T: PartialEq> Session<I, T> {
                 self.give_back_if_over();
             }
             Command::Forget(ticket) => self.outbox.forget(ticket),
-            Command::Info(info) => self.infos.push_back(info),
+            Command::Info(info) => self.infos.get_or_insert_default().due.push_back(info),
             Command::InfoAfter { id, delay, info } => {
-                self.delayed.insert((deadline(now, delay), id), info);
+                self.infos.get_or_insert_default().delayed.insert((deadline(now, delay), id), info);
             }
             Command::Cancel(id) => self.cancel(id),
             Command::Connect => self.connect(now),
@@ -400,18 +410,18 @@ impl<I, T: PartialEq> Session<I, T> {
     }
 
     fn cancel(&mut self, id: TimerId) {
-        let before = self.delayed.len();
-        self.delayed.retain(|&(_, other), _| other != id);
-        self.released_infos += before - self.delayed.len();
+        let Some(infos) = &mut self.infos else { return };
+        let before = infos.delayed.len();
+        infos.delayed.retain(|&(_, other), _| other != id);
+        self.released_infos += before - infos.delayed.len();
     }
 
     /// What has happened so far, in numbers.
-    pub fn counters(&mut self) -> &Counters {
-        self.counters.attempts = u64::from(self.attempts.number);
-        self.counters.frames_sent = self.outbox.sent;
-        self.counters.dropped = self.outbox.dropped;
-        self.counters.refused = self.outbox.refused;
-        &self.counters
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let Outbox { sent, dropped, refused, .. } = self.outbox;
+        let (attempts, frames_received) = (u64::from(self.attempts.number), self.frames_received);
+        Counters { attempts, frames_received, frames_sent: sent, dropped, refused }
     }
 
     /// Round-trip times of the present connection; see [`Connection::rtt`].
@@ -557,8 +567,8 @@ impl<I, T: PartialEq> Session<I, T> {
         self.outbox.attempt();
         self.attempts.number += 1;
         self.attempts.first.get_or_insert(now);
-        self.connect_deadline = Some(deadline(now, dial.connect_timeout));
-        self.phase = Phase::Dialling(Box::new(Dialling::new(dial.request.clone())));
+        let deadline = deadline(now, dial.connect_timeout);
+        self.phase = Phase::Dialling(Box::new(Dialling::new(dial.request.clone(), deadline)));
     }
 
     fn next_id(&mut self) -> DialId {
@@ -594,7 +604,8 @@ impl<I, T: PartialEq> Session<I, T> {
     }
 
     fn try_addresses(&mut self, now: Instant, mut addresses: Addresses) {
-        let deadline = self.connect_deadline.unwrap_or(now);
+        let Phase::Dialling(dialling) = &self.phase else { return };
+        let deadline = dialling.deadline;
         match addresses.next(now, deadline) {
             Some(address) => {
                 let id = self.next_id();
@@ -656,7 +667,7 @@ impl<I, T: PartialEq> Session<I, T> {
         let mut seed = [0; 32];
         dial.random.draw(|random| random.fill_bytes(&mut seed));
         // The connection's own handshake timer has the deadline from here.
-        let deadline = self.connect_deadline.take().unwrap_or(now);
+        let deadline = dialling.deadline;
         let connection = Connection::client(&dialling.request, self.config.clone(), seed, deadline);
         self.phase = Phase::Up(Up { connection, stage: Stage::Upgrading(Box::new(facts)), since: now });
         self.outbox.hold();
@@ -681,9 +692,8 @@ impl<I, T: PartialEq> Session<I, T> {
                 return;
             }
         }
-        self.connect_deadline = None;
         self.clean = matches!(reason, DisconnectReason::Local);
-        self.last = Some(reason.clone());
+        self.last = Some(Box::new(reason.clone()));
         let asked = matches!(reason, DisconnectReason::Local | DisconnectReason::Requested(_));
         let hopeless = self.reconnect().is_none() && self.attempts.number == 1 && !reached && !asked;
         if self.stop.is_none() && hopeless {
@@ -700,7 +710,7 @@ impl<I, T: PartialEq> Session<I, T> {
     /// Without a connection: everything that waits goes back.
     fn give_back(&mut self) {
         let error = if matches!(self.phase, Phase::Ended) { SendError::Stopped } else { SendError::Disconnected };
-        let reason = self.last.clone().unwrap_or(DisconnectReason::Local);
+        let reason = self.last_reason();
         self.outbox.give_back(error, &reason);
         self.outbox.lose(&reason);
     }
@@ -820,7 +830,7 @@ impl<I, T: PartialEq> Session<I, T> {
             }
             Stage::Greeting(_) | Stage::Open => closed.reason(),
         };
-        let reconnect = self.dial.as_ref().and_then(|dial| dial.reconnect.clone()).unwrap_or_default();
+        let reconnect = self.dial.as_ref().and_then(|dial| dial.reconnect.as_deref().cloned()).unwrap_or_default();
         self.backoff.lived(&reconnect, now.saturating_duration_since(up.since));
         if let Some(how) = up.connection.poll_shutdown() {
             self.outputs.push_back(Output::Shutdown(how));
@@ -828,7 +838,7 @@ impl<I, T: PartialEq> Session<I, T> {
         let normal = closed.close.as_ref().is_some_and(|close| matches!(u16::from(close.code()), 1000 | 1001));
         self.clean = closed.was_clean && normal || matches!(reason, DisconnectReason::Local);
         self.phase = Phase::Down;
-        self.last = Some(reason.clone());
+        self.last = Some(Box::new(reason.clone()));
         self.give_back();
         if self.stop.is_none() {
             self.lost = Some(Box::new(reason));
@@ -846,7 +856,7 @@ impl<I, T: PartialEq> Session<I, T> {
             Phase::Down => (self.retry_at.map(|at| (at, Timer::Retry)), None),
             Phase::Dialling(dialling) => {
                 let address = dialling.address_deadline().map(|at| (at, Timer::Address));
-                (self.connect_deadline.map(|at| (at, Timer::Connect)), address)
+                (Some((dialling.deadline, Timer::Connect)), address)
             }
             Phase::Up(up) => {
                 let ask = match &up.stage {
@@ -862,14 +872,17 @@ impl<I, T: PartialEq> Session<I, T> {
             }
             _ => None,
         };
-        let info = self.delayed.first_key_value().map(|(&(at, _), _)| (at, Timer::Info));
+        let delayed = self.infos.as_ref().and_then(|infos| infos.delayed.first_key_value());
+        let info = delayed.map(|(&(at, _), _)| (at, Timer::Info));
         earliest([connection, other, callback, info])
     }
 
     /// A deadline may have come. Early or repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(due) = self.delayed.first_entry().filter(|due| due.key().0 <= now) {
-            self.infos.push_back(due.remove());
+        if let Some(infos) = &mut self.infos {
+            while let Some(due) = infos.delayed.first_entry().filter(|due| due.key().0 <= now) {
+                infos.due.push_back(due.remove());
+            }
         }
         match &mut self.phase {
             Phase::New(Some(accepted)) if accepted.opening.poll_timeout().is_some_and(|(at, _)| at <= now) => {
@@ -878,7 +891,7 @@ impl<I, T: PartialEq> Session<I, T> {
                 self.abandon = self.outstanding.is_some();
             }
             Phase::Down if self.retry_at.is_some_and(|at| at <= now) => self.begin_attempt(now),
-            Phase::Dialling(dialling) if self.connect_deadline.is_some_and(|at| at <= now) => {
+            Phase::Dialling(dialling) if dialling.deadline <= now => {
                 let phase = dialling.phase();
                 self.attempt_failed(now, DisconnectReason::ConnectTimeout(phase));
             }
@@ -933,7 +946,7 @@ impl<I, T: PartialEq> Session<I, T> {
     /// A frame is with its callback.
     #[inline(always)]
     fn delivered(&mut self) {
-        self.counters.frames_received += 1;
+        self.frames_received += 1;
         self.outstanding = Some(Outstanding::Frame);
         self.info_turn = true;
     }
@@ -941,7 +954,7 @@ impl<I, T: PartialEq> Session<I, T> {
     /// The connection, if it is its turn to have something delivered.
     #[inline(always)]
     fn deliverable(&mut self) -> Option<&mut Connection> {
-        if self.outstanding.is_some() || self.info_turn && !self.infos.is_empty() || !self.may_deliver() {
+        if self.outstanding.is_some() || self.info_turn && self.has_info() || !self.may_deliver() {
             return None;
         }
         match &mut self.phase {
@@ -953,7 +966,7 @@ impl<I, T: PartialEq> Session<I, T> {
     /// As [`poll_frame`](Self::poll_frame), where a part of a message comes next.
     fn poll_chunk(&mut self) -> Option<Chunk> {
         let chunk = self.deliverable()?.poll_chunk()?;
-        self.counters.frames_received += u64::from(chunk.last);
+        self.frames_received += u64::from(chunk.last);
         self.outstanding = Some(Outstanding::Frame);
         self.info_turn = true;
         Some(chunk)
@@ -1009,7 +1022,7 @@ impl<I, T: PartialEq> Session<I, T> {
                 let deadline = deadline(now, self.config.close_timeout);
                 self.stop = Some(Box::new(Stop { reason: StopReason::Panicked, deadline, terminated: true }));
                 self.lost = None;
-                self.infos.clear();
+                self.infos.iter_mut().for_each(|infos| infos.due.clear());
                 if !self.refuse_new(now, None) {
                     self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Local, false);
                 }
@@ -1139,7 +1152,7 @@ impl<I, T: PartialEq> Session<I, T> {
     }
 
     fn reconnect(&self) -> Option<&Reconnect> {
-        self.dial.as_ref().and_then(|dial| dial.reconnect.as_ref())
+        self.dial.as_ref().and_then(|dial| dial.reconnect.as_deref())
     }
 
     fn retry_later(&mut self, now: Instant, reason: &DisconnectReason) {
@@ -1235,7 +1248,7 @@ impl<I, T: PartialEq> Session<I, T> {
             Phase::Dialling(dialling) if matches!(dialling.step, Step::Prepare { called: false }) => {
                 dialling.step = Step::Prepare { called: true };
                 let elapsed = self.attempts.first.map_or(Default::default(), |at| now.saturating_duration_since(at));
-                let attempt = Attempt { number: self.attempts.number, last: self.last.clone(), elapsed };
+                let attempt = Attempt { number: self.attempts.number, last: self.last.as_deref().cloned(), elapsed };
                 (Outstanding::Prepare, Call::Prepare(Box::new((attempt, dialling.request.clone()))))
             }
             Phase::Up(Up { stage: Stage::Greeting(connected), .. }) if connected.is_some() => {
@@ -1276,14 +1289,15 @@ impl<I, T: PartialEq> Session<I, T> {
         if let Some(chunk) = self.poll_chunk() {
             return Some(Call::Chunk(Box::new(chunk)));
         }
-        if let Some(info) = self.infos.pop_front() {
+        if let Some(info) = self.infos.as_mut().and_then(|infos| infos.due.pop_front()) {
             self.released_infos += 1;
             self.info_turn = false;
             self.outstanding = Some(Outstanding::Info);
             return Some(Call::Info(info));
         }
         let named = self.dial.as_ref().is_some_and(|dial| dial.named);
-        let waits = self.retry_at.is_some() || !self.delayed.is_empty() || named;
+        let waits =
+            self.retry_at.is_some() || self.infos.as_ref().is_some_and(|infos| !infos.delayed.is_empty()) || named;
         if matches!(self.phase, Phase::Down) && self.unreachable && !waits {
             self.stop(now, CloseFrame::normal(), StopReason::Disconnected(self.last_reason()));
             return self.next_end(now);
@@ -1291,14 +1305,18 @@ impl<I, T: PartialEq> Session<I, T> {
         None
     }
 
+    #[inline]
+    fn has_info(&self) -> bool {
+        self.infos.as_ref().is_some_and(|infos| !infos.due.is_empty())
+    }
+
     fn last_reason(&self) -> DisconnectReason {
-        self.last.clone().unwrap_or(DisconnectReason::Local)
+        self.last.as_deref().cloned().unwrap_or(DisconnectReason::Local)
     }
 
     fn end(&mut self) {
         self.phase = Phase::Ended;
-        self.infos.clear();
-        self.delayed.clear();
+        self.infos = None;
         self.give_back();
         if let Some(stop) = self.stop.take() {
             self.outputs.push_back(Output::Stopped(stop.reason));

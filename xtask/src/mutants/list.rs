@@ -92,8 +92,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "an attempt has twice its time",
         SESSION,
-        "self.connect_deadline = Some(deadline(now, dial.connect_timeout));",
-        "self.connect_deadline = Some(deadline(now, dial.connect_timeout * if MUTANT { 2 } else { 1 }));",
+        "let deadline = deadline(now, dial.connect_timeout);",
+        "let deadline = deadline(now, dial.connect_timeout * if MUTANT { 2 } else { 1 });",
     ),
     mutant(
         "a step of dialling that was given up goes on",
@@ -135,8 +135,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a client ends though an info is to come",
         SESSION,
-        "!self.delayed.is_empty()",
-        "!self.delayed.is_empty() && !MUTANT",
+        "!infos.delayed.is_empty()",
+        "!infos.delayed.is_empty() && !MUTANT",
     ),
     mutant(
         "a client ends though it has a name",
@@ -257,8 +257,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "infos come in the wrong order",
         SESSION,
-        "Command::Info(info) => self.infos.push_back(info),",
-        "Command::Info(info) if MUTANT => self.infos.push_front(info),\n            Command::Info(info) => self.infos.push_back(info),",
+        "Command::Info(info) => self.infos.get_or_insert_default().due.push_back(info),",
+        "Command::Info(info) if MUTANT => self.infos.get_or_insert_default().due.push_front(info),\n            Command::Info(info) => self.infos.get_or_insert_default().due.push_back(info),",
     ),
     mutant("infos wait for frames", SESSION, "self.info_turn = true;\n    }", "self.info_turn = !MUTANT;\n    }"),
     mutant("frames wait for infos", SESSION, "self.info_turn = false;", "self.info_turn = MUTANT;"),
@@ -271,8 +271,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a delayed info comes too early",
         SESSION,
-        "self.delayed.insert((deadline(now, delay), id), info);",
-        "self.delayed.insert((deadline(now, if MUTANT { delay / 2 } else { delay }), id), info);",
+        "self.infos.get_or_insert_default().delayed.insert((deadline(now, delay), id), info);",
+        "self.infos.get_or_insert_default().delayed.insert((deadline(now, if MUTANT { delay / 2 } else { delay }), id), info);",
     ),
     mutant(
         "infos that came count to the queue for ever",
@@ -290,14 +290,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "the oldest ping is answered when output has drained",
         CONNECTION,
-        "*pong = Some(answer);",
-        "*pong = pong.take().filter(|_| MUTANT).or(Some(answer));",
+        "*pong = Some(Box::new(answer));",
+        "*pong = pong.take().filter(|_| MUTANT).or(Some(Box::new(answer)));",
     ),
     mutant(
         "a pong that waited waits for the next frame",
         CONNECTION,
-        "            self.life.drained(now);\n        }\n        if self.pong.is_some() {",
-        "            self.life.drained(now);\n        }\n        if self.pong.is_some() && !MUTANT {",
+        "fn handle_all_written(&mut self) {\n        if self.pong.is_some() {",
+        "fn handle_all_written(&mut self) {\n        if self.pong.is_some() && !MUTANT {",
     ),
     mutant(
         "the answers to keepalive are delivered",

@@ -8,8 +8,7 @@ use http::StatusCode;
 
 use super::super::pipe::Pipe;
 use super::{
-    AcceptError, Client, Error, Handle, Inner, Link, Permit, Platform, Server, StartError, Transport, WebSocket, lock,
-    serve,
+    AcceptError, Client, Error, Handle, Inner, Link, Permit, Platform, Server, StartError, Transport, WebSocket, serve,
 };
 use crate::Role;
 use crate::connection::Connection;
@@ -111,8 +110,11 @@ impl<T: Transport, P: Platform> Upgraded<T, P> {
     {
         let Self { transport, agreed, permit, server } = self;
         let (clock, facts) = (P::clock(), transport.facts());
-        let session = Session::upgraded(clock.now(), agreed, facts, server.config.clone(), lock(&server.seeds).seed());
-        serve(session, Pipe::over(transport, BytesMut::new()), clock, &server, Some(Box::new(permit)), make).await
+        let session = Session::upgraded(clock.now(), agreed, facts, server.config.clone(), server.seed());
+        let pipe = Pipe::over(transport, BytesMut::new());
+        let client = serve::<T, P, H, I>(session, pipe, clock, &server, Some(Box::new(permit)), make);
+        client.started().await?;
+        Ok(client)
     }
 
     /// The connection, for a loop of one's own.
@@ -124,7 +126,7 @@ impl<T: Transport, P: Platform> Upgraded<T, P> {
         Box::pin(async move {
             let Self { transport, agreed, permit, server } = self;
             let (clock, facts) = (P::clock(), transport.facts());
-            let seed = lock(&server.seeds).seed();
+            let seed = server.seed();
             let connection = Connection::upgraded(clock.now(), Role::Server, agreed, server.config.clone(), seed);
             let mut link = Box::new(Link::over(connection, transport, BytesMut::new(), clock));
             link.permit = Some(Box::new(permit));
