@@ -531,6 +531,9 @@ mod tests {
         eof: bool,
         /// What it took waits in it.
         waiting: bool,
+        copies: bool,
+        /// What it took, kept by it or by the application.
+        kept: Vec<BytesMut>,
     }
 
     impl Engine for Reader {
@@ -549,9 +552,14 @@ mod tests {
         fn transmit(&self) -> Option<Transmit<'_>> {
             None
         }
-        fn set_copy_small(&mut self, _: bool) {}
+        fn set_copy_small(&mut self, on: bool) {
+            self.copies = on;
+        }
         fn handle_input(&mut self, _: Instant, input: &mut BytesMut) {
-            drop(input.split_to(self.take.min(input.len())));
+            let taken = input.split_to(self.take.min(input.len()));
+            if self.waiting {
+                self.kept.push(taken);
+            }
         }
         fn handle_eof(&mut self, _: Instant) {
             self.eof = true;
@@ -607,6 +615,24 @@ mod tests {
                 return;
             }
         }
+    }
+
+    #[test]
+    fn copying_begins_when_the_application_keeps_frames_and_not_while_they_wait_for_it() {
+        let (mut pipe, mut reader) = (Pipe::new(), Reader { take: 1000, waiting: true, ..Reader::default() });
+        for _ in 0..3 {
+            read(&mut pipe, &mut reader, 1000);
+            assert!(!reader.copies, "they wait");
+        }
+        assert_eq!(reader.kept.len(), 3);
+        reader.waiting = false; // the application has them all, and keeps them
+        read(&mut pipe, &mut reader, 1000);
+        assert!(reader.copies);
+        reader.kept.clear();
+        for _ in 0..=COPIED_READS {
+            read(&mut pipe, &mut reader, 1000);
+        }
+        assert!(!reader.copies, "it keeps none any more");
     }
 
     /// A head that a limit of the user's allows: nothing tells how much of it lacks.
