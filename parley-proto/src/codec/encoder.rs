@@ -64,8 +64,8 @@ pub struct Encoder {
 
 /// The masking keys of one connection: ChaCha12 keyed with its seed, word by word.
 ///
-/// The generator makes 64 words at a time, and holds them in 320 bytes. It is there only while frames are on their way; at rest
-/// a few words are kept instead, so that a connection on which a message now and then is sent need not make 64 for each.
+/// The generator makes 64 words at a time, and holds them in 320 bytes. While the connection rests, a few words are kept
+/// instead, so that one on which a message is sent now and then need not make 64 for each.
 struct Keys {
     seed: [u8; 32],
     /// Words that were drawn from the generator, those in `spare` included.
@@ -105,7 +105,6 @@ impl Keys {
         self.generator.insert(Box::new(generator)).next_u32()
     }
 
-    /// Nothing is on its way.
     #[inline]
     fn rest(&mut self) {
         if let Some(generator) = self.generator.take() {
@@ -288,16 +287,21 @@ impl Encoder {
         self.rest();
     }
 
-    /// Everything is taken: hold nothing but where the next key comes from.
+    /// Everything is taken: hold nothing.
     fn rest(&mut self) {
         (self.start, self.filled) = (0, 0);
         if self.large.capacity() > 0 {
             self.large = VecDeque::new();
         }
+        pool::give_output(std::mem::take(&mut self.buffer));
+    }
+
+    /// Nothing will be encoded soon: of the masking keys, no more is held than where the next comes from.
+    #[inline]
+    pub(crate) fn rest_keys(&mut self) {
         if let Some(keys) = &mut self.keys {
             keys.rest();
         }
-        pool::give_output(std::mem::take(&mut self.buffer));
     }
 
     #[inline]
@@ -575,7 +579,7 @@ mod tests {
         let mut client = client();
         client.frame(Frame::text("one"));
         assert!(client.keys.as_ref().is_some_and(|keys| keys.generator.is_some()));
-        taken(&mut client);
+        client.rest_keys();
         assert!(client.keys.is_some_and(|keys| keys.generator.is_none()));
     }
 

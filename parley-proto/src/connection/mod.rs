@@ -415,6 +415,12 @@ impl Connection {
         self.finish_when_all_left();
     }
 
+    /// Whoever drives it is about to wait: what can be made again is not held.
+    #[inline]
+    pub(crate) fn rest(&mut self) {
+        self.encoder.rest_keys();
+    }
+
     /// The transport has yet to be flushed; nobody says so where writing is all there is to it.
     #[inline]
     pub(crate) fn set_unflushed(&mut self) {

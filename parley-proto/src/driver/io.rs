@@ -219,6 +219,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
                 continue;
             }
             self.pipe.rest();
+            self.session.rest();
             if self.shared.sleep(cx, &mut self.known_waker) {
                 return Poll::Pending;
             }

@@ -173,5 +173,6 @@ impl<T: Transport, C: Clock> Link<T, C> {
     pub(super) fn rest(&mut self) {
         self.rested = true;
         self.pipe.rest();
+        self.connection.rest();
     }
 }

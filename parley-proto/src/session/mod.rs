@@ -739,6 +739,14 @@ impl<I, T: PartialEq> Session<I, T> {
         }
     }
 
+    /// See [`Connection::rest`].
+    #[inline]
+    pub(crate) fn rest(&mut self) {
+        if let Phase::Up(up) = &mut self.phase {
+            up.connection.rest();
+        }
+    }
+
     /// What the transport takes next has yet to be flushed.
     #[inline]
     pub(crate) fn set_unflushed(&mut self) {
