@@ -95,7 +95,7 @@ struct Fragment {
 /// assert_eq!((&input[..], decoder.read_hint()), (&b"\x82\x03ab"[..], 1));
 /// ```
 pub struct Decoder {
-    /// Present only while frames wait.
+    /// Present while frames wait, and until it is noticed that none does.
     queue: Option<Box<Queue>>,
     message: Option<Message>,
     /// Only while a message is under way.
@@ -289,7 +289,7 @@ impl Decoder {
         self.end.as_deref()
     }
 
-    /// Bytes that are decoded and not yet polled: each frame's payload and some 24 bytes of bookkeeping.
+    /// Bytes that are decoded and not yet polled: each frame's payload and some 56 bytes of bookkeeping.
     #[inline]
     #[must_use]
     pub fn backlog(&self) -> usize {
@@ -330,9 +330,10 @@ impl Decoder {
         self.copy_small = on;
     }
 
-    /// Holds no queue when there is nothing in it. A frame that is polled leaves it to the next poll, which finds nothing.
+    /// Holds no queue when there is nothing in it. A frame that is polled leaves it to the next poll, which finds nothing, or
+    /// to whoever waits before that.
     #[inline(never)]
-    fn release_if_empty(&mut self) {
+    pub(crate) fn release_if_empty(&mut self) {
         if !self.has_frames() {
             self.release();
         }

@@ -64,8 +64,8 @@ pub struct Encoder {
 
 /// The masking keys of one connection: ChaCha12 keyed with its seed, word by word.
 ///
-/// The generator makes 64 words at a time, and holds them in 320 bytes. While the connection rests, a few words are kept
-/// instead, so that one on which a message is sent now and then need not make 64 for each.
+/// The generator makes 64 words at a time, and holds them in 320 bytes. While the task that drives the connection waits,
+/// a few words are kept instead, so that one on which a message is sent now and then need not make 64 for each.
 struct Keys {
     seed: [u8; 32],
     /// Words that were drawn from the generator, those in `spare` included.

@@ -174,7 +174,7 @@ impl TryFrom<Bytes> for Utf8Bytes {
 ///
 /// Messages are whole: how a peer fragments them does not show. Close frames are not among these: see
 /// [`CloseFrame`](super::CloseFrame).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub enum Frame {
     /// A text message (0x1).
     Text(Utf8Bytes),
@@ -184,6 +184,22 @@ pub enum Frame {
     Ping(Bytes),
     /// A pong (0xA); at most 125 bytes can be sent.
     Pong(Bytes),
+}
+
+/// Cheap: the payload is shared.
+impl Clone for Frame {
+    #[inline]
+    fn clone(&self) -> Self {
+        // A slice of all of it is a clone that is put together here; `Bytes::clone` comes through memory, and whoever moves it
+        // waits for the stores.
+        let share = |payload: &Bytes| payload.slice(..);
+        match self {
+            Self::Text(text) => Self::Text(Utf8Bytes(share(&text.0))),
+            Self::Binary(payload) => Self::Binary(share(payload)),
+            Self::Ping(payload) => Self::Ping(share(payload)),
+            Self::Pong(payload) => Self::Pong(share(payload)),
+        }
+    }
 }
 
 impl Frame {

@@ -154,6 +154,9 @@ impl Queue {
             Kind::Pong => Frame::Pong(payload),
             Kind::Binary | Kind::Part => Frame::Binary(payload),
         });
+        if self.is_empty() && self.spans.capacity() > Self::MAX_KEPT {
+            (self.spans, self.next, self.uncut) = (Vec::new(), 0, 0); // whoever has the last frame may take its time
+        }
     }
 
     /// Takes the first part of a message, if that is first.

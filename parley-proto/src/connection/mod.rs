@@ -419,6 +419,7 @@ impl Connection {
     #[inline]
     pub(crate) fn rest(&mut self) {
         self.encoder.rest_keys();
+        self.decoder.release_if_empty();
     }
 
     /// The transport has yet to be flushed; nobody says so where writing is all there is to it.

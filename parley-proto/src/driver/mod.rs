@@ -161,11 +161,13 @@ where
                 // The messages of one read, without a look at anything else.
                 Next::Message => loop {
                     // Nothing holds the message but the callback that is made of it here: what is named is kept, and moved.
-                    let callback = pin!(handler.handle_frame(match io.poll_message() {
-                        Some(message) => message,
-                        None => break,
-                    }));
-                    let returned = beside(io, callback).await;
+                    let returned = {
+                        let callback = pin!(handler.handle_frame(match io.poll_message() {
+                            Some(message) => message,
+                            None => break,
+                        }));
+                        beside(io, callback).await
+                    };
                     action(io, returned);
                 },
                 Next::Call(Call::Frame(frame)) => {

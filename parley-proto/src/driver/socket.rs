@@ -712,7 +712,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
 
 /// A frame on its way into a socket, and where it is to be flushed, out of it.
 ///
-/// No `async fn`, which would move the frame twice: it is encoded where it lies.
+/// No `async fn`, which would move the frame from state to state: the usual one is encoded at the first poll.
 #[must_use = "futures do nothing unless polled"]
 struct Feed<'a, T, C> {
     socket: &'a mut WebSocket<T, C>,

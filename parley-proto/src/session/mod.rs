@@ -971,7 +971,7 @@ impl<I, T: PartialEq> Session<I, T> {
         }
     }
 
-    /// As [`poll_frame`](Self::poll_frame), where a part of a message comes next.
+    /// As [`poll_message`](Self::poll_message), where a part of a message comes next.
     fn poll_chunk(&mut self) -> Option<Chunk> {
         let chunk = self.deliverable()?.poll_chunk()?;
         self.frames_received += u64::from(chunk.last);
