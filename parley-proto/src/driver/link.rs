@@ -172,7 +172,7 @@ impl<T: Transport, C: Clock> Link<T, C> {
     /// Before the task waits.
     pub(super) fn rest(&mut self) {
         self.rested = true;
-        self.pipe.rest();
+        self.pipe.rest(&self.connection);
         self.connection.rest();
     }
 }

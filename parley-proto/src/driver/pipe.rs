@@ -24,6 +24,9 @@ const SLICES: usize = 16;
 const COPIED_READS: u8 = 64;
 /// An unfinished frame up to this size leaves its window while the task sleeps.
 const LEFTOVER: usize = 4 * 1024;
+/// A window that waiting frames are slices of is read into for as long as so much of it is left: else a few bytes of each
+/// would pin all of it.
+const TAIL: usize = WINDOW / 4;
 /// The longest header (section 5.2).
 const HEADER: usize = 14;
 /// Where big frames come one after the other, the buffer of the next does not grow step by step up to so much: a payload of
@@ -267,7 +270,11 @@ impl<T: Transport> Pipe<T> {
             if self.window.try_reclaim(self.room()) && self.window.capacity() <= MAX_WINDOW && !self.is_big {
                 return self.count_copied_read(engine);
             }
-            if self.window.capacity() < WINDOW && self.copied_reads == 0 && !engine.has_frames() {
+            let waiting = engine.has_frames();
+            if self.has_tail(waiting) {
+                return;
+            }
+            if self.window.capacity() < WINDOW && self.copied_reads == 0 && !waiting {
                 self.copied_reads = COPIED_READS;
                 engine.set_copy_small(true);
             }
@@ -275,6 +282,11 @@ impl<T: Transport> Pipe<T> {
         }
         self.window = empty_window(self.room());
         self.owns_window = true;
+    }
+
+    /// Frames that wait hold the window anyway, and there is room behind them.
+    fn has_tail(&self, waiting: bool) -> bool {
+        waiting && self.owns_window && !self.is_big && self.window.capacity() - self.window.len() >= TAIL
     }
 
     fn release_window(&mut self) {
@@ -297,7 +309,10 @@ impl<T: Transport> Pipe<T> {
     }
 
     /// Before the task sleeps: a connection at rest holds no window, a small leftover just itself.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn rest<E: Engine>(&mut self, engine: &E) {
+        if self.has_tail(engine.has_frames()) {
+            return;
+        }
         let held = self.window.len();
         if held == 0 {
             self.release_window();
@@ -635,6 +650,22 @@ mod tests {
         assert!(!reader.copies, "it keeps none any more");
     }
 
+    #[test]
+    fn a_window_whose_frames_wait_is_filled_before_the_next_is_taken() {
+        const READ: usize = 4200;
+        let (mut pipe, mut reader) = (Pipe::new(), Reader { take: READ, waiting: true, ..Reader::default() });
+        for _ in 0..64 {
+            read(&mut pipe, &mut reader, READ);
+            pipe.rest(&reader);
+        }
+        let follows = |pair: &&[BytesMut]| pair[0].as_ptr_range().end == pair[1].as_ptr();
+        let windows = 1 + reader.kept.windows(2).filter(|pair| !follows(pair)).count();
+        assert!(windows <= (64 * READ).div_ceil(WINDOW - TAIL - READ), "{windows} windows");
+        reader.waiting = false;
+        pipe.rest(&reader);
+        assert!(!pipe.owns_window, "nothing waits any more");
+    }
+
     /// A head that a limit of the user's allows: nothing tells how much of it lacks.
     #[test]
     fn there_is_room_for_a_head_that_is_larger_than_a_window() {
@@ -690,7 +721,7 @@ mod tests {
             let (mut pipe, mut reader) = (Pipe::new(), Reader::default());
             read_frame(&mut pipe, &mut reader, len);
             pipe.window.clear();
-            pipe.rest();
+            pipe.rest(&reader);
             let mut next = pool::window();
             assert!(!next.try_reclaim(MAX_WINDOW + 1), "behind a frame of {len}");
             pool::give_window(next);
