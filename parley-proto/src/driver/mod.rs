@@ -159,12 +159,12 @@ where
             match poll_fn(|cx| io.poll_next(cx)).await {
                 Next::Stopped(reason) => return reason,
                 // The messages of one read, without a look at anything else.
-                Next::Message => loop {
+                Next::Message => 'messages: loop {
                     // Nothing holds the message but the callback that is made of it here: what is named is kept, and moved.
                     let returned = {
                         let callback = pin!(handler.handle_frame(match io.poll_message() {
                             Some(message) => message,
-                            None => break,
+                            None => break 'messages,
                         }));
                         beside(io, callback).await
                     };
