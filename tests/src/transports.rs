@@ -100,7 +100,19 @@ where
     (addr, task)
 }
 
-/// The same, under TLS.
+/// Sends what it is given, piece by piece, and ends when the sender is dropped.
+async fn serve_what_is_given() -> (tokio::sync::mpsc::Sender<&'static [u8]>, SocketAddr, JoinHandle<()>) {
+    let (go, mut gone) = tokio::sync::mpsc::channel::<&'static [u8]>(1);
+    let (addr, server) = serve(async move |mut stream: TcpStream| {
+        while let Some(bytes) = gone.recv().await {
+            stream.write_all(bytes).await.unwrap();
+        }
+    })
+    .await;
+    (go, addr, server)
+}
+
+/// The same as [`serve`], under TLS.
 async fn serve_tls<F, T>(
     config: Arc<ServerConfig>,
     peer: impl FnOnce(TlsStream<TcpStream>) -> F + Send + 'static,
@@ -190,13 +202,7 @@ pub(crate) async fn a_read_appends_and_keeps_to_the_spare_capacity() {
 /// A transport may wait instead of reading where the last read was short: neither bytes nor the end may be missed then,
 /// wherever they come in between.
 pub(crate) async fn what_comes_after_a_short_read_is_read() {
-    let (go, mut gone) = tokio::sync::mpsc::channel::<&'static [u8]>(1);
-    let (addr, server) = serve(async move |mut stream: TcpStream| {
-        while let Some(bytes) = gone.recv().await {
-            stream.write_all(bytes).await.unwrap();
-        }
-    })
-    .await;
+    let (go, addr, server) = serve_what_is_given().await;
     let mut transport = dial(&platform(Tls::new()), addr).await;
     let mut window = BytesMut::with_capacity(64);
     for (bytes, polled_first) in [(&b"one"[..], false), (b"two", true), (b"three", false), (b"four", true)] {
@@ -219,13 +225,7 @@ pub(crate) async fn what_comes_after_a_short_read_is_read() {
 
 /// A transport may read in another way where the last read took all there was room for.
 pub(crate) async fn a_window_keeps_what_it_holds_also_after_a_full_read() {
-    let (go, mut gone) = tokio::sync::mpsc::channel::<&'static [u8]>(1);
-    let (addr, server) = serve(async move |mut stream: TcpStream| {
-        while let Some(bytes) = gone.recv().await {
-            stream.write_all(bytes).await.unwrap();
-        }
-    })
-    .await;
+    let (go, addr, server) = serve_what_is_given().await;
     let mut transport = dial(&platform(Tls::new()), addr).await;
     go.send(b"0123").await.unwrap();
     let mut window = BytesMut::with_capacity(4);

@@ -54,10 +54,7 @@ impl<T: Transport, C: Clock> Link<T, C> {
 
     /// The time of this poll. A poll that only writes, and writes all at once, has no use for it.
     fn look(&mut self) -> Instant {
-        if !self.is_fresh {
-            (self.now, self.is_fresh) = (self.clock.now(), true);
-        }
-        self.now
+        look(&mut self.clock, &mut self.now, &mut self.is_fresh)
     }
 
     /// Called first in every poll: the clock is to be looked at again, and after a wait there is a new budget.
@@ -128,12 +125,7 @@ impl<T: Transport, C: Clock> Link<T, C> {
     /// What was queued leaves, as far as it goes. True: something has changed.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) -> bool {
         let Self { connection, pipe, clock, now, is_fresh, .. } = self;
-        let mut progress = pipe.poll_write(cx, connection, || {
-            if !*is_fresh {
-                (*now, *is_fresh) = (clock.now(), true);
-            }
-            *now
-        });
+        let mut progress = pipe.poll_write(cx, connection, || look(clock, now, is_fresh));
         if self.pipe.is_up() {
             if let Some(how) = self.connection.poll_shutdown() {
                 self.pipe.shut_down(how);
@@ -175,4 +167,12 @@ impl<T: Transport, C: Clock> Link<T, C> {
         self.pipe.rest(&self.connection);
         self.connection.rest();
     }
+}
+
+/// [`Link::look`], while other parts of the link are lent.
+fn look<C: Clock>(clock: &mut C, now: &mut Instant, is_fresh: &mut bool) -> Instant {
+    if !*is_fresh {
+        (*now, *is_fresh) = (clock.now(), true);
+    }
+    *now
 }
