@@ -209,6 +209,16 @@ impl<T> Outbox<T> {
         }
     }
 
+    /// [`send`](Self::send) for the usual frame of a handle, for which nobody waits: false if anything at all is in its way.
+    #[inline]
+    pub(super) fn send_short(&mut self, connection: &mut Connection, frame: &Frame) -> bool {
+        let begun = !self.held && self.is_empty() && connection.send_short(frame);
+        if begun {
+            self.count_begun(cost(frame));
+        }
+        begun
+    }
+
     /// As [`send`](Self::send), a frame of a broadcast.
     pub(super) fn send_prepared(
         &mut self,
@@ -557,8 +567,7 @@ impl<T> Outbox<T> {
         let released = if source == Source::Push { 0 } else { cost(&frame) };
         match connection.send_anyway(now, frame) {
             Ok(end) => {
-                self.sent += 1;
-                self.released += released;
+                self.count_begun(released);
                 if let Some(ticket) = ticket {
                     self.begun.push_back((end, ticket));
                 }
@@ -567,6 +576,12 @@ impl<T> Outbox<T> {
             Err(SendError::OutOfTurn(frame)) => self.refuse(SendError::Closing(frame), ticket, source),
             Err(error) => self.refuse(error, ticket, source),
         }
+    }
+
+    #[inline]
+    fn count_begun(&mut self, released: usize) {
+        self.sent += 1;
+        self.released += released;
     }
 
     /// A send that will never begin: its frame goes back to whoever waits for it.
