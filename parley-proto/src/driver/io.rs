@@ -22,7 +22,7 @@ use super::trace::Trace;
 use super::{Ending, Named};
 use crate::codec::Frame;
 use crate::error::StopReason;
-use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Session, Upcoming};
+use crate::session::{Call, ClientState, Command, DialId, Output, QUEUE_KEPT, Returned, Session, Upcoming};
 use crate::transport::TlsError;
 
 /// Callbacks run in one poll of the task before it yields to others.
@@ -247,6 +247,8 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         while let Some(command) = self.commands.pop_front() {
             self.session.command(self.now, command);
         }
+        self.fed.shrink_to(QUEUE_KEPT);
+        self.commands.shrink_to(QUEUE_KEPT);
     }
 
     /// Carries out what the session wants. `Some`: what only the loop can do.

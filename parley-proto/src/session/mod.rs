@@ -38,7 +38,7 @@ use dial::{Addresses, Dialling, Step};
 pub use options::{BuildError, ClientOptions};
 pub use outbox::cost;
 use outbox::{Outbox, Source};
-pub(crate) use outbox::{cost_chunk, cost_prepared};
+pub(crate) use outbox::{QUEUE_KEPT, cost_chunk, cost_prepared};
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
@@ -757,6 +757,7 @@ impl<I, T: PartialEq> Session<I, T> {
     /// See [`Connection::rest`].
     #[inline]
     pub(crate) fn rest(&mut self) {
+        self.outbox.rest();
         if let Phase::Up(up) = &mut self.phase {
             up.connection.rest();
         }

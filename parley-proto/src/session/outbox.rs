@@ -18,6 +18,9 @@ use crate::error::{DisconnectReason, SendError};
 /// What a frame costs of a queue's bound beside its payload, so that empty frames are bounded too.
 const FRAME_COST: usize = 32;
 
+/// So much room is kept of a queue that is empty: what one held for a burst is not held for good.
+pub(crate) const QUEUE_KEPT: usize = 256;
+
 /// What a frame costs of a queue's bound, in bytes.
 #[must_use]
 pub fn cost(frame: &Frame) -> usize {
@@ -596,6 +599,14 @@ impl<T> Outbox<T> {
                 self.dropped += 1;
                 self.unsent |= source != Source::Push;
             }
+        }
+    }
+
+    /// The client's task is about to wait.
+    #[inline]
+    pub(super) fn rest(&mut self) {
+        if self.data.is_empty() {
+            self.data.shrink_to(QUEUE_KEPT);
         }
     }
 
