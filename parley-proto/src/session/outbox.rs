@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::time::Instant;
 
-use crate::codec::{Chunk, CloseFrame, Frame, PreparedFrame};
+use crate::codec::{Chunk, CloseFrame, Frame, FrameRef, PreparedFrame};
 use crate::connection::{Connection, State};
 use crate::error::{DisconnectReason, SendError};
 
@@ -215,7 +215,7 @@ impl<T> Outbox<T> {
     /// [`send`](Self::send) for the usual frame of a handle, for which nobody waits: false if anything at all is in its way.
     #[inline]
     pub(super) fn send_short(&mut self, connection: &mut Connection, frame: &Frame) -> bool {
-        let begun = !self.held && self.is_empty() && connection.send_short(frame);
+        let begun = !self.held && self.is_empty() && connection.send_short(FrameRef::from(frame));
         if begun {
             self.count_begun(cost(frame));
         }

@@ -85,8 +85,12 @@ const ROWS: &[Row] = &[
 
 type Make = fn(&Row) -> Contender;
 
+const LENT: &str = Parley::<true>::NAME;
+const OWNED: &str = Parley::<false>::NAME;
+
 const LIBRARIES: &[(&str, Make)] = &[
-    (Parley::NAME, Row::contender::<Parley>),
+    (LENT, Row::contender::<Parley<true>>),
+    (OWNED, Row::contender::<Parley<false>>),
     (ParleyProto::NAME, Row::contender::<ParleyProto>),
     (ParleyAsyncStd::NAME, Row::contender::<ParleyAsyncStd>),
     (Tungstenite::NAME, Row::contender::<Tungstenite>),
@@ -116,7 +120,8 @@ impl Row {
     }
 
     fn contenders(&self) -> Vec<Contender> {
-        LIBRARIES.iter().map(|(_, contender)| contender(self)).collect()
+        let same = |name: &str| matches!(self.work, Work::Send { .. }) && name == OWNED;
+        LIBRARIES.iter().filter(|(name, _)| !same(name)).map(|(_, contender)| contender(self)).collect()
     }
 
     fn contender_of(&self, library: &str) -> Option<Contender> {

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use parley_proto::codec::{Frame, Utf8Bytes};
+use parley_proto::codec::{Frame, OpCode, Utf8Bytes};
 use parley_proto::driver::rustls::ServerConfig;
 use parley_proto::driver::{Client, ClientBuilder, Handle, Incoming, Platform, Server, Tls, WebSocket};
 use parley_proto::handshake::Origins;
@@ -117,10 +117,11 @@ impl Handler for Echo {
 
 async fn receive<P: Platform>(mut socket: Socket<P>, every: u64) -> Result<(), BoxError> {
     let (mut count, mut sum) = (0, 0);
-    while let Some(frame) = socket.next().await {
-        if let frame @ (Frame::Text(_) | Frame::Binary(_)) = frame? {
+    while let Some(frame) = socket.next_ref().await {
+        let frame = frame?;
+        if matches!(frame.opcode(), OpCode::Text | OpCode::Binary) {
             count += 1;
-            sum += frame.len() as u64;
+            sum += frame.payload().len() as u64;
             if count == every {
                 socket.send(Frame::text(sum.to_string())).await?;
                 (count, sum) = (0, 0);
