@@ -140,7 +140,7 @@ impl<const LENT: bool> Library for Parley<LENT> {
 
     #[inline]
     async fn feed(&mut self, message: &Frame) {
-        self.0.feed(message.clone()).await.expect("it is open");
+        self.0.feed_ref(FrameRef::from(message)).await.expect("it is open");
     }
 
     #[inline]
@@ -176,7 +176,7 @@ impl Library for ParleyAsyncStd {
 
     #[inline]
     async fn feed(&mut self, message: &Frame) {
-        self.0.feed(message.clone()).await.expect("it is open");
+        self.0.feed_ref(FrameRef::from(message)).await.expect("it is open");
     }
 
     #[inline]

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parley_peers::bench::{Contender, Effort, Report, Run, Sample, compete};
+use parley_peers::bench::{Contender, Effort, Report, Run, Sample, batches, compete};
 
 use libraries::{
     AsyncTungstenite, FastWebSockets, Library, Parley, ParleyAsyncStd, ParleyProto, Sockudo, Soketto, TokioTungstenite,
@@ -179,11 +179,11 @@ fn sender<L: Library>(role: Role, shape: Shape, batch: u64) -> Contender {
                 }
                 return;
             }
-            for number in 1..=messages {
-                library.feed(&outgoing).await;
-                if number % batch == 0 || number == messages {
-                    library.flush().await;
+            for batch in batches(messages, batch) {
+                for _ in 0..batch {
+                    library.feed(&outgoing).await;
                 }
+                library.flush().await;
             }
         });
     };
