@@ -14,11 +14,26 @@ use super::{FrameError, OpCode, utf8};
 /// bytes as a `str` ([`as_str`](Self::as_str), `Deref`, `Display`) checks them again: some 10 ns for 100 bytes of
 /// ASCII. Take the `str` once and keep it; what works on the bytes ([`as_bytes`](Self::as_bytes),
 /// [`len`](Self::len), `==`, ordering, hashing) costs nothing.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Utf8Bytes(
     /// Invariant: valid UTF-8.
     Bytes,
 );
+
+/// Cheap: the bytes are shared.
+impl Clone for Utf8Bytes {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self(share(&self.0))
+    }
+}
+
+/// A slice of all of it is a clone that is put together here; `Bytes::clone` comes through memory, and whoever moves it waits for
+/// the stores.
+#[inline]
+fn share(bytes: &Bytes) -> Bytes {
+    bytes.slice(..)
+}
 
 impl Utf8Bytes {
     /// A string that lives as long as the program; no allocation.
@@ -190,11 +205,8 @@ pub enum Frame {
 impl Clone for Frame {
     #[inline]
     fn clone(&self) -> Self {
-        // A slice of all of it is a clone that is put together here; `Bytes::clone` comes through memory, and whoever moves it
-        // waits for the stores.
-        let share = |payload: &Bytes| payload.slice(..);
         match self {
-            Self::Text(text) => Self::Text(Utf8Bytes(share(&text.0))),
+            Self::Text(text) => Self::Text(text.clone()),
             Self::Binary(payload) => Self::Binary(share(payload)),
             Self::Ping(payload) => Self::Ping(share(payload)),
             Self::Pong(payload) => Self::Pong(share(payload)),

@@ -22,7 +22,7 @@ use super::trace::Trace;
 use super::{Ending, Named};
 use crate::codec::Frame;
 use crate::error::StopReason;
-use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Session, Upcoming};
+use crate::session::{Call, ClientState, Command, DialId, Output, QUEUE_KEPT, Returned, Session, Upcoming};
 use crate::transport::TlsError;
 
 /// Callbacks run in one poll of the task before it yields to others.
@@ -51,6 +51,8 @@ pub(super) struct Io<R: Runtime, I> {
     pub(super) now: Instant,
     runtime: R,
     shared: Arc<Shared<I>>,
+    /// Both empty but while they are taken in.
+    fed: Vec<Frame>,
     commands: VecDeque<Command<I, Ticket>>,
     pipe: Pipe<R::Transport>,
     /// The steps of dialling under way; boxed, since at rest a future is as big as its largest state.
@@ -103,6 +105,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             session,
             now,
             runtime,
+            fed: Vec::new(),
             commands: VecDeque::new(),
             pipe: Pipe::new(),
             steps: Vec::new(),
@@ -235,13 +238,17 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         }
     }
 
+    #[inline(never)]
     fn take_dirty(&mut self) {
         self.refresh(); // deadlines count from here
-        let reachable = self.shared.take_commands(&mut self.commands);
+        let reachable = self.shared.take(&mut self.fed, &mut self.commands);
         self.session.set_unreachable(!reachable);
+        self.session.feed(self.now, self.fed.drain(..));
         while let Some(command) = self.commands.pop_front() {
             self.session.command(self.now, command);
         }
+        self.fed.shrink_to(QUEUE_KEPT);
+        self.commands.shrink_to(QUEUE_KEPT);
     }
 
     /// Carries out what the session wants. `Some`: what only the loop can do.

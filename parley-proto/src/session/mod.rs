@@ -38,7 +38,7 @@ use dial::{Addresses, Dialling, Step};
 pub use options::{BuildError, ClientOptions};
 pub use outbox::cost;
 use outbox::{Outbox, Source};
-pub(crate) use outbox::{cost_chunk, cost_prepared};
+pub(crate) use outbox::{QUEUE_KEPT, cost_chunk, cost_prepared};
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
@@ -404,6 +404,21 @@ impl<I, T: PartialEq> Session<I, T> {
         }
     }
 
+    /// Frames that handles have sent, and nobody waits for: as a [`Command::Send`] each.
+    pub(crate) fn feed(&mut self, now: Instant, frames: impl Iterator<Item = Frame>) {
+        for frame in frames {
+            let begun = match &mut self.phase {
+                Phase::Up(Up { connection, stage: Stage::Open, .. }) if self.stop.is_none() => {
+                    self.outbox.send_short(connection, &frame)
+                }
+                _ => false,
+            };
+            if !begun {
+                self.send(now, frame, None, false);
+            }
+        }
+    }
+
     /// Nobody can reach the client any more: disconnected, it ends.
     pub fn set_unreachable(&mut self, unreachable: bool) {
         self.unreachable = unreachable;
@@ -742,6 +757,7 @@ impl<I, T: PartialEq> Session<I, T> {
     /// See [`Connection::rest`].
     #[inline]
     pub(crate) fn rest(&mut self) {
+        self.outbox.rest();
         if let Phase::Up(up) = &mut self.phase {
             up.connection.rest();
         }

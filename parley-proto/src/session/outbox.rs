@@ -11,12 +11,15 @@ use std::collections::VecDeque;
 use std::mem;
 use std::time::Instant;
 
-use crate::codec::{Chunk, CloseFrame, Frame, PreparedFrame};
+use crate::codec::{Chunk, CloseFrame, Frame, FrameRef, PreparedFrame};
 use crate::connection::{Connection, State};
 use crate::error::{DisconnectReason, SendError};
 
 /// What a frame costs of a queue's bound beside its payload, so that empty frames are bounded too.
 const FRAME_COST: usize = 32;
+
+/// So much room is kept of a queue that is empty: what one held for a burst is not held for good.
+pub(crate) const QUEUE_KEPT: usize = 256;
 
 /// What a frame costs of a queue's bound, in bytes.
 #[must_use]
@@ -207,6 +210,16 @@ impl<T> Outbox<T> {
         } else {
             self.data.push_back(item);
         }
+    }
+
+    /// [`send`](Self::send) for the usual frame of a handle, for which nobody waits: false if anything at all is in its way.
+    #[inline]
+    pub(super) fn send_short(&mut self, connection: &mut Connection, frame: &Frame) -> bool {
+        let begun = !self.held && self.is_empty() && connection.send_short(FrameRef::from(frame));
+        if begun {
+            self.count_begun(cost(frame));
+        }
+        begun
     }
 
     /// As [`send`](Self::send), a frame of a broadcast.
@@ -557,8 +570,7 @@ impl<T> Outbox<T> {
         let released = if source == Source::Push { 0 } else { cost(&frame) };
         match connection.send_anyway(now, frame) {
             Ok(end) => {
-                self.sent += 1;
-                self.released += released;
+                self.count_begun(released);
                 if let Some(ticket) = ticket {
                     self.begun.push_back((end, ticket));
                 }
@@ -567,6 +579,12 @@ impl<T> Outbox<T> {
             Err(SendError::OutOfTurn(frame)) => self.refuse(SendError::Closing(frame), ticket, source),
             Err(error) => self.refuse(error, ticket, source),
         }
+    }
+
+    #[inline]
+    fn count_begun(&mut self, released: usize) {
+        self.sent += 1;
+        self.released += released;
     }
 
     /// A send that will never begin: its frame goes back to whoever waits for it.
@@ -581,6 +599,14 @@ impl<T> Outbox<T> {
                 self.dropped += 1;
                 self.unsent |= source != Source::Push;
             }
+        }
+    }
+
+    /// The client's task is about to wait.
+    #[inline]
+    pub(super) fn rest(&mut self) {
+        if self.data.is_empty() {
+            self.data.shrink_to(QUEUE_KEPT);
         }
     }
 
