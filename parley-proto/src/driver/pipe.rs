@@ -266,6 +266,12 @@ impl<T: Transport> Pipe<T> {
     /// An empty window: the one at hand, unless somebody keeps a slice of it. If that is the application, it may be a small
     /// frame, kept for long.
     fn fresh_window<E: Engine>(&mut self, engine: &mut E) {
+        if self.last > MAX_WINDOW {
+            // Another big frame is to be expected: what came before its length was known would be moved.
+            self.release_window();
+            self.window = BytesMut::with_capacity(LEFTOVER);
+            return;
+        }
         if self.owns_window {
             if self.window.try_reclaim(self.room()) && self.window.capacity() <= MAX_WINDOW && !self.is_big {
                 return self.count_copied_read(engine);
@@ -316,6 +322,7 @@ impl<T: Transport> Pipe<T> {
         let held = self.window.len();
         if held == 0 {
             self.release_window();
+            self.window = BytesMut::new();
         } else if held <= LEFTOVER && self.owns_window {
             let leftover = BytesMut::from(&self.window[..]);
             self.release_window();
@@ -712,6 +719,23 @@ mod tests {
             pipe.make_room(&mut reader);
             assert!(pipe.window.capacity() <= MAX_WINDOW, "{} of room behind {len}", pipe.window.capacity());
         }
+    }
+
+    #[test]
+    fn behind_a_big_frame_little_is_read_until_the_next_length_is_known() {
+        let (mut pipe, mut reader) = (Pipe::new(), Reader::default());
+        read_frame(&mut pipe, &mut reader, 1024 * 1024);
+        pipe.window.clear();
+        reader.take = 0;
+        read(&mut pipe, &mut reader, usize::MAX);
+        assert_eq!(pipe.window.len(), LEFTOVER);
+        reader.take = LEFTOVER; // they were small ones
+        pipe.offer(&mut reader, Instant::now());
+        pipe.last = WINDOW;
+        pipe.rest(&reader);
+        assert_eq!(pipe.window.capacity(), 0, "at rest");
+        read(&mut pipe, &mut reader, usize::MAX);
+        assert!(pipe.bytes_received > 1024 * 1024 + WINDOW as u64, "and then as much as ever");
     }
 
     /// Else a small frame that is kept, by whoever gets that window next, keeps all of it.
