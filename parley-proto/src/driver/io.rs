@@ -44,6 +44,22 @@ pub(super) enum Next<I> {
     Stopped(StopReason),
 }
 
+impl<I> Next<I> {
+    /// The callback, if it is not for a message.
+    ///
+    /// # Errors
+    ///
+    /// The client has ended, for this reason.
+    #[inline]
+    pub(super) fn into_call(self) -> Result<Option<Call<I>>, StopReason> {
+        match self {
+            Self::Message => Ok(None),
+            Self::Call(call) => Ok(Some(call)),
+            Self::Stopped(reason) => Err(reason),
+        }
+    }
+}
+
 pub(super) struct Io<R: Runtime, I> {
     /// Comes before all else on drop: whatever is dropped then, an info of the user's say, finds the client ended.
     pub(super) ending: Ending<I>,
