@@ -165,8 +165,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "the close timeout is far too long",
         CONNECTION,
-        "self.timers.close.get_or_insert(deadline(now, self.config.close_timeout));",
-        "self.timers.close.get_or_insert(deadline(now, self.config.close_timeout * if MUTANT { 20 } else { 1 }));",
+        "self.timers.armed().close.get_or_insert(deadline(now, self.config.close_timeout));",
+        "self.timers.armed().close.get_or_insert(deadline(now, self.config.close_timeout * if MUTANT { 20 } else { 1 }));",
     ),
     mutant(
         "the peer's Close is answered with another code",
