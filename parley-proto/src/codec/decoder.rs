@@ -1093,7 +1093,11 @@ mod tests {
             decoder.decode(&mut input, &mut |_| {});
             assert_eq!(decoder.read_hint(), (1 << 32) - 1);
             assert!(input.capacity() <= capacity);
-            let held = decoder.message.as_ref().and_then(|message| message.buffer.as_ref()).map_or(0, |buffer| buffer.capacity());
+            let held = decoder
+                .message
+                .as_ref()
+                .and_then(|message| message.buffer.as_ref())
+                .map_or(0, |buffer| buffer.capacity());
             assert!(held < 100);
         }
     }

@@ -41,7 +41,7 @@ impl<T: Transport, C: Clock> Link<T, C> {
     }
 
     /// The request was read: what counts it, for whoever decides about it.
-    pub(super) fn undecided(&mut self) -> Option<Undecided> {
+    pub(super) fn undecided(&mut self) -> Option<Box<Undecided>> {
         let mut undecided = self.permit.as_mut()?.undecided.take()?;
         undecided.read();
         Some(undecided)
