@@ -68,9 +68,9 @@ impl<I: Send + 'static> Setup<I> {
     }
 
     fn into_io<R: Runtime>(self, runtime: R) -> Box<Io<R, I>> {
-        let name = self.options.name.clone().into();
+        let name = self.options.name.clone();
         let (session, shared) = self.into_session(runtime.seed());
-        Box::new(Io::new(runtime, session, Ending { shared, name }))
+        Box::new(Io::new(runtime, session, Ending::new(shared, name)))
     }
 }
 

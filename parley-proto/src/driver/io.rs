@@ -8,18 +8,17 @@ use std::future::Future;
 use std::io;
 use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use core::net::SocketAddr;
 
-use super::handle::{Shared, Ticket};
+use super::Ending;
+use super::handle::Ticket;
 use super::link::Link;
 use super::pipe::{Alarm, Pipe};
 use super::runtime::{Clock, Runtime, Transport};
 use super::trace::Trace;
-use super::{Ending, Named};
 use crate::codec::Frame;
 use crate::error::StopReason;
 use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Session, Upcoming};
@@ -66,7 +65,6 @@ pub(super) struct Io<R: Runtime, I> {
     pub(super) session: Session<I, Ticket>,
     pub(super) now: Instant,
     runtime: R,
-    shared: Arc<Shared<I>>,
     commands: VecDeque<Command<I, Ticket>>,
     pipe: Pipe<R::Transport>,
     /// The steps of dialling under way; boxed, since at rest a future is as big as its largest state.
@@ -96,14 +94,14 @@ impl<R: Runtime, I> Io<R, I> {
         let (released, parts) = self.session.take_released();
         let infos = self.session.take_released_infos();
         if released > 0 || parts > 0 || infos > 0 {
-            self.shared.release(released, parts, infos);
+            self.ending.shared.release(released, parts, infos);
         }
         let rtt = self.session.rtt();
-        self.shared.stats.store(&self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);
+        self.ending.shared.stats.store(&self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);
         let state = (self.session.state(), self.session.is_closing());
         if state != self.published && state.0 != ClientState::Stopped {
             self.published = state;
-            self.shared.publish(state.0, state.1);
+            self.ending.shared.publish(state.0, state.1);
         }
     }
 }
@@ -111,10 +109,8 @@ impl<R: Runtime, I> Io<R, I> {
 impl<R: Runtime, I: Send + 'static> Io<R, I> {
     pub(super) fn new(runtime: R, session: Session<I, Ticket>, ending: Ending<I>) -> Self {
         let now = runtime.now();
-        let name = if let Named::Wanted(name) = &ending.name { Some(&**name) } else { None };
-        let trace = Trace::new(now, name, session.is_accepted());
+        let trace = Trace::new(now, ending.wanted_name(), session.is_accepted());
         Self {
-            shared: ending.shared.clone(),
             ending,
             session,
             now,
@@ -155,7 +151,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         if self.asleep {
             self.asleep = false;
             self.io_due = true;
-            self.shared.awake();
+            self.ending.shared.awake();
             self.refresh();
             self.pipe.renew_budget();
             self.call_budget = CALL_BUDGET;
@@ -236,24 +232,24 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             }
             self.pipe.rest(&self.session);
             self.session.rest();
-            if self.shared.sleep(cx, &mut self.known_waker) {
+            if self.ending.shared.sleep(cx, &mut self.known_waker) {
                 return Poll::Pending;
             }
-            self.shared.awake();
+            self.ending.shared.awake();
         }
     }
 
     /// What handles have asked for since the last look.
     #[inline]
     pub(super) fn take_commands(&mut self) {
-        if self.shared.is_dirty() {
+        if self.ending.shared.is_dirty() {
             self.take_dirty();
         }
     }
 
     fn take_dirty(&mut self) {
         self.refresh(); // deadlines count from here
-        let reachable = self.shared.take_commands(&mut self.commands);
+        let reachable = self.ending.shared.take_commands(&mut self.commands);
         self.session.set_unreachable(!reachable);
         while let Some(command) = self.commands.pop_front() {
             self.session.command(self.now, command);
@@ -275,7 +271,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
                     self.steps.clear();
                     break Some(Next::Stopped(reason));
                 }
-                Output::Settle(ticket, outcome) => self.shared.settle(ticket, outcome),
+                Output::Settle(ticket, outcome) => self.ending.shared.settle(ticket, outcome),
                 Output::Shutdown(how) => self.pipe.shut_down(how),
                 Output::Cancel(id) => {
                     self.steps.retain(|(step, _)| *step != id);
@@ -310,10 +306,10 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         match next {
             Some(Next::Call(Call::Prepare(call))) => self.trace.attempt(self.now, &call.0, &call.1),
             Some(Next::Call(Call::Connect(connected))) => {
-                self.trace.connected(self.now, connected, self.shared.numbers());
+                self.trace.connected(self.now, connected, self.ending.shared.numbers());
             }
             Some(Next::Call(Call::Disconnect(reason))) => {
-                self.trace.disconnected(self.now, reason, self.shared.numbers());
+                self.trace.disconnected(self.now, reason, self.ending.shared.numbers());
             }
             Some(Next::Stopped(reason)) => self.trace.stopped(reason),
             _ => {}

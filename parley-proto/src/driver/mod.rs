@@ -117,39 +117,45 @@ fn poll_end<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, cx: &mut Context<'
 /// Marks the client as ended; its name is free by then.
 struct Ending<I> {
     shared: Arc<handle::Shared<I>>,
-    name: Named,
+    /// Boxed: few have one.
+    name: Option<Box<Named>>,
 }
 
 /// A client's name, which is taken when it begins.
 enum Named {
-    No,
     Wanted(String),
     Taken(#[expect(dead_code, reason = "it is dropped")] names::Name),
 }
 
-impl From<Option<String>> for Named {
-    fn from(wanted: Option<String>) -> Self {
-        wanted.map_or(Self::No, Self::Wanted)
-    }
-}
-
 impl<I> Ending<I> {
+    fn new(shared: Arc<handle::Shared<I>>, name: Option<String>) -> Self {
+        Self { shared, name: name.map(Named::Wanted).map(Box::new) }
+    }
+
+    fn wanted_name(&self) -> Option<&str> {
+        match self.name.as_deref()? {
+            Named::Wanted(name) => Some(name),
+            Named::Taken(_) => None,
+        }
+    }
+
     fn end(&mut self, reason: StopReason) {
-        self.name = Named::No;
+        self.name = None;
         self.shared.end(reason, []);
     }
 
     /// Its future is dropped; with what became of those who wait.
     fn abort(&mut self, outcomes: impl IntoIterator<Item = (handle::Ticket, Result<(), SendError>)>) {
-        self.name = Named::No;
+        self.name = None;
         self.shared.end(StopReason::Aborted, outcomes);
     }
 }
 
 impl<I: Send + 'static> Ending<I> {
     fn take_name(&mut self) -> Result<(), StopReason> {
-        if let Named::Wanted(wanted) = &self.name {
-            self.name = Named::Taken(names::Name::take(wanted, &self.shared).ok_or(StopReason::NameInUse)?);
+        if let Some(wanted) = self.wanted_name() {
+            let name = names::Name::take(wanted, &self.shared).ok_or(StopReason::NameInUse)?;
+            self.name = Some(Box::new(Named::Taken(name)));
         }
         Ok(())
     }

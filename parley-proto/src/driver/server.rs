@@ -37,7 +37,7 @@ use super::pipe::Pipe;
 use super::runtime::{Clock, Platform, Runtime, Transport};
 use super::socket::{Error, WebSocket};
 use super::trace;
-use super::{Ending, Named};
+use super::Ending;
 use crate::codec::CloseFrame;
 use crate::connection::{Config, Connection, Event, Keepalive, deadline};
 use crate::error::{ConnectPhase, DisconnectReason};
@@ -897,7 +897,7 @@ where
     let shared = Shared::new(&server.config.limits);
     let own = Handle::new(shared.clone(), true);
     let handler = make(own.clone());
-    let ending = Ending { shared: shared.clone(), name: Named::No };
+    let ending = Ending::new(shared.clone(), None);
     let runtime = Undialled { clock, transport: PhantomData };
     let io = Box::new(Io::new(runtime, session, ending).with_pipe(pipe));
     let (client, life) = client_of(io, shared, handler);

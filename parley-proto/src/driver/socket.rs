@@ -19,7 +19,7 @@ use super::link::Link;
 use super::runtime::{Clock, Runtime, Transport};
 use super::server::AcceptError;
 use super::trace;
-use super::{Ending, Named, TransportFacts};
+use super::{Ending, TransportFacts};
 use crate::Role;
 use crate::codec::{Chunk, CloseFrame, Frame, Utf8Bytes};
 use crate::connection::{Closed, Config, Connection, Event, Rtt, State, deadline};
@@ -307,7 +307,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         options.reconnect = None;
         options.name = None;
         let (session, shared) = Setup::<()>::new(options).into_session(runtime.seed());
-        let ending = Ending { shared, name: Named::No };
+        let ending = Ending::new(shared, None);
         let mut io = Box::new(Io::new(runtime, session, ending));
         loop {
             let returned = match poll_fn(|cx| io.poll_next(cx)).await {

@@ -16,6 +16,7 @@ mod calls;
 mod dial;
 mod options;
 mod outbox;
+mod queue;
 mod retry;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -39,6 +40,7 @@ pub use options::{BuildError, ClientOptions};
 pub use outbox::cost;
 use outbox::{Outbox, Source};
 pub(crate) use outbox::{cost_chunk, cost_prepared};
+use queue::Queue;
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
@@ -64,14 +66,12 @@ pub struct Session<I, T> {
     abandon: bool,
     /// `None` for a client that has had none.
     infos: Option<Box<Infos<I>>>,
-    /// Infos that were delivered or cancelled since the handles were last told.
-    released_infos: usize,
     /// The info's turn: infos and frames alternate.
     info_turn: bool,
     /// `handle_disconnect` is to be called with this.
     lost: Option<Box<DisconnectReason>>,
     outbox: Outbox<T>,
-    outputs: VecDeque<Output<I, T>>,
+    outputs: Queue<Output<I, T>>,
     attempts: Attempts,
     backoff: Backoff,
     /// Disconnected, and the next attempt begins then.
@@ -82,26 +82,37 @@ pub struct Session<I, T> {
     last: Option<Box<DisconnectReason>>,
     /// The last connection ended by `disconnect`, or by both Closes with 1000 or 1001.
     clean: bool,
+    /// A client that has a name lives on though no handle is left.
+    named: bool,
     unreachable: bool,
     next_id: u64,
     frames_received: u64,
 }
 
 struct Infos<I> {
+    /// So many were delivered or cancelled since the handles were last told.
+    released: usize,
     due: VecDeque<I>,
     delayed: BTreeMap<(Instant, TimerId), I>,
 }
 
+impl<I> Infos<I> {
+    fn next(&mut self) -> Option<I> {
+        let info = self.due.pop_front()?;
+        self.released += 1;
+        Some(info)
+    }
+}
+
 impl<I> Default for Infos<I> {
     fn default() -> Self {
-        Self { due: VecDeque::new(), delayed: BTreeMap::new() }
+        Self { released: 0, due: VecDeque::new(), delayed: BTreeMap::new() }
     }
 }
 
 /// What a client keeps of its options.
 struct Dial {
     request: ClientRequest,
-    named: bool,
     connect_timeout: Duration,
     reconnect: Option<Box<Reconnect>>,
     /// `None`: the defaults.
@@ -236,8 +247,10 @@ impl<I, T: PartialEq> Session<I, T> {
         let random = Random { seed, words: 0 };
         let reconnect = reconnect.map(Box::new);
         let tcp = Some(tcp).filter(|tcp| *tcp != TcpOptions::default()).map(Box::new);
-        let dial = Dial { request, named: name.is_some(), connect_timeout, reconnect, tcp, random };
-        Self::with(Phase::New(None), Some(Box::new(dial)), pool::config(connection))
+        let dial = Dial { request, connect_timeout, reconnect, tcp, random };
+        let mut session = Self::with(Phase::New(None), Some(Box::new(dial)), pool::config(connection));
+        session.named = name.is_some();
+        session
     }
 
     /// The life of one connection that a server accepts: `init`, the reply, `handle_connect` and so on. It never dials;
@@ -274,11 +287,10 @@ impl<I, T: PartialEq> Session<I, T> {
             outstanding: None,
             abandon: false,
             infos: None,
-            released_infos: 0,
             info_turn: false,
             lost: None,
             outbox: Outbox::new(),
-            outputs: VecDeque::new(),
+            outputs: Queue::new(),
             attempts: Attempts::default(),
             backoff: Backoff::default(),
             retry_at: None,
@@ -286,6 +298,7 @@ impl<I, T: PartialEq> Session<I, T> {
             stop: None,
             last: None,
             clean: false,
+            named: false,
             unreachable: false,
             next_id: 0,
             frames_received: 0,
@@ -413,7 +426,7 @@ impl<I, T: PartialEq> Session<I, T> {
         let Some(infos) = &mut self.infos else { return };
         let before = infos.delayed.len();
         infos.delayed.retain(|&(_, other), _| other != id);
-        self.released_infos += before - infos.delayed.len();
+        infos.released += before - infos.delayed.len();
     }
 
     /// What has happened so far, in numbers.
@@ -432,7 +445,7 @@ impl<I, T: PartialEq> Session<I, T> {
 
     /// Infos that left the queue since the last call.
     pub fn take_released_infos(&mut self) -> usize {
-        mem::take(&mut self.released_infos)
+        self.infos.as_mut().map_or(0, |infos| mem::take(&mut infos.released))
     }
 
     /// The cost of handles' sends that left the queue since the last call: of frames, and of parts of messages.
@@ -745,6 +758,8 @@ impl<I, T: PartialEq> Session<I, T> {
         if let Phase::Up(up) = &mut self.phase {
             up.connection.rest();
         }
+        self.outbox.rest();
+        self.outputs.rest();
     }
 
     /// What the transport takes next has yet to be flushed.
@@ -1176,9 +1191,6 @@ impl<I, T: PartialEq> Session<I, T> {
 
     /// `handle_connect` has returned: what waited for it may leave.
     fn greeted(&mut self, now: Instant) {
-        if self.outputs.is_empty() {
-            self.outputs = VecDeque::new(); // with room for the steps of dialling: at rest a connection holds nothing
-        }
         if let Phase::Up(up) = &mut self.phase {
             if up.is_greeting() {
                 match &mut up.stage {
@@ -1297,15 +1309,13 @@ impl<I, T: PartialEq> Session<I, T> {
         if let Some(chunk) = self.poll_chunk() {
             return Some(Call::Chunk(Box::new(chunk)));
         }
-        if let Some(info) = self.infos.as_mut().and_then(|infos| infos.due.pop_front()) {
-            self.released_infos += 1;
+        if let Some(info) = self.infos.as_mut().and_then(|infos| infos.next()) {
             self.info_turn = false;
             self.outstanding = Some(Outstanding::Info);
             return Some(Call::Info(info));
         }
-        let named = self.dial.as_ref().is_some_and(|dial| dial.named);
         let waits =
-            self.retry_at.is_some() || self.infos.as_ref().is_some_and(|infos| !infos.delayed.is_empty()) || named;
+            self.retry_at.is_some() || self.infos.as_ref().is_some_and(|infos| !infos.delayed.is_empty()) || self.named;
         if matches!(self.phase, Phase::Down) && self.unreachable && !waits {
             self.stop(now, CloseFrame::normal(), StopReason::Disconnected(self.last_reason()));
             return self.next_end(now);

@@ -141,8 +141,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a client ends though it has a name",
         SESSION,
-        "is_some_and(|dial| dial.named)",
-        "is_some_and(|dial| dial.named && !MUTANT)",
+        "            || self.named;",
+        "            || self.named && !MUTANT;",
     ),
     mutant(
         "a client ends though it has handles",
@@ -202,8 +202,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "sends that were lost are said to have left",
         OUTBOX,
-        "        for (_, ticket) in mem::take(&mut self.begun) {\n            self.settled.push_back((ticket, Err(SendError::Lost(reason.clone()))));",
-        "        for (_, ticket) in mem::take(&mut self.begun) {\n            let lost = if MUTANT { Ok(()) } else { Err(SendError::Lost(reason.clone())) };\n            self.settled.push_back((ticket, lost));",
+        "        for (_, ticket) in self.begun.take() {\n            self.settled.push_back((ticket, Err(SendError::Lost(reason.clone()))));",
+        "        for (_, ticket) in self.begun.take() {\n            let lost = if MUTANT { Ok(()) } else { Err(SendError::Lost(reason.clone())) };\n            self.settled.push_back((ticket, lost));",
     ),
     mutant(
         "sends that have left are never settled",
@@ -277,8 +277,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "infos that came count to the queue for ever",
         SESSION,
-        "            self.released_infos += 1;",
-        "            self.released_infos += usize::from(!MUTANT);",
+        "        self.released += 1;",
+        "        self.released += usize::from(!MUTANT);",
     ),
     // Pings, pongs and signs of life.
     mutant(
