@@ -43,10 +43,8 @@ struct Inner<I> {
     commands: VecDeque<Command<I, Ticket>>,
     frames: Gate,
     infos: Gate,
-    /// One message in parts at a time,
-    writers: Gate,
-    /// and of its parts so much.
-    parts: Gate,
+    /// `None` for a client that has sent none.
+    in_parts: Option<Box<InParts>>,
     slots: Slab<Slot>,
     state: ClientState,
     closing: bool,
@@ -55,13 +53,28 @@ struct Inner<I> {
     epoch: u64,
     /// The last delayed info's number.
     timers: u64,
-    /// The last number that a broadcast was given, and a message in parts.
+    /// The last number that a broadcast was given.
     broadcasts: u64,
-    messages: u64,
     stopped: Option<Box<StopReason>>,
-    /// Tasks that wait for a state.
-    watchers: Slab<Waker>,
+    /// Tasks that wait for a state; `None` while nobody does. Most clients are watched once, while they start.
+    watchers: Option<Box<Slab<Waker>>>,
     driver: Option<Waker>,
+}
+
+/// What messages in parts need.
+struct InParts {
+    /// One at a time,
+    writers: Gate,
+    /// and of its parts so much.
+    parts: Gate,
+    /// The last one's number.
+    messages: u64,
+}
+
+impl InParts {
+    fn new() -> Box<Self> {
+        Box::new(Self { writers: Gate::new(1), parts: Gate::new(message::PARTS), messages: 0 })
+    }
 }
 
 /// A send that waits for its outcome.
@@ -172,8 +185,7 @@ impl<I> Shared<I> {
                 commands: VecDeque::new(),
                 frames: Gate::new(limits.send_queue()),
                 infos: Gate::new(limits.info_queue()),
-                writers: Gate::new(1),
-                parts: Gate::new(message::PARTS),
+                in_parts: None,
                 slots: Slab::new(),
                 state: ClientState::Disconnected,
                 closing: false,
@@ -181,9 +193,8 @@ impl<I> Shared<I> {
                 epoch: 0,
                 timers: 0,
                 broadcasts: 0,
-                messages: 0,
                 stopped: None,
-                watchers: Slab::new(),
+                watchers: None,
                 driver: None,
             }),
             dirty: AtomicBool::new(true),
@@ -224,7 +235,7 @@ impl<I> Shared<I> {
     /// The client's numbers.
     pub(super) fn numbers(&self) -> Stats {
         let inner = self.lock();
-        let queued = inner.frames.used + inner.parts.used;
+        let queued = inner.frames.used + inner.in_parts.as_ref().map_or(0, |in_parts| in_parts.parts.used);
         drop(inner);
         self.stats.load(queued)
     }
@@ -260,7 +271,8 @@ impl<I> Shared<I> {
     /// Makes room for what has left the queues.
     pub(super) fn release(&self, frames: usize, parts: usize, infos: usize) {
         let mut inner = self.lock();
-        let first = [inner.frames.release(frames), inner.parts.release(parts), inner.infos.release(infos)];
+        let part = inner.in_parts.as_mut().and_then(|in_parts| in_parts.parts.release(parts));
+        let first = [inner.frames.release(frames), part, inner.infos.release(infos)];
         drop(inner);
         wake(first.into_iter().flatten());
     }
@@ -281,7 +293,8 @@ impl<I> Shared<I> {
                 // before it could say that it is there.
                 self.dirty.fetch_or(!inner.commands.is_empty(), Ordering::SeqCst);
                 inner.epoch += 1;
-                waiting.extend(inner.frames.waiting().chain(inner.parts.waiting()).cloned());
+                let parts = inner.in_parts.iter().flat_map(|in_parts| in_parts.parts.waiting());
+                waiting.extend(inner.frames.waiting().chain(parts).cloned());
             }
             drop(inner);
             wake(waiting);
@@ -318,8 +331,9 @@ impl<I> Shared<I> {
         for ticket in waiting {
             wakers.extend(inner.answer(ticket, Err(SendError::Lost(reason.clone()))));
         }
-        let Inner { frames, infos, writers, parts, .. } = &mut *inner;
-        for gate in [frames, infos, writers, parts] {
+        let Inner { frames, infos, in_parts, .. } = &mut *inner;
+        let in_parts = in_parts.iter_mut().flat_map(|in_parts| [&mut in_parts.writers, &mut in_parts.parts]);
+        for gate in [frames, infos].into_iter().chain(in_parts) {
             wakers.extend(gate.queue.take().into_iter().flat_map(|queue| *queue).map(|(_, waker)| waker));
         }
         drop(inner);
@@ -393,9 +407,13 @@ impl<I> Inner<I> {
         }
     }
 
+    fn in_parts(&mut self) -> &mut InParts {
+        self.in_parts.get_or_insert_with(InParts::new)
+    }
+
     /// Whom a change of state concerns.
     fn watchers(&self) -> Vec<Waker> {
-        self.watchers.iter().map(|(_, waker)| waker.clone()).collect()
+        self.watchers.iter().flat_map(|watchers| watchers.iter()).map(|(_, waker)| waker.clone()).collect()
     }
 
     /// Settles a waiting send, once; a forgotten one is forgotten for good.
@@ -885,9 +903,10 @@ impl<I> Shared<I> {
             if let Some(found) = look(&inner) {
                 return Poll::Ready(found);
             }
-            match watcher.key.and_then(|key| inner.watchers.get_mut(key)) {
+            let watchers = inner.watchers.get_or_insert_default();
+            match watcher.key.and_then(|key| watchers.get_mut(key)) {
                 Some(waker) => waker.clone_from(cx.waker()),
-                None => watcher.key = Some(inner.watchers.insert(cx.waker().clone())),
+                None => watcher.key = Some(watchers.insert(cx.waker().clone())),
             }
             Poll::Pending
         })
@@ -905,10 +924,8 @@ impl<I> Drop for Watcher<'_, I> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             let mut inner = self.shared.lock();
-            inner.watchers.try_remove(key);
-            if inner.watchers.is_empty() {
-                inner.watchers = Slab::new(); // most clients are watched once, while they start
-            }
+            inner.watchers.as_mut().and_then(|watchers| watchers.try_remove(key));
+            inner.watchers.take_if(|watchers| watchers.is_empty());
         }
     }
 }
@@ -980,7 +997,7 @@ mod tests {
     fn a_wait_for_a_state_that_is_given_up_is_forgotten() {
         let shared: Arc<Shared<()>> = Shared::new(&Limits::client());
         let handle = Handle::new(shared.clone(), false);
-        let waits = || shared.lock().watchers.len();
+        let waits = || shared.lock().watchers.as_ref().map_or(0, |watchers| watchers.len());
         {
             let mut connected = pin!(handle.wait_for(ClientState::Connected));
             let mut connecting = pin!(handle.wait_for(ClientState::Connecting));

@@ -67,8 +67,9 @@ pub(super) struct Io<R: Runtime, I> {
     runtime: R,
     commands: VecDeque<Command<I, Ticket>>,
     pipe: Pipe<R::Transport>,
-    /// The steps of dialling under way; boxed, since at rest a future is as big as its largest state.
-    steps: Vec<(DialId, Step<R::Transport>)>,
+    /// The steps of dialling under way; `None` while there are none.
+    #[expect(clippy::box_collection, reason = "every client has it, and at rest there are none")]
+    steps: Option<Box<Vec<(DialId, Step<R::Transport>)>>>,
     alarm: Alarm,
     known_waker: Option<Waker>,
     published: (ClientState, bool),
@@ -117,7 +118,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             runtime,
             commands: VecDeque::new(),
             pipe: Pipe::new(),
-            steps: Vec::new(),
+            steps: None,
             alarm: Alarm::default(),
             known_waker: None,
             published: (ClientState::Disconnected, false),
@@ -268,29 +269,32 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
                 Output::Call(call) => break Some(Next::Call(call)),
                 Output::Stopped(reason) => {
                     self.pipe.abort();
-                    self.steps.clear();
+                    self.steps = None;
                     break Some(Next::Stopped(reason));
                 }
                 Output::Settle(ticket, outcome) => self.ending.shared.settle(ticket, outcome),
                 Output::Shutdown(how) => self.pipe.shut_down(how),
                 Output::Cancel(id) => {
-                    self.steps.retain(|(step, _)| *step != id);
+                    self.steps.take_if(|steps| {
+                        steps.retain(|(step, _)| *step != id);
+                        steps.is_empty()
+                    });
                     self.pipe.abort();
                 }
                 Output::Resolve(id, host, port) => {
                     self.trace.begin(self.now);
                     let resolve = self.runtime.resolve(&host, port);
-                    self.steps.push((id, Box::pin(async { Done::Resolved(resolve.await) })));
+                    self.begin(id, async { Done::Resolved(resolve.await) });
                 }
                 Output::Dial(id, addr) => {
                     self.trace.begin(self.now);
                     let dial = self.runtime.dial(addr, &self.session.tcp());
-                    self.steps.push((id, Box::pin(async { Done::Dialled(dial.await) })));
+                    self.begin(id, async { Done::Dialled(dial.await) });
                 }
                 Output::StartTls(id, target) => {
                     if let Some(transport) = self.pipe.take() {
                         let tls = self.runtime.start_tls(transport, &target);
-                        self.steps.push((id, Box::pin(async { Done::Tls(tls.await) })));
+                        self.begin(id, async { Done::Tls(tls.await) });
                     }
                 }
             }
@@ -319,18 +323,22 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         self.trace.lost(dropped, refused);
     }
 
+    fn begin(&mut self, id: DialId, step: impl Future<Output = Done<R::Transport>> + Send + 'static) {
+        self.steps.get_or_insert_default().push((id, Box::pin(step)));
+    }
+
     fn poll_steps(&mut self, cx: &mut Context<'_>) -> bool {
         let mut index = 0;
-        while let Some((id, step)) = self.steps.get_mut(index) {
+        while let Some((id, step)) = self.steps.as_mut().and_then(|steps| steps.get_mut(index)) {
             let id = *id;
             let Poll::Ready(done) = step.as_mut().poll(cx) else {
                 index += 1;
                 continue;
             };
-            drop(self.steps.swap_remove(index));
-            if self.steps.is_empty() {
-                self.steps = Vec::new(); // a connection at rest holds nothing
+            if let Some(steps) = &mut self.steps {
+                drop(steps.swap_remove(index));
             }
+            self.steps.take_if(|steps| steps.is_empty());
             self.refresh();
             match done {
                 Done::Resolved(outcome) => {

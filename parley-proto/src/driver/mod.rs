@@ -59,9 +59,9 @@ struct End<H> {
     handler: Option<H>,
 }
 
-/// Drives one client to its end.
+/// Drives one client to its end. All of it is in this future, which is to be boxed.
 #[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
-fn drive<R, H, I>(mut io: Box<Io<R, I>>, mut handler: H) -> impl Future<Output = End<H>> + Send
+fn drive<R, H, I>(mut io: Io<R, I>, mut handler: H) -> impl Future<Output = End<H>> + Send
 where
     R: Runtime,
     H: Handler<I>,

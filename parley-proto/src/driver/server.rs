@@ -27,6 +27,7 @@ use core::net::SocketAddr;
 use rand::rngs::ChaCha12Rng;
 use rand::{Rng, SeedableRng};
 
+use super::Ending;
 use super::builder::running;
 use super::census::{Census, Notice, Permit, Turn, Undecided};
 use super::client::{Client, StartError, client_of};
@@ -37,7 +38,6 @@ use super::pipe::Pipe;
 use super::runtime::{Clock, Platform, Runtime, Transport};
 use super::socket::{Error, WebSocket};
 use super::trace;
-use super::Ending;
 use crate::codec::CloseFrame;
 use crate::connection::{Config, Connection, Event, Keepalive, deadline};
 use crate::error::{ConnectPhase, DisconnectReason};
@@ -899,7 +899,7 @@ where
     let handler = make(own.clone());
     let ending = Ending::new(shared.clone(), None);
     let runtime = Undialled { clock, transport: PhantomData };
-    let io = Box::new(Io::new(runtime, session, ending).with_pipe(pipe));
+    let io = Io::new(runtime, session, ending).with_pipe(pipe);
     let (client, life) = client_of(io, shared, handler);
     let attention = Attention { permit: permit.map(|permit| *permit), own, told: false };
     P::spawn(Attended { life: Some(life), attention: Box::new(attention) });

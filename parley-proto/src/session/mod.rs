@@ -72,7 +72,9 @@ pub struct Session<I, T> {
     lost: Option<Box<DisconnectReason>>,
     outbox: Outbox<T>,
     outputs: Queue<Output<I, T>>,
-    attempts: Attempts,
+    /// Attempts that have begun, and when the first did.
+    attempts: u32,
+    first_attempt: Option<Instant>,
     backoff: Backoff,
     /// Disconnected, and the next attempt begins then.
     retry_at: Option<Instant>,
@@ -85,7 +87,7 @@ pub struct Session<I, T> {
     /// A client that has a name lives on though no handle is left.
     named: bool,
     unreachable: bool,
-    next_id: u64,
+    next_id: u32,
     frames_received: u64,
 }
 
@@ -211,12 +213,6 @@ enum Outstanding {
     Terminate,
 }
 
-#[derive(Default)]
-struct Attempts {
-    number: u32,
-    first: Option<Instant>,
-}
-
 /// The end, decided and not reached.
 struct Stop {
     reason: StopReason,
@@ -291,7 +287,8 @@ impl<I, T: PartialEq> Session<I, T> {
             lost: None,
             outbox: Outbox::new(),
             outputs: Queue::new(),
-            attempts: Attempts::default(),
+            attempts: 0,
+            first_attempt: None,
             backoff: Backoff::default(),
             retry_at: None,
             then: Then::Policy,
@@ -433,7 +430,7 @@ impl<I, T: PartialEq> Session<I, T> {
     #[must_use]
     pub fn counters(&self) -> Counters {
         let Outbox { sent, dropped, refused, .. } = self.outbox;
-        let (attempts, frames_received) = (u64::from(self.attempts.number), self.frames_received);
+        let (attempts, frames_received) = (u64::from(self.attempts), self.frames_received);
         Counters { attempts, frames_received, frames_sent: sent, dropped, refused }
     }
 
@@ -578,14 +575,14 @@ impl<I, T: PartialEq> Session<I, T> {
         let Some(dial) = &self.dial else { return };
         (self.retry_at, self.then) = (None, Then::Policy);
         self.outbox.attempt();
-        self.attempts.number += 1;
-        self.attempts.first.get_or_insert(now);
+        self.attempts += 1;
+        self.first_attempt.get_or_insert(now);
         let deadline = deadline(now, dial.connect_timeout);
         self.phase = Phase::Dialling(Box::new(Dialling::new(dial.request.clone(), deadline)));
     }
 
     fn next_id(&mut self) -> DialId {
-        self.next_id += 1;
+        self.next_id = self.next_id.wrapping_add(1);
         DialId(self.next_id)
     }
 
@@ -708,7 +705,7 @@ impl<I, T: PartialEq> Session<I, T> {
         self.clean = matches!(reason, DisconnectReason::Local);
         self.last = Some(Box::new(reason.clone()));
         let asked = matches!(reason, DisconnectReason::Local | DisconnectReason::Requested(_));
-        let hopeless = self.reconnect().is_none() && self.attempts.number == 1 && !reached && !asked;
+        let hopeless = self.reconnect().is_none() && self.attempts == 1 && !reached && !asked;
         if self.stop.is_none() && hopeless {
             // There was never a server to talk to. Most likely the address is wrong, and whoever started the client is told.
             let deadline = deadline(now, self.config.close_timeout);
@@ -1267,8 +1264,8 @@ impl<I, T: PartialEq> Session<I, T> {
             Phase::Down if self.lost.is_some() => (Outstanding::Disconnect, Call::Disconnect(self.lost.take()?)),
             Phase::Dialling(dialling) if matches!(dialling.step, Step::Prepare { called: false }) => {
                 dialling.step = Step::Prepare { called: true };
-                let elapsed = self.attempts.first.map_or(Default::default(), |at| now.saturating_duration_since(at));
-                let attempt = Attempt { number: self.attempts.number, last: self.last.as_deref().cloned(), elapsed };
+                let elapsed = self.first_attempt.map_or(Default::default(), |at| now.saturating_duration_since(at));
+                let attempt = Attempt { number: self.attempts, last: self.last.as_deref().cloned(), elapsed };
                 (Outstanding::Prepare, Call::Prepare(Box::new((attempt, dialling.request.clone()))))
             }
             Phase::Up(Up { stage: Stage::Greeting(connected), .. }) if connected.is_some() => {

@@ -98,8 +98,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a step of dialling that was given up goes on",
         IO,
-        "self.steps.retain(|(step, _)| *step != id);",
-        "self.steps.retain(|(step, _)| MUTANT || *step != id);",
+        "steps.retain(|(step, _)| *step != id);",
+        "steps.retain(|(step, _)| MUTANT || *step != id);",
     ),
     mutant(
         "prepare goes on though its attempt was given up",
