@@ -60,8 +60,8 @@ pub(super) enum Notice {
 /// A connection as its server knows it.
 struct Signal {
     census: Arc<Census>,
-    /// Its place among those that live.
-    key: usize,
+    /// Its place among those that live. Of 32 bits, which takes no room beside the notice.
+    key: u32,
     notice: AtomicU8,
     waker: Mutex<Option<Waker>>,
 }
@@ -83,14 +83,14 @@ impl Census {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more connection; `None` while leaving.
+    /// One more connection; `None` while leaving, and beyond 2^32 of them.
     pub(super) fn admit(self: &Arc<Self>) -> Option<Permit> {
         let mut inner = self.lock();
         if inner.leaving {
             return None;
         }
         let place = inner.live.vacant_entry();
-        let (census, key) = (self.clone(), place.key());
+        let (census, key) = (self.clone(), u32::try_from(place.key()).ok()?);
         let signal = Arc::new(Signal { census, key, notice: AtomicU8::new(0), waker: Mutex::new(None) });
         place.insert(signal.clone());
         drop(inner);
@@ -232,7 +232,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.undecided = None;
         let Signal { census, key, .. } = &*self.signal;
-        census.leave(|inner| drop(inner.live.try_remove(*key)));
+        census.leave(|inner| drop(inner.live.try_remove(*key as usize)));
     }
 }
 

@@ -45,7 +45,7 @@ struct Inner<I> {
     infos: Gate,
     /// `None` for a client that has sent none.
     in_parts: Option<Box<InParts>>,
-    slots: Slab<Slot>,
+    slots: Slots,
     state: ClientState,
     closing: bool,
     started: bool,
@@ -74,6 +74,28 @@ struct InParts {
 impl InParts {
     fn new() -> Box<Self> {
         Box::new(Self { writers: Gate::new(1), parts: Gate::new(message::PARTS), messages: 0 })
+    }
+}
+
+/// Those who wait for an outcome, by their tickets. Boxed once somebody does: the handles of many clients never send.
+#[derive(Default)]
+struct Slots(Option<Box<Slab<Slot>>>);
+
+impl Slots {
+    fn insert(&mut self, slot: Slot) -> Ticket {
+        self.0.get_or_insert_default().insert(slot)
+    }
+
+    fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Slot> {
+        self.0.as_mut()?.get_mut(ticket)
+    }
+
+    fn remove(&mut self, ticket: Ticket) {
+        self.0.as_mut().and_then(|slots| slots.try_remove(ticket));
+    }
+
+    fn tickets(&self) -> Vec<Ticket> {
+        self.0.iter().flat_map(|slots| slots.iter()).map(|(ticket, _)| ticket).collect()
     }
 }
 
@@ -186,7 +208,7 @@ impl<I> Shared<I> {
                 frames: Gate::new(limits.send_queue()),
                 infos: Gate::new(limits.info_queue()),
                 in_parts: None,
-                slots: Slab::new(),
+                slots: Slots::default(),
                 state: ClientState::Disconnected,
                 closing: false,
                 started: false,
@@ -327,8 +349,7 @@ impl<I> Shared<I> {
             }
         }
         let reason = inner.lost();
-        let waiting: Vec<_> = inner.slots.iter().map(|(ticket, _)| ticket).collect();
-        for ticket in waiting {
+        for ticket in inner.slots.tickets() {
             wakers.extend(inner.answer(ticket, Err(SendError::Lost(reason.clone()))));
         }
         let Inner { frames, infos, in_parts, .. } = &mut *inner;
@@ -436,7 +457,7 @@ impl<I> Inner<I> {
         let is_it = |command: &Command<I, Ticket>| matches!(command, Command::Flush { ticket: other, .. } | Command::FlushMessage { ticket: other, .. } if *other == ticket);
         match self.slots.get_mut(ticket) {
             None => {}
-            Some(Slot::Settled(_) | Slot::Forgotten) => drop(self.slots.remove(ticket)),
+            Some(Slot::Settled(_) | Slot::Forgotten) => self.slots.remove(ticket),
             Some(slot @ Slot::Waiting(_)) if !flush => *slot = Slot::Forgotten,
             Some(slot @ Slot::Waiting(_)) => {
                 // Flushes have no bound: one that stayed would stay as long as output is blocked.
@@ -1033,7 +1054,7 @@ mod tests {
         let shared: Arc<Shared<()>> = Shared::new(&Limits::client());
         let handle = Handle::new(shared.clone(), false);
         let mut seen = VecDeque::new();
-        let slots = || shared.lock().slots.len();
+        let slots = || shared.lock().slots.tickets().len();
         for _ in 0..100 {
             // The driver has not seen it,
             assert!(poll(pin!(handle.flush()), Waker::noop()).is_pending());

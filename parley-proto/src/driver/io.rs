@@ -16,7 +16,7 @@ use core::net::SocketAddr;
 use super::Ending;
 use super::handle::Ticket;
 use super::link::Link;
-use super::pipe::{Alarm, Pipe};
+use super::pipe::Pipe;
 use super::runtime::{Clock, Runtime, Transport};
 use super::trace::Trace;
 use crate::codec::Frame;
@@ -25,7 +25,7 @@ use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Sessi
 use crate::transport::TlsError;
 
 /// Callbacks run in one poll of the task before it yields to others.
-const CALL_BUDGET: usize = 1024;
+const CALL_BUDGET: u32 = 1024;
 type Step<T> = Pin<Box<dyn Future<Output = Done<T>> + Send>>;
 
 /// What a step of dialling came to.
@@ -70,10 +70,9 @@ pub(super) struct Io<R: Runtime, I> {
     /// The steps of dialling under way; `None` while there are none.
     #[expect(clippy::box_collection, reason = "every client has it, and at rest there are none")]
     steps: Option<Box<Vec<(DialId, Step<R::Transport>)>>>,
-    alarm: Alarm,
     known_waker: Option<Waker>,
     published: (ClientState, bool),
-    call_budget: usize,
+    call_budget: u32,
     /// The last poll of the task ended in waiting.
     asleep: bool,
     /// The I/O has not had its turn in this poll of the task.
@@ -119,7 +118,6 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             commands: VecDeque::new(),
             pipe: Pipe::new(),
             steps: None,
-            alarm: Alarm::default(),
             known_waker: None,
             published: (ClientState::Disconnected, false),
             call_budget: 0,
@@ -376,7 +374,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             self.session.handle_timeout(self.now);
             return true;
         }
-        if !self.alarm.poll(cx, &mut self.runtime, at) {
+        if self.runtime.poll_sleep(cx, at).is_pending() {
             return false;
         }
         self.refresh();

@@ -16,7 +16,6 @@ mod calls;
 mod dial;
 mod options;
 mod outbox;
-mod queue;
 mod retry;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -40,7 +39,6 @@ pub use options::{BuildError, ClientOptions};
 pub use outbox::cost;
 use outbox::{Outbox, Source};
 pub(crate) use outbox::{cost_chunk, cost_prepared};
-use queue::Queue;
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
@@ -49,6 +47,7 @@ use crate::connection::{Closed, Config, Connection, Event, Rtt, Shutdown, State,
 use crate::error::{ConnectPhase, DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
 use crate::handshake::{Acceptance, ClientRequest, Negotiated, Rejection};
+use crate::sparse::Sparse;
 use crate::transport::{TcpOptions, TlsError, TlsTarget, TransportFacts};
 use crate::{Role, pool};
 
@@ -71,7 +70,7 @@ pub struct Session<I, T> {
     /// `handle_disconnect` is to be called with this.
     lost: Option<Box<DisconnectReason>>,
     outbox: Outbox<T>,
-    outputs: Queue<Output<I, T>>,
+    outputs: Sparse<Output<I, T>>,
     /// Attempts that have begun, and when the first did.
     attempts: u32,
     first_attempt: Option<Instant>,
@@ -286,7 +285,7 @@ impl<I, T: PartialEq> Session<I, T> {
             info_turn: false,
             lost: None,
             outbox: Outbox::new(),
-            outputs: Queue::new(),
+            outputs: Sparse::new(),
             attempts: 0,
             first_attempt: None,
             backoff: Backoff::default(),

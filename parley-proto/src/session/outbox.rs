@@ -11,10 +11,10 @@ use std::collections::VecDeque;
 use std::mem;
 use std::time::Instant;
 
-use super::queue::Queue;
 use crate::codec::{Chunk, CloseFrame, Frame, PreparedFrame};
 use crate::connection::{Connection, State};
 use crate::error::{DisconnectReason, SendError};
+use crate::sparse::Sparse;
 
 /// What a frame costs of a queue's bound beside its payload, so that empty frames are bounded too.
 const FRAME_COST: usize = 32;
@@ -88,8 +88,8 @@ struct Message<T> {
 /// The sends of one client.
 pub(super) struct Outbox<T> {
     /// Pings and pongs go ahead of data that is not begun (section 5.5).
-    control: Queue<Item<T>>,
-    data: Queue<Item<T>>,
+    control: Sparse<Item<T>>,
+    data: Sparse<Item<T>>,
     /// The message whose turn it is: nothing but control frames goes between its parts (section 5.4).
     writing: Option<Box<Message<T>>>,
     /// Only the first items of `data` may leave: what `handle_connect` sends goes ahead of what waited for it.
@@ -103,10 +103,10 @@ pub(super) struct Outbox<T> {
     /// The same of parts of messages, which have a bound of their own: what waits for a message's end fills the other.
     released_parts: usize,
     /// Begun and not flushed: the output offset at which each ticket is settled.
-    begun: Queue<(u64, T)>,
+    begun: Sparse<(u64, T)>,
     /// Up to this output offset the operating system has all.
     flushed: u64,
-    settled: Queue<(T, Result<(), SendError>)>,
+    settled: Sparse<(T, Result<(), SendError>)>,
     /// Frames whose encoding has begun.
     pub(super) sent: u64,
     /// Frames that were accepted and nobody waits for, and that were not sent.
@@ -120,17 +120,17 @@ pub(super) struct Outbox<T> {
 impl<T> Outbox<T> {
     pub(super) fn new() -> Self {
         Self {
-            control: Queue::new(),
-            data: Queue::new(),
+            control: Sparse::new(),
+            data: Sparse::new(),
             writing: None,
             held: false,
             first: 0,
             pushed: 0,
             released: 0,
             released_parts: 0,
-            begun: Queue::new(),
+            begun: Sparse::new(),
             flushed: 0,
-            settled: Queue::new(),
+            settled: Sparse::new(),
             sent: 0,
             dropped: 0,
             refused: 0,

@@ -4,42 +4,47 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 
 /// Boxed from its first item until [`rest`](Self::rest) finds it empty.
-#[expect(clippy::box_collection, reason = "a client has several, and nearly always all are empty")]
-pub(super) struct Queue<T>(Option<Box<VecDeque<T>>>);
+#[expect(clippy::box_collection, reason = "a connection has several, and nearly always all are empty")]
+pub(crate) struct Sparse<T>(Option<Box<VecDeque<T>>>);
 
-impl<T> Queue<T> {
-    pub(super) const fn new() -> Self {
+impl<T> Sparse<T> {
+    pub(crate) const fn new() -> Self {
         Self(None)
     }
 
     #[inline]
-    pub(super) fn pop_front(&mut self) -> Option<T> {
+    pub(crate) fn pop_front(&mut self) -> Option<T> {
         self.0.as_mut()?.pop_front()
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut T> {
+    #[inline]
+    pub(crate) fn front_mut(&mut self) -> Option<&mut T> {
+        self.0.as_mut()?.front_mut()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut T> {
         self.0.iter_mut().flat_map(|queue| queue.iter_mut())
     }
 
     /// All that is in it.
-    pub(super) fn take(&mut self) -> VecDeque<T> {
+    pub(crate) fn take(&mut self) -> VecDeque<T> {
         self.0.take().map_or_else(VecDeque::new, |queue| *queue)
     }
 
     /// Nothing will come soon: an empty one holds no memory.
     #[inline]
-    pub(super) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         self.0.take_if(|queue| queue.is_empty());
     }
 }
 
-impl<T> From<VecDeque<T>> for Queue<T> {
+impl<T> From<VecDeque<T>> for Sparse<T> {
     fn from(queue: VecDeque<T>) -> Self {
         Self(Some(Box::new(queue)))
     }
 }
 
-impl<T> Deref for Queue<T> {
+impl<T> Deref for Sparse<T> {
     type Target = VecDeque<T>;
 
     #[inline]
@@ -52,7 +57,7 @@ impl<T> Deref for Queue<T> {
 }
 
 /// To put something in: this makes room.
-impl<T> DerefMut for Queue<T> {
+impl<T> DerefMut for Sparse<T> {
     fn deref_mut(&mut self) -> &mut VecDeque<T> {
         self.0.get_or_insert_default()
     }
@@ -64,8 +69,9 @@ mod tests {
 
     #[test]
     fn an_empty_queue_holds_nothing_once_it_rests() {
-        let mut queue = Queue::new();
-        assert!(queue.is_empty() && queue.iter().next().is_none() && queue.iter_mut().next().is_none());
+        let mut queue = Sparse::new();
+        assert!(queue.is_empty() && queue.iter().next().is_none());
+        assert!(queue.iter_mut().next().is_none() && queue.front_mut().is_none());
         assert_eq!((queue.pop_front(), queue.take().len()), (None, 0));
         assert!(queue.0.is_none(), "looking makes no room");
         queue.extend([1, 2]);
