@@ -29,7 +29,6 @@ type SocketHook = dyn Fn(SockRef<'_>) -> io::Result<()> + Send + Sync;
 /// Its methods need a tokio runtime around them, one built with `enable_all` (or with `enable_io` and
 /// `enable_time`); in a runtime without them tokio panics.
 pub struct Tokio {
-    spare: &'static Spare,
     timer: Timer,
     socket_hook: Option<Arc<SocketHook>>,
     #[cfg(feature = "tls")]
@@ -37,14 +36,15 @@ pub struct Tokio {
 }
 
 /// Drawn from the system once in a process, for the day when the system fails to give more: see [`Tokio::seed`].
+static SPARE: OnceLock<Spare> = OnceLock::new();
+
 struct Spare {
     key: [u8; 32],
     seeds: AtomicU64,
 }
 
 impl Spare {
-    fn get() -> io::Result<&'static Self> {
-        static SPARE: OnceLock<Spare> = OnceLock::new();
+    fn draw() -> io::Result<&'static Self> {
         if let Some(spare) = SPARE.get() {
             return Ok(spare);
         }
@@ -71,8 +71,8 @@ impl Tokio {
     /// The system's random source gave nothing. Nothing can be sent safely then (RFC 6455, section 10.3, wants
     /// unpredictable masking keys), so a client fails to start rather than run with weak ones.
     pub fn new() -> io::Result<Self> {
+        Spare::draw()?;
         Ok(Self {
-            spare: Spare::get()?,
             timer: Timer::default(),
             socket_hook: None,
             #[cfg(feature = "tls")]
@@ -153,7 +153,7 @@ impl Runtime for Tokio {
         let mut seed = [0; 32];
         match SysRng.try_fill_bytes(&mut seed) {
             Ok(()) => seed,
-            Err(_) => self.spare.seed(),
+            Err(_) => SPARE.get().expect("drawn when this was made").seed(),
         }
     }
 
@@ -327,7 +327,8 @@ mod tests {
     #[test]
     fn seeds_differ_also_when_the_system_gives_none() {
         let (a, b) = (Tokio::new().unwrap(), Tokio::new().unwrap());
-        let seeds = [a.seed(), a.seed(), a.spare.seed(), a.spare.seed(), b.spare.seed()];
+        let spare = Spare::draw().unwrap();
+        let seeds = [a.seed(), a.seed(), b.seed(), spare.seed(), spare.seed()];
         for (i, one) in seeds.iter().enumerate() {
             assert!(seeds[..i].iter().all(|other| other != one), "seed {i} came twice");
         }

@@ -43,37 +43,36 @@ struct Inner<I> {
     commands: VecDeque<Command<I, Ticket>>,
     frames: Gate,
     infos: Gate,
-    /// `None` for a client that has sent none.
-    in_parts: Option<Box<InParts>>,
+    /// `None` for a client that has used none of it.
+    seldom: Option<Box<Seldom>>,
     slots: Slots,
     state: ClientState,
     closing: bool,
     started: bool,
     /// Counts the ends of connections and attempts: a send that waits for room is not carried over one.
     epoch: u64,
-    /// The last delayed info's number.
-    timers: u64,
-    /// The last number that a broadcast was given.
-    broadcasts: u64,
     stopped: Option<Box<StopReason>>,
     /// Tasks that wait for a state; `None` while nobody does. Most clients are watched once, while they start.
     watchers: Option<Box<Slab<Waker>>>,
     driver: Option<Waker>,
 }
 
-/// What messages in parts need.
-struct InParts {
-    /// One at a time,
+/// What few clients need: for messages in parts, delayed infos, and broadcasts.
+struct Seldom {
+    /// One message in parts at a time,
     writers: Gate,
     /// and of its parts so much.
     parts: Gate,
-    /// The last one's number.
+    /// The last message's number; that of the last delayed info; and the last that a broadcast was given.
     messages: u64,
+    timers: u64,
+    broadcasts: u64,
 }
 
-impl InParts {
+impl Seldom {
     fn new() -> Box<Self> {
-        Box::new(Self { writers: Gate::new(1), parts: Gate::new(message::PARTS), messages: 0 })
+        let (writers, parts) = (Gate::new(1), Gate::new(message::PARTS));
+        Box::new(Self { writers, parts, messages: 0, timers: 0, broadcasts: 0 })
     }
 }
 
@@ -207,14 +206,12 @@ impl<I> Shared<I> {
                 commands: VecDeque::new(),
                 frames: Gate::new(limits.send_queue()),
                 infos: Gate::new(limits.info_queue()),
-                in_parts: None,
+                seldom: None,
                 slots: Slots::default(),
                 state: ClientState::Disconnected,
                 closing: false,
                 started: false,
                 epoch: 0,
-                timers: 0,
-                broadcasts: 0,
                 stopped: None,
                 watchers: None,
                 driver: None,
@@ -257,7 +254,7 @@ impl<I> Shared<I> {
     /// The client's numbers.
     pub(super) fn numbers(&self) -> Stats {
         let inner = self.lock();
-        let queued = inner.frames.used + inner.in_parts.as_ref().map_or(0, |in_parts| in_parts.parts.used);
+        let queued = inner.frames.used + inner.seldom.as_ref().map_or(0, |seldom| seldom.parts.used);
         drop(inner);
         self.stats.load(queued)
     }
@@ -293,7 +290,7 @@ impl<I> Shared<I> {
     /// Makes room for what has left the queues.
     pub(super) fn release(&self, frames: usize, parts: usize, infos: usize) {
         let mut inner = self.lock();
-        let part = inner.in_parts.as_mut().and_then(|in_parts| in_parts.parts.release(parts));
+        let part = inner.seldom.as_mut().and_then(|seldom| seldom.parts.release(parts));
         let first = [inner.frames.release(frames), part, inner.infos.release(infos)];
         drop(inner);
         wake(first.into_iter().flatten());
@@ -315,7 +312,7 @@ impl<I> Shared<I> {
                 // before it could say that it is there.
                 self.dirty.fetch_or(!inner.commands.is_empty(), Ordering::SeqCst);
                 inner.epoch += 1;
-                let parts = inner.in_parts.iter().flat_map(|in_parts| in_parts.parts.waiting());
+                let parts = inner.seldom.iter().flat_map(|seldom| seldom.parts.waiting());
                 waiting.extend(inner.frames.waiting().chain(parts).cloned());
             }
             drop(inner);
@@ -352,9 +349,9 @@ impl<I> Shared<I> {
         for ticket in inner.slots.tickets() {
             wakers.extend(inner.answer(ticket, Err(SendError::Lost(reason.clone()))));
         }
-        let Inner { frames, infos, in_parts, .. } = &mut *inner;
-        let in_parts = in_parts.iter_mut().flat_map(|in_parts| [&mut in_parts.writers, &mut in_parts.parts]);
-        for gate in [frames, infos].into_iter().chain(in_parts) {
+        let Inner { frames, infos, seldom, .. } = &mut *inner;
+        let seldom = seldom.iter_mut().flat_map(|seldom| [&mut seldom.writers, &mut seldom.parts]);
+        for gate in [frames, infos].into_iter().chain(seldom) {
             wakers.extend(gate.queue.take().into_iter().flat_map(|queue| *queue).map(|(_, waker)| waker));
         }
         drop(inner);
@@ -366,8 +363,9 @@ impl<I> Shared<I> {
 impl<I: Send> Receiver for Shared<I> {
     fn number(&self) -> u64 {
         let mut inner = self.lock();
-        inner.broadcasts += 1;
-        inner.broadcasts
+        let broadcasts = &mut inner.seldom().broadcasts;
+        *broadcasts += 1;
+        *broadcasts
     }
 
     fn deliver(&self, from: u64, frame: &PreparedFrame, slow: &Slow, wakers: &mut Vec<Waker>) -> Delivery {
@@ -428,8 +426,8 @@ impl<I> Inner<I> {
         }
     }
 
-    fn in_parts(&mut self) -> &mut InParts {
-        self.in_parts.get_or_insert_with(InParts::new)
+    fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_with(Seldom::new)
     }
 
     /// Whom a change of state concerns.
@@ -778,8 +776,9 @@ impl<I> Handle<I> {
         if !inner.infos.try_enter(1) {
             return Err(InfoError::Full(info));
         }
-        inner.timers += 1;
-        let id = TimerId(inner.timers);
+        let timers = &mut inner.seldom().timers;
+        *timers += 1;
+        let id = TimerId(*timers);
         self.shared.put(inner, Command::InfoAfter { id, delay, info });
         Ok(id)
     }

@@ -335,6 +335,16 @@ mod tests {
         assert!(matches!(Tls::new().client_config(), Err(TlsError::Unavailable(_))));
     }
 
+    #[test]
+    fn default_options_take_no_room_before_they_are_used() {
+        let client = TlsClient::new(Tls::new());
+        assert!(client.0.get().is_none());
+        let clone = client.clone();
+        assert!(Arc::ptr_eq(client.inner(), clone.inner()), "a reconnect can resume the session");
+        let named = TlsClient::new(Tls::new().server_name("a"));
+        assert_eq!(named.server_name(&TlsTarget::new("b")).unwrap(), ServerName::try_from("a").unwrap());
+    }
+
     #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
     #[test]
     fn clients_without_options_share_the_platforms_verifier() {

@@ -75,8 +75,6 @@ pub struct Session<I, T> {
     attempts: u32,
     first_attempt: Option<Instant>,
     backoff: Backoff,
-    /// Disconnected, and the next attempt begins then.
-    retry_at: Option<Instant>,
     /// What a handler that leaves it to the policy gets.
     then: Then,
     stop: Option<Box<Stop>>,
@@ -143,7 +141,8 @@ impl Random {
 enum Phase {
     /// `init` has not run. With the connection, where there is one already.
     New(Option<Box<Accepted>>),
-    Down,
+    /// Disconnected. The next attempt, if one is to come, begins then.
+    Down(Option<Instant>),
     Dialling(Box<Dialling>),
     Up(Up),
     Ended,
@@ -289,7 +288,6 @@ impl<I, T: PartialEq> Session<I, T> {
             attempts: 0,
             first_attempt: None,
             backoff: Backoff::default(),
-            retry_at: None,
             then: Then::Policy,
             stop: None,
             last: None,
@@ -305,7 +303,7 @@ impl<I, T: PartialEq> Session<I, T> {
     #[must_use]
     pub fn state(&self) -> ClientState {
         match &self.phase {
-            Phase::New(_) | Phase::Down => ClientState::Disconnected,
+            Phase::New(_) | Phase::Down(_) => ClientState::Disconnected,
             Phase::Dialling(_) => ClientState::Connecting,
             Phase::Up(Up { stage: Stage::Upgrading(_), .. }) => ClientState::Connecting,
             Phase::Up(_) => ClientState::Connected,
@@ -317,7 +315,7 @@ impl<I, T: PartialEq> Session<I, T> {
         match &self.phase {
             Phase::Ended => Outlet::Stopped,
             _ if self.stop.is_some() => Outlet::Closing,
-            Phase::New(_) | Phase::Down => Outlet::Disconnected,
+            Phase::New(_) | Phase::Down(_) => Outlet::Disconnected,
             Phase::Dialling(_) => Outlet::Waiting,
             Phase::Up(up) => match (up.connection.state(), &up.stage) {
                 (State::Closing | State::Closed, _) | (_, Stage::Asked(_)) => Outlet::Closing,
@@ -355,7 +353,10 @@ impl<I, T: PartialEq> Session<I, T> {
     /// When the next attempt begins, while one is to come.
     #[must_use]
     pub fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+        match self.phase {
+            Phase::Down(at) => at,
+            _ => None,
+        }
     }
 
     /// Something that another task wants.
@@ -406,7 +407,7 @@ impl<I, T: PartialEq> Session<I, T> {
             }
             Command::Cancel(id) => self.cancel(id),
             Command::Connect => self.connect(now),
-            Command::Reconnect(_) if matches!(self.phase, Phase::Down) => self.connect(now),
+            Command::Reconnect(_) if matches!(self.phase, Phase::Down(_)) => self.connect(now),
             Command::Reconnect(close) => self.disconnect(now, close, DisconnectReason::Local, true),
             Command::Disconnect(close) => self.disconnect(now, close, DisconnectReason::Local, false),
             Command::Stop(close) => self.stop(now, close, StopReason::Stopped),
@@ -509,7 +510,7 @@ impl<I, T: PartialEq> Session<I, T> {
         if matches!(self.phase, Phase::New(_)) {
             self.then = Then::Dial; // once init has returned
         }
-        if !matches!(self.phase, Phase::Down) {
+        if !matches!(self.phase, Phase::Down(_)) {
             return;
         }
         if self.lost.is_some() || self.outstanding == Some(Outstanding::Disconnect) {
@@ -526,7 +527,8 @@ impl<I, T: PartialEq> Session<I, T> {
         match &mut self.phase {
             Phase::Ended => {}
             // Before the first attempt it is as between two: there is one to come.
-            Phase::New(_) | Phase::Down => (self.retry_at, self.then) = (None, late),
+            Phase::New(_) => self.then = late,
+            Phase::Down(retry_at) => (*retry_at, self.then) = (None, late),
             Phase::Dialling(_) => {
                 self.attempt_failed(now, reason);
                 self.then = then;
@@ -572,7 +574,7 @@ impl<I, T: PartialEq> Session<I, T> {
 
     fn begin_attempt(&mut self, now: Instant) {
         let Some(dial) = &self.dial else { return };
-        (self.retry_at, self.then) = (None, Then::Policy);
+        self.then = Then::Policy;
         self.outbox.attempt();
         self.attempts += 1;
         self.first_attempt.get_or_insert(now);
@@ -685,7 +687,7 @@ impl<I, T: PartialEq> Session<I, T> {
     /// The attempt is over without a connection.
     fn attempt_failed(&mut self, now: Instant, reason: DisconnectReason) {
         let mut reached = true; // a server, or not even meant to
-        match mem::replace(&mut self.phase, Phase::Down) {
+        match mem::replace(&mut self.phase, Phase::Down(None)) {
             Phase::Dialling(dialling) => {
                 reached = matches!(dialling.step, Step::Prepare { .. });
                 if let Some(id) = dialling.id() {
@@ -856,7 +858,7 @@ impl<I, T: PartialEq> Session<I, T> {
         }
         let normal = closed.close.as_ref().is_some_and(|close| matches!(u16::from(close.code()), 1000 | 1001));
         self.clean = closed.was_clean && normal || matches!(reason, DisconnectReason::Local);
-        self.phase = Phase::Down;
+        self.phase = Phase::Down(None);
         self.last = Some(Box::new(reason.clone()));
         self.give_back();
         if self.stop.is_none() {
@@ -872,7 +874,7 @@ impl<I, T: PartialEq> Session<I, T> {
         let (connection, other) = match &self.phase {
             Phase::Ended => return None,
             Phase::New(accepted) => (accepted.as_ref().and_then(|accepted| accepted.opening.poll_timeout()), None),
-            Phase::Down => (self.retry_at.map(|at| (at, Timer::Retry)), None),
+            Phase::Down(retry_at) => (retry_at.map(|at| (at, Timer::Retry)), None),
             Phase::Dialling(dialling) => {
                 let address = dialling.address_deadline().map(|at| (at, Timer::Address));
                 (Some((dialling.deadline, Timer::Connect)), address)
@@ -909,7 +911,7 @@ impl<I, T: PartialEq> Session<I, T> {
                 self.refuse_new(now, Some(StopReason::Disconnected(reason)));
                 self.abandon = self.outstanding.is_some();
             }
-            Phase::Down if self.retry_at.is_some_and(|at| at <= now) => self.begin_attempt(now),
+            Phase::Down(Some(at)) if *at <= now => self.begin_attempt(now),
             Phase::Dialling(dialling) if dialling.deadline <= now => {
                 let phase = dialling.phase();
                 self.attempt_failed(now, DisconnectReason::ConnectTimeout(phase));
@@ -1062,7 +1064,7 @@ impl<I, T: PartialEq> Session<I, T> {
             (Some(accepted), Ok(())) if goes_on => self.accept(now, *accepted),
             (Some(accepted), outcome) => self.refuse(now, *accepted, outcome.err()),
             (None, Ok(())) => {
-                self.phase = Phase::Down;
+                self.phase = Phase::Down(None);
                 if goes_on {
                     self.begin_attempt(now);
                 }
@@ -1154,7 +1156,7 @@ impl<I, T: PartialEq> Session<I, T> {
             (Retry::Policy, _) if self.then == Then::Dial => return self.begin_attempt(now),
             (Retry::After(delay), _) => {
                 self.backoff.count();
-                self.retry_at = Some(deadline(now, delay));
+                self.retry_in(now, delay);
             }
             (Retry::Reconnect, _) => self.retry_later(now, &reason),
             (Retry::Policy, Some(reconnect)) if reason.is_transient() => {
@@ -1182,7 +1184,13 @@ impl<I, T: PartialEq> Session<I, T> {
         };
         let Some(dial) = &mut self.dial else { return };
         let delay = dial.random.draw(|random| self.backoff.next(&reconnect, random)).max(floor);
-        self.retry_at = Some(deadline(now, delay));
+        self.retry_in(now, delay);
+    }
+
+    fn retry_in(&mut self, now: Instant, delay: Duration) {
+        if let Phase::Down(retry_at) = &mut self.phase {
+            *retry_at = Some(deadline(now, delay));
+        }
     }
 
     /// `handle_connect` has returned: what waited for it may leave.
@@ -1207,7 +1215,7 @@ impl<I, T: PartialEq> Session<I, T> {
             Action::Disconnect(close) => {
                 self.disconnect(now, close.clone(), DisconnectReason::Requested(close), false);
             }
-            Action::Reconnect(_) if matches!(self.phase, Phase::Down) => self.connect(now),
+            Action::Reconnect(_) if matches!(self.phase, Phase::Down(_)) => self.connect(now),
             Action::Reconnect(close) => {
                 self.disconnect(now, close.clone(), DisconnectReason::Requested(close), true);
             }
@@ -1258,9 +1266,9 @@ impl<I, T: PartialEq> Session<I, T> {
         let (outstanding, call) = match &mut self.phase {
             Phase::Ended => return None,
             Phase::New(_) if self.stop.is_none() => (Outstanding::Init, Call::Init),
-            Phase::New(_) | Phase::Down if self.stop.is_some() => return self.next_end(now),
+            Phase::New(_) | Phase::Down(_) if self.stop.is_some() => return self.next_end(now),
             _ if self.stop.is_some() => return None,
-            Phase::Down if self.lost.is_some() => (Outstanding::Disconnect, Call::Disconnect(self.lost.take()?)),
+            Phase::Down(_) if self.lost.is_some() => (Outstanding::Disconnect, Call::Disconnect(self.lost.take()?)),
             Phase::Dialling(dialling) if matches!(dialling.step, Step::Prepare { called: false }) => {
                 dialling.step = Step::Prepare { called: true };
                 let elapsed = self.first_attempt.map_or(Default::default(), |at| now.saturating_duration_since(at));
@@ -1310,9 +1318,10 @@ impl<I, T: PartialEq> Session<I, T> {
             self.outstanding = Some(Outstanding::Info);
             return Some(Call::Info(info));
         }
-        let waits =
-            self.retry_at.is_some() || self.infos.as_ref().is_some_and(|infos| !infos.delayed.is_empty()) || self.named;
-        if matches!(self.phase, Phase::Down) && self.unreachable && !waits {
+        let waits = self.retry_at().is_some()
+            || self.infos.as_ref().is_some_and(|infos| !infos.delayed.is_empty())
+            || self.named;
+        if matches!(self.phase, Phase::Down(_)) && self.unreachable && !waits {
             self.stop(now, CloseFrame::normal(), StopReason::Disconnected(self.last_reason()));
             return self.next_end(now);
         }

@@ -68,8 +68,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a disconnect does not cancel the retry",
         SESSION,
-        "            Phase::New(_) | Phase::Down => (self.retry_at, self.then) = (None, late),",
-        "            Phase::Down if MUTANT => {}\n            Phase::New(_) | Phase::Down => (self.retry_at, self.then) = (None, late),",
+        "            Phase::Down(retry_at) => (*retry_at, self.then) = (None, late),",
+        "            Phase::Down(_) if MUTANT => {}\n            Phase::Down(retry_at) => (*retry_at, self.then) = (None, late),",
     ),
     mutant(
         "a reconnect stays down",
@@ -111,7 +111,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "connect does not skip the delay",
         SESSION,
         "Command::Connect => self.connect(now),",
-        "Command::Connect if MUTANT && self.retry_at.is_some() => {}\n            Command::Connect => self.connect(now),",
+        "Command::Connect if MUTANT && self.retry_at().is_some() => {}\n            Command::Connect => self.connect(now),",
     ),
     // The end.
     mutant(
