@@ -31,6 +31,14 @@ impl<T> Sparse<T> {
         self.0.take().map_or_else(VecDeque::new, |queue| *queue)
     }
 
+    /// An empty one keeps room for so many, if it has it.
+    #[inline]
+    pub(crate) fn shrink_to(&mut self, kept: usize) {
+        if let Some(queue) = self.0.as_mut().filter(|queue| queue.is_empty()) {
+            queue.shrink_to(kept);
+        }
+    }
+
     /// Nothing will come soon: an empty one holds no memory.
     #[inline]
     pub(crate) fn rest(&mut self) {

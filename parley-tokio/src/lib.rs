@@ -60,6 +60,7 @@
 //! | `ring` | yes | the crypto provider |
 //! | `aws-lc-rs` | | the crypto provider where `ring` is off |
 //! | `webpki-roots` | | adds `Tls::webpki_roots`: Mozilla's trust roots, compiled in |
+//! | `simd` | | payloads of 4 KiB and more are masked with the widest instructions that the processor has; needs Rust 1.89 |
 //! | `tracing` | | spans and events: see [`parley_proto::telemetry`] |
 //! | `testing` | | the module `testing`: handlers tested without a network, in virtual time |
 //!
@@ -87,7 +88,7 @@ pub use parley_proto::guide;
 
 pub use parley_proto::Role;
 pub use parley_proto::codec::{
-    Chunk, CloseCode, CloseFrame, CloseFrameError, Frame, FrameError, PreparedFrame, Utf8Bytes,
+    Chunk, CloseCode, CloseFrame, CloseFrameError, Frame, FrameError, FrameRef, OpCode, PreparedFrame, Utf8Bytes,
 };
 pub use parley_proto::connection::{Closed, Config, Keepalive, Rtt};
 pub use parley_proto::driver::{

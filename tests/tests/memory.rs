@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use parley_proto::codec::Frame;
 use parley_proto::connection::{Config, Connection, ENCODE_AHEAD, Event};
-use parley_proto::handshake::{ClientRequest, Negotiated};
-use parley_proto::{Limits, Role};
+use parley_proto::handshake::{ClientRequest, Negotiated, Origins};
+use parley_proto::session::ClientState;
+use parley_proto::{Handler, Limits, Role};
 use parley_tests::raw::{frame, masked_frame};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -273,6 +274,49 @@ fn hazard_17_an_application_that_takes_nothing_stops_the_reading() {
         let waiting = std::iter::from_fn(|| server.poll_event()).count();
         assert_eq!(waiting, read / bytes.len());
     }
+}
+
+/// What waits at a time may be a thousand times what usually does.
+#[test]
+fn a_burst_through_a_handle_leaves_little_behind() {
+    struct Silent;
+    impl Handler for Silent {}
+
+    let _alone = alone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let server = parley_tokio::Server::builder(Origins::any()).bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}/", server.local_addr().unwrap());
+        let (tell, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut socket = server.next().await.unwrap().into_websocket().await.unwrap();
+            let mut count = 0;
+            while let Some(Ok(frame)) = socket.next().await {
+                match frame {
+                    Frame::Text(_) => tell.send(std::mem::take(&mut count)).unwrap(),
+                    _ => count += 1,
+                }
+            }
+        });
+        let client = parley_tokio::Client::builder(&url).unwrap().start::<_, ()>(Silent).await.unwrap();
+        client.wait_for(ClientState::Connected).await.unwrap();
+        let mut burst = async |frames, payload: Bytes| {
+            for _ in 0..frames {
+                client.feed_frame(Frame::Binary(payload.clone())).await.unwrap(); // does not let the client's task have a turn
+            }
+            client.send_frame(Frame::text("that was it")).await.unwrap();
+            assert_eq!(arrived.recv().await, Some(frames));
+        };
+        burst(100, Bytes::from(vec![0; 5_000])).await; // the thread's pools are filled
+        let held = Held::from_now();
+        // What the connection encodes ahead, and more.
+        for frames in [8_000, 30_000] {
+            burst(frames, Bytes::new()).await;
+            held.at_most(4 * CONSTANT, &format!("{frames} frames that have left"));
+        }
+        client.stop().await;
+        client.join().await.unwrap();
+    });
 }
 
 #[test]

@@ -26,7 +26,7 @@ const STEPS: &[Step] = &[
     ("each feature alone", || {
         // Warnings are errors: a feature that is off must leave nothing unused behind.
         for package in ["parley-proto", "parley-tokio", "parley-async-std"] {
-            for features in ["", "tls", "ring", "aws-lc-rs", "webpki-roots", "testing", "tracing"] {
+            for features in ["", "tls", "ring", "aws-lc-rs", "webpki-roots", "testing", "tracing", "simd"] {
                 let args = ["clippy", "--quiet", "--package", package, "--no-default-features", "--features", features];
                 process::run(cargo().args(args).args(["--", "-D", "warnings"]))?;
             }
@@ -38,6 +38,18 @@ const STEPS: &[Step] = &[
         let command = test_command(&readme).ok_or("README.md has no line that starts with `cargo test`")?;
         println!("{command}");
         scenarios::run_tests(cargo().args(command.split_whitespace().skip(1)))
+    }),
+    ("the codec with `simd`", || {
+        process::run(cargo().args([
+            "test",
+            "--quiet",
+            "--package",
+            "parley-proto",
+            "--features",
+            "simd",
+            "--lib",
+            "codec",
+        ]))
     }),
     ("docs", || {
         let args = ["doc", "--workspace", "--no-deps", "--all-features"];

@@ -22,15 +22,13 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::header::{FIN, LENGTH_16, MASK, MAX_CONTROL, Prefix};
 use super::queue::{Kind, Queue};
-use super::{Chunk, CloseFrame, Frame, FrameError, OpCode, Utf8Validator, mask, utf8};
+use super::{Chunk, CloseFrame, Frame, FrameError, FrameRef, OpCode, Utf8Validator, mask, utf8};
 use crate::{Limits, Role, pool};
 
 /// What is cut off below this size in bytes is copied, so that a frame that someone keeps does not keep a window.
 const SMALL_CHUNK: usize = 4 * 1024;
 /// With [`Decoder::set_copy_small`], payloads up to this size in bytes are copied.
 const SMALL_FRAME: usize = 1024;
-/// Payload is unmasked and checked in blocks of this size in bytes, so that the check finds it in the fastest cache.
-const BLOCK: usize = 8 * 1024;
 /// Masking keys have 4 bytes.
 const KEY: usize = 4;
 
@@ -271,6 +269,36 @@ impl Decoder {
         frame
     }
 
+    /// [`poll`](Self::poll), but the frame is lent and not given. Its memory may be held until something is polled again.
+    ///
+    /// ```
+    /// # use bytes::BytesMut;
+    /// # use parley_proto::codec::{Decoder, OpCode};
+    /// # use parley_proto::{Limits, Role};
+    /// let mut decoder = Decoder::new(Role::Client, &Limits::client());
+    /// decoder.decode(&mut BytesMut::from(&b"\x81\x05Hello\x82\x02ab"[..]), &mut |_ping| {});
+    /// let mut lengths = 0;
+    /// while let Some(frame) = decoder.poll_ref() {
+    ///     lengths += frame.payload().len();
+    /// }
+    /// assert_eq!(lengths, 7);
+    /// ```
+    #[inline(always)]
+    pub fn poll_ref(&mut self) -> Option<FrameRef<'_>> {
+        self.queue.as_deref_mut()?.pop_ref()
+    }
+
+    /// Lends a frame as [`poll_ref`](Self::poll_ref) does.
+    pub(crate) fn lend(&mut self, frame: Frame) -> FrameRef<'_> {
+        self.queue.get_or_insert_with(pool::queue).lend(frame)
+    }
+
+    /// [`poll`](Self::poll) has something.
+    #[inline(always)]
+    pub(crate) fn is_frame_next(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.is_frame_next())
+    }
+
     /// [`poll`](Self::poll) for all but a ping.
     #[inline(always)]
     pub(crate) fn poll_message(&mut self) -> Option<Frame> {
@@ -389,13 +417,7 @@ impl Decoder {
             }
             let (frame, after) = rest.split_at_mut(start + len);
             let (header, payload) = frame.split_at_mut(start);
-            if payload.len() > BLOCK {
-                let key = self.key(header);
-                open(kind, self.mask_bit, &mut self.utf8, key, payload)?;
-                self.utf8.finish()?;
-            } else {
-                open_block::<MASKED>(kind, header, payload)?;
-            }
+            open_whole::<MASKED>(kind, header, payload)?;
             queue.push(kind, walk.at + start, len, len < walk.copy_below);
             walk.at += start + len;
             rest = after;
@@ -617,16 +639,12 @@ fn open(
     key: [u8; KEY],
     payload: &mut [u8],
 ) -> Result<(), FrameError> {
-    // The key needs no turning from block to block.
-    const { assert!(BLOCK % KEY == 0) };
     match (kind, mask_bit) {
         (Kind::Text, 0) => utf8.feed(payload)?,
         (Kind::Text, _) => {
-            for block in payload.chunks_mut(BLOCK) {
-                let ascii = mask::unmask_is_ascii(key, block);
-                if !(ascii && utf8.is_boundary()) {
-                    utf8.feed(block)?;
-                }
+            let ascii = mask::unmask_is_ascii(key, payload);
+            if !(ascii && utf8.is_boundary()) {
+                utf8.feed(payload)?;
             }
         }
         (_, 0) => {}
@@ -635,10 +653,9 @@ fn open(
     Ok(())
 }
 
-/// Unmasks the payload of a whole message of at most [`BLOCK`] bytes, and checks it if it is text. `header` ends with
-/// the masking key.
+/// Unmasks the payload of a whole message, and checks it if it is text. `header` ends with the masking key.
 #[inline]
-fn open_block<const MASKED: bool>(kind: Kind, header: &[u8], payload: &mut [u8]) -> Result<(), FrameError> {
+fn open_whole<const MASKED: bool>(kind: Kind, header: &[u8], payload: &mut [u8]) -> Result<(), FrameError> {
     match (header.last_chunk(), kind) {
         (Some(key), _) if MASKED => {
             let ascii = mask::unmask_is_ascii(*key, payload);

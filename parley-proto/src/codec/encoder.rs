@@ -8,7 +8,7 @@ use rand::rngs::ChaCha12Rng;
 use rand::{Rng, SeedableRng};
 
 use super::header::{FIN, MAX_CONTROL, MAX_HEADER, put_header};
-use super::{CloseFrame, Frame, OpCode, PreparedFrame, mask};
+use super::{CloseFrame, Frame, FrameRef, OpCode, PreparedFrame, mask};
 use crate::sparse::Sparse;
 use crate::{Role, pool};
 
@@ -163,16 +163,11 @@ impl Encoder {
 
     /// [`frame`](Self::frame) for a message that is copied anyway; false for others, of which nothing is encoded.
     #[inline]
-    pub(crate) fn small_message(&mut self, frame: &Frame) -> bool {
-        let payload: &[u8] = match frame {
-            Frame::Text(text) => text.as_bytes(),
-            Frame::Binary(payload) => payload,
-            Frame::Ping(_) | Frame::Pong(_) => return false,
-        };
-        if payload.len() >= LARGE {
+    pub(crate) fn small_message(&mut self, frame: FrameRef<'_>) -> bool {
+        if frame.opcode().is_control() || frame.payload().len() >= LARGE {
             return false;
         }
-        self.encode_small(FIN | frame.opcode().bits(), payload);
+        self.encode_small(FIN | frame.opcode().bits(), frame.payload());
         true
     }
 

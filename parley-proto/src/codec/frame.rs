@@ -14,11 +14,26 @@ use super::{FrameError, OpCode, utf8};
 /// bytes as a `str` ([`as_str`](Self::as_str), `Deref`, `Display`) checks them again: some 10 ns for 100 bytes of
 /// ASCII. Take the `str` once and keep it; what works on the bytes ([`as_bytes`](Self::as_bytes),
 /// [`len`](Self::len), `==`, ordering, hashing) costs nothing.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Utf8Bytes(
     /// Invariant: valid UTF-8.
     Bytes,
 );
+
+/// Cheap: the bytes are shared.
+impl Clone for Utf8Bytes {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self(share(&self.0))
+    }
+}
+
+/// A slice of all of it is a clone that is put together here; `Bytes::clone` comes through memory, and whoever moves it waits for
+/// the stores.
+#[inline]
+fn share(bytes: &Bytes) -> Bytes {
+    bytes.slice(..)
+}
 
 impl Utf8Bytes {
     /// A string that lives as long as the program; no allocation.
@@ -190,11 +205,8 @@ pub enum Frame {
 impl Clone for Frame {
     #[inline]
     fn clone(&self) -> Self {
-        // A slice of all of it is a clone that is put together here; `Bytes::clone` comes through memory, and whoever moves it
-        // waits for the stores.
-        let share = |payload: &Bytes| payload.slice(..);
         match self {
-            Self::Text(text) => Self::Text(Utf8Bytes(share(&text.0))),
+            Self::Text(text) => Self::Text(text.clone()),
             Self::Binary(payload) => Self::Binary(share(payload)),
             Self::Ping(payload) => Self::Ping(share(payload)),
             Self::Pong(payload) => Self::Pong(share(payload)),
@@ -285,6 +297,108 @@ impl Frame {
     }
 }
 
+/// A message, a ping or a pong that somebody else holds: the buffer that it was read into, say.
+///
+/// No reference count is touched for it, which is the greater part of what a small [`Frame`] costs. Who wants to keep it
+/// [copies](Self::to_frame) it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FrameRef<'a>(Payload<'a>);
+
+/// As wide a tag as a [`Frame`] has: one of a byte is moved in parts, and read before they are all there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Payload<'a> {
+    /// Invariant: valid UTF-8.
+    Text(&'a [u8]),
+    Binary(&'a [u8]),
+    Ping(&'a [u8]),
+    Pong(&'a [u8]),
+}
+
+impl<'a> FrameRef<'a> {
+    /// A text message.
+    #[inline]
+    #[must_use]
+    pub const fn text(text: &'a str) -> Self {
+        Self(Payload::Text(text.as_bytes()))
+    }
+
+    /// A binary message.
+    #[inline]
+    #[must_use]
+    pub const fn binary(payload: &'a [u8]) -> Self {
+        Self(Payload::Binary(payload))
+    }
+
+    /// A text that has been through a check already.
+    #[inline(always)]
+    pub(super) const fn from_validated(text: &'a [u8]) -> Self {
+        Self(Payload::Text(text))
+    }
+
+    /// [`Text`](OpCode::Text), [`Binary`](OpCode::Binary), [`Ping`](OpCode::Ping) or [`Pong`](OpCode::Pong).
+    #[inline]
+    #[must_use]
+    pub const fn opcode(self) -> OpCode {
+        match self.0 {
+            Payload::Text(_) => OpCode::Text,
+            Payload::Binary(_) => OpCode::Binary,
+            Payload::Ping(_) => OpCode::Ping,
+            Payload::Pong(_) => OpCode::Pong,
+        }
+    }
+
+    /// The payload; the bytes of a text.
+    #[inline]
+    #[must_use]
+    pub const fn payload(self) -> &'a [u8] {
+        match self.0 {
+            Payload::Text(payload) | Payload::Binary(payload) | Payload::Ping(payload) | Payload::Pong(payload) => {
+                payload
+            }
+        }
+    }
+
+    /// The text, if it is one. Checks the bytes again: see [`Utf8Bytes`].
+    #[must_use]
+    pub fn as_str(self) -> Option<&'a str> {
+        match self.0 {
+            Payload::Text(text) => Some(simdutf8::basic::from_utf8(text).expect("every text is UTF-8")),
+            _ => None,
+        }
+    }
+
+    /// A frame of its own, with a copy of the payload.
+    #[must_use]
+    pub fn to_frame(self) -> Frame {
+        let payload = Bytes::copy_from_slice(self.payload());
+        match self.0 {
+            Payload::Text(_) => Frame::Text(Utf8Bytes::from_validated(payload)),
+            Payload::Binary(_) => Frame::Binary(payload),
+            Payload::Ping(_) => Frame::Ping(payload),
+            Payload::Pong(_) => Frame::Pong(payload),
+        }
+    }
+}
+
+impl fmt::Debug for FrameRef<'_> {
+    /// As a [`Frame`] would be.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_frame().fmt(f)
+    }
+}
+
+impl<'a> From<&'a Frame> for FrameRef<'a> {
+    #[inline(always)]
+    fn from(frame: &'a Frame) -> Self {
+        Self(match frame {
+            Frame::Text(text) => Payload::Text(text.as_bytes()),
+            Frame::Binary(payload) => Payload::Binary(payload),
+            Frame::Ping(payload) => Payload::Ping(payload),
+            Frame::Pong(payload) => Payload::Pong(payload),
+        })
+    }
+}
+
 impl From<Utf8Bytes> for Frame {
     #[inline]
     fn from(text: Utf8Bytes) -> Self {
@@ -365,6 +479,9 @@ mod tests {
         for ((frame, opcode), len) in frames.into_iter().zip(opcodes).zip([1, 2, 3, 0]) {
             assert_eq!((frame.opcode(), frame.len(), frame.is_empty()), (opcode, len, len == 0));
             assert_eq!(frame.is_control(), opcode.is_control());
+            let lent = FrameRef::from(&frame);
+            assert_eq!((lent.opcode(), lent.payload(), lent.to_frame()), (opcode, &frame.payload()[..], frame.clone()));
+            assert_eq!(lent.as_str(), (opcode == OpCode::Text).then_some("a"));
             assert_eq!(frame.clone().into_payload(), *frame.payload());
         }
     }

@@ -120,14 +120,46 @@ fn xor(key: [u8; 4], payload: &mut [u8]) -> u64 {
 /// From here on it pays to begin at a cache line: words that straddle two cost half as much again.
 const LONG: usize = 4 * 1024;
 const LINE: usize = 64;
+const BLOCK: usize = 8 * 1024;
 
-/// [`xor`] of a payload that begins anywhere.
+/// [`xor`] of a payload that begins anywhere. From its last block to its first: what arrived last is still in the fastest
+/// cache, which has no room for all of a large one.
 #[inline(never)]
 fn xor_long(key: [u8; 4], payload: &mut [u8]) -> u64 {
     let head = payload.as_ptr().align_offset(LINE).min(payload.len());
     let (head, rest) = payload.split_at_mut(head);
-    let rest_key = rotated(key, head.len());
-    xor_words(key, head) | xor_words(rest_key, rest)
+    let (lines, tail) = rest.split_at_mut(rest.len() / LINE * LINE);
+    let line_key = rotated(key, head.len());
+    let mut seen = xor_words(line_key, tail);
+    for block in lines.chunks_mut(BLOCK).rev() {
+        seen |= xor_lines(line_key, block);
+    }
+    seen | xor_words(key, head)
+}
+
+/// [`xor`] of whole cache lines.
+#[cfg(not(feature = "simd"))]
+fn xor_lines(key: [u8; 4], lines: &mut [u8]) -> u64 {
+    xor_words(key, lines)
+}
+
+/// [`xor`] of whole cache lines, with the widest instructions that this processor has.
+#[cfg(feature = "simd")]
+fn xor_lines(key: [u8; 4], lines: &mut [u8]) -> u64 {
+    use fearless_simd::{Level, Simd, dispatch};
+    let mut line_key = [0; LINE];
+    line_key.chunks_exact_mut(key.len()).for_each(|part| part.copy_from_slice(&key));
+    let seen: [u8; LINE] = dispatch!(Level::new(), simd => simd.vectorize(
+        #[inline(always)]
+        move || {
+            let (key, mut seen) = (line_key, [0; LINE]); // in registers
+            for line in lines.chunks_exact_mut(LINE).filter_map(|line| line.first_chunk_mut()) {
+                xor_step(&key, line, &mut seen);
+            }
+            seen
+        }
+    ));
+    seen.chunks_exact(WORD).fold(0, |all, bytes| all | fold(word(bytes)))
 }
 
 /// [`xor`] from the first byte on, wherever that is.
@@ -170,7 +202,7 @@ fn step_key(key: u128) -> [u8; STEP] {
 
 /// XORs `bytes` with `key`, and ORs the outcome to `seen`. Byte by byte is what becomes vector instructions.
 #[inline(always)]
-fn xor_step(key: &[u8; STEP], bytes: &mut [u8; STEP], seen: &mut [u8; STEP]) {
+fn xor_step<const N: usize>(key: &[u8; N], bytes: &mut [u8; N], seen: &mut [u8; N]) {
     for ((byte, key), seen) in bytes.iter_mut().zip(key).zip(seen) {
         *byte ^= key;
         *seen |= *byte;
@@ -206,6 +238,21 @@ fn short_masked(key: u64, len: usize, first: u64, last: u64) -> (u64, u64) {
 #[inline]
 pub(super) fn copy_masked(key: [u8; 4], payload: &[u8], out: &mut [u8]) {
     debug_assert_eq!(payload.len(), out.len());
+    if payload.len() < LONG { copy_masked_words(key, payload, out) } else { copy_masked_long(key, payload, out) }
+}
+
+/// [`copy_masked`] of what begins anywhere: what is written begins at a cache line, soon.
+#[inline(never)]
+fn copy_masked_long(key: [u8; 4], payload: &[u8], out: &mut [u8]) {
+    let head = out.as_ptr().align_offset(LINE).min(out.len());
+    let ((head, rest), (out_head, out_rest)) = (payload.split_at(head), out.split_at_mut(head));
+    copy_masked_words(key, head, out_head);
+    copy_masked_words(rotated(key, head.len()), rest, out_rest);
+}
+
+/// [`copy_masked`] from the first byte on, wherever that is.
+#[inline]
+fn copy_masked_words(key: [u8; 4], payload: &[u8], out: &mut [u8]) {
     let key = doubled(key);
     let len = payload.len();
     let Some(last) = payload.last_chunk::<WORD>() else {

@@ -21,7 +21,7 @@ pub use close::{CloseCode, CloseFrame, CloseFrameError};
 pub use decoder::{Decoder, End};
 pub use encoder::{Encoder, Transmit};
 pub use error::FrameError;
-pub use frame::{Frame, Utf8Bytes};
+pub use frame::{Frame, FrameRef, Utf8Bytes};
 pub use header::{FrameHeader, Rsv};
 pub use mask::apply_mask;
 pub use opcode::OpCode;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{Chunk, Frame, Utf8Bytes};
+use super::{Chunk, Frame, FrameRef, Utf8Bytes};
 
 /// What a span holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,8 @@ pub(crate) struct Queue {
     chunks: VecDeque<Bytes>,
     /// Of each span that is a part of a message: whether that is a text, begins with it, ends with it.
     parts: VecDeque<[bool; 3]>,
-    /// A frame on its way out, between [`advance`](Self::advance) and whoever asked for it.
+    /// A frame on its way out, between [`advance`](Self::advance) and whoever asked for it; or one that is lent, until the next
+    /// is asked for.
     front: Option<Frame>,
     /// See [`Queue::backlog`].
     backlog: usize,
@@ -112,6 +113,36 @@ impl Queue {
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<Frame> {
         self.pop_if(|kind| kind != Kind::Part)
+    }
+
+    /// [`pop`](Self::pop), without a part in the count of who refers to the chunk.
+    #[inline(always)]
+    pub(super) fn pop_ref(&mut self) -> Option<FrameRef<'_>> {
+        let Span { start, len, kind, plain, .. } = *self.spans.get(self.next)?;
+        if !plain {
+            return if kind == Kind::Part { None } else { self.pop_any_ref() };
+        }
+        self.count_out(len);
+        let payload = &self.chunk[start..start + len];
+        Some(if kind == Kind::Text { FrameRef::from_validated(payload) } else { FrameRef::binary(payload) })
+    }
+
+    /// By way of `front`, where it stays.
+    #[inline(never)]
+    fn pop_any_ref(&mut self) -> Option<FrameRef<'_>> {
+        self.advance();
+        self.front.as_ref().map(FrameRef::from)
+    }
+
+    /// A frame that was put together elsewhere, until the next is asked for.
+    pub(super) fn lend(&mut self, frame: Frame) -> FrameRef<'_> {
+        FrameRef::from(&*self.front.insert(frame))
+    }
+
+    /// [`pop`](Self::pop) takes one.
+    #[inline(always)]
+    pub(super) fn is_frame_next(&self) -> bool {
+        self.spans.get(self.next).is_some_and(|span| span.kind != Kind::Part)
     }
 
     /// Takes the first frame unless it is a ping.

@@ -32,7 +32,9 @@ pub use keepalive::{Keepalive, Rtt};
 pub use timer::Timer;
 pub(crate) use timer::{deadline, earliest};
 
-use crate::codec::{Chunk, CloseFrame, Decoder, Encoder, End, Frame, OpCode, PreparedFrame, Transmit, Utf8Validator};
+use crate::codec::{
+    Chunk, CloseFrame, Decoder, Encoder, End, Frame, FrameRef, OpCode, PreparedFrame, Transmit, Utf8Validator,
+};
 use crate::error::{ChunkError, NetworkError, SendError};
 use crate::handshake::{
     Acceptance, ApiMisuse, ClientFailure, ClientHandshake, ClientRequest, HandshakeError, Negotiated, Rejection,
@@ -644,7 +646,7 @@ impl Connection {
 
     /// [`send`](Self::send) for the usual case: false if anything at all is in its way, or the frame is not a small message.
     #[inline]
-    pub(crate) fn send_short(&mut self, frame: &Frame) -> bool {
+    pub(crate) fn send_short(&mut self, frame: FrameRef<'_>) -> bool {
         let is_free = matches!(self.phase, Phase::Open) && self.sending.is_none() && self.pong.is_none();
         is_free && self.has_room() && self.encoder.small_message(frame)
     }
@@ -811,6 +813,23 @@ impl Connection {
             return None;
         }
         self.decoder.poll()
+    }
+
+    /// [`poll_frame`](Self::poll_frame), lent.
+    #[inline(always)]
+    pub(crate) fn poll_frame_ref(&mut self) -> Option<FrameRef<'_>> {
+        if self.news.is_some() { None } else { self.decoder.poll_ref() }
+    }
+
+    /// [`poll_frame`](Self::poll_frame) has one.
+    #[inline(always)]
+    pub(crate) fn is_frame_next(&self) -> bool {
+        self.news.is_none() && self.decoder.is_frame_next()
+    }
+
+    /// Lends a frame that was put together elsewhere.
+    pub(crate) fn lend(&mut self, frame: Frame) -> FrameRef<'_> {
+        self.decoder.lend(frame)
     }
 
     /// The next message or pong, if that is the next event.

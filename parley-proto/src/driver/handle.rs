@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::mem;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -40,6 +41,8 @@ pub(super) struct Shared<I> {
 }
 
 struct Inner<I> {
+    /// Frames that nobody waits for, from handles but the client's own. All of them come before all of `commands`.
+    fed: Vec<Frame>,
     commands: VecDeque<Command<I, Ticket>>,
     frames: Gate,
     infos: Gate,
@@ -203,6 +206,7 @@ impl<I> Shared<I> {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
+                fed: Vec::new(),
                 commands: VecDeque::new(),
                 frames: Gate::new(limits.send_queue()),
                 infos: Gate::new(limits.info_queue()),
@@ -242,6 +246,12 @@ impl<I> Shared<I> {
     /// Puts a command in, and sees to it that the driver looks.
     fn put(&self, mut inner: MutexGuard<'_, Inner<I>>, command: Command<I, Ticket>) {
         inner.commands.push_back(command);
+        self.tell(inner);
+    }
+
+    /// Something was put in: sees to it that the driver looks.
+    #[inline(always)]
+    fn tell(&self, inner: MutexGuard<'_, Inner<I>>) {
         // Looked at under the lock: if it is dirty already, the driver has yet to take what is there, with this, and whoever made
         // it dirty wakes it.
         let is_first = !self.dirty.load(Ordering::Relaxed);
@@ -280,10 +290,13 @@ impl<I> Shared<I> {
         self.dirty.load(Ordering::Relaxed)
     }
 
-    /// Takes the commands into `into`, which is empty; says whether any handle is left.
-    pub(super) fn take_commands(&self, into: &mut VecDeque<Command<I, Ticket>>) -> bool {
+    /// Takes what was fed, and the commands behind that, into these, which are empty; says whether any handle is left.
+    pub(super) fn take(&self, fed: &mut Vec<Frame>, commands: &mut VecDeque<Command<I, Ticket>>) -> bool {
         self.dirty.store(false, Ordering::SeqCst);
-        mem::swap(&mut self.lock().commands, into);
+        let mut inner = self.lock();
+        mem::swap(&mut inner.fed, fed);
+        mem::swap(&mut inner.commands, commands);
+        drop(inner);
         self.handles.load(Ordering::SeqCst) > 0
     }
 
@@ -310,7 +323,7 @@ impl<I> Shared<I> {
             if state == ClientState::Disconnected {
                 // What was accepted for this connection is to be seen before the next begins, though its sender was stopped
                 // before it could say that it is there.
-                self.dirty.fetch_or(!inner.commands.is_empty(), Ordering::SeqCst);
+                self.dirty.fetch_or(!(inner.fed.is_empty() && inner.commands.is_empty()), Ordering::SeqCst);
                 inner.epoch += 1;
                 let parts = inner.seldom.iter().flat_map(|seldom| seldom.parts.waiting());
                 waiting.extend(inner.frames.waiting().chain(parts).cloned());
@@ -338,6 +351,7 @@ impl<I> Shared<I> {
         for (ticket, outcome) in outcomes {
             wakers.extend(inner.answer(ticket, outcome));
         }
+        let fed = mem::take(&mut inner.fed);
         let mut unseen = mem::take(&mut inner.commands);
         for command in &mut unseen {
             if let Command::Send { frame, ticket: Some(ticket), .. } = command {
@@ -356,7 +370,7 @@ impl<I> Shared<I> {
         }
         drop(inner);
         wake(wakers);
-        drop(unseen); // infos may do anything when they are dropped
+        drop((fed, unseen)); // infos, and payloads of the user's own, may do anything when they are dropped
     }
 }
 
@@ -609,31 +623,20 @@ impl<I> Handle<I> {
     ///
     /// See [`SendError`]; it gives the frame back.
     pub fn feed_frame(&self, frame: Frame) -> impl Future<Output = Result<(), SendError>> + use<'_, I> {
-        // No async fn, which would move the frame from state to state: the usual one goes from here to the queue.
-        let mut frame = Some(frame);
-        let mut waiting = None;
-        poll_fn(move |cx| {
-            if waiting.is_none() && self.accept_now(&mut frame) {
-                return Poll::Ready(Ok(()));
-            }
-            if let Some(frame) = frame.take() {
-                waiting = Some(Box::pin(self.accept(frame, false)));
-            }
-            let Some(waiting) = &mut waiting else { return Poll::Pending }; // polled again after the end
-            waiting.as_mut().poll(cx).map_ok(drop)
-        })
+        Feed { handle: self, frame: Some(frame), wait: |frame| self.accept(frame, false), waiting: None }
     }
 
-    /// Accepts a frame if there is nothing to wait for and nothing to refuse; false: it is where it was.
-    fn accept_now(&self, frame: &mut Option<Frame>) -> bool {
+    /// Accepts a frame that nobody waits for, if there is nothing to wait for, to refuse, or to come behind; else it comes back.
+    #[inline(always)]
+    fn accept_now(&self, frame: Frame) -> Option<Frame> {
         let mut inner = self.shared.lock();
-        let Some(frame) =
-            frame.take_if(|frame| inner.refusal(self.own, frame).is_none() && inner.enter(self.own, frame))
-        else {
-            return false;
-        };
-        self.shared.put(inner, Command::Send { frame, ticket: None, own: self.own });
-        true
+        let is_next = !self.own && inner.commands.is_empty();
+        if is_next && inner.refusal(false, &frame).is_none() && inner.frames.try_enter(cost(&frame)) {
+            inner.fed.push(frame);
+            self.shared.tell(inner);
+            return None;
+        }
+        Some(frame)
     }
 
     /// Accepts a frame now, or never.
@@ -642,6 +645,7 @@ impl<I> Handle<I> {
     ///
     /// `Full`, `Disconnected`, `Closing`, `Stopped`, `ControlTooLong`, each with the frame.
     pub fn try_send_frame(&self, frame: Frame) -> Result<(), SendError> {
+        let Some(frame) = self.accept_now(frame) else { return Ok(()) };
         let mut inner = self.shared.lock();
         if let Some(refusal) = inner.refusal(self.own, &frame) {
             return Err(refusal(frame));
@@ -966,6 +970,51 @@ impl<I> Drop for Entry<'_, I> {
     }
 }
 
+/// A frame that is fed. Inlined into who waits, lest the usual frame come to the queue by way of memory; all else is behind one
+/// call.
+struct Feed<'a, I, W, F> {
+    handle: &'a Handle<I>,
+    frame: Option<Frame>,
+    wait: W,
+    /// For a frame that could not be accepted at once.
+    waiting: Option<Pin<Box<F>>>,
+}
+
+impl<I, W, F> Future for Feed<'_, I, W, F>
+where
+    W: Fn(Frame) -> F + Unpin,
+    F: Future<Output = Result<Ticket, SendError>>,
+{
+    type Output = Result<(), SendError>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let feed = self.get_mut();
+        match feed.frame.take() {
+            None => feed.poll_waiting(cx, None),
+            Some(frame) => match feed.handle.accept_now(frame) {
+                None => Poll::Ready(Ok(())),
+                refused => feed.poll_waiting(cx, refused),
+            },
+        }
+    }
+}
+
+impl<I, W, F> Feed<'_, I, W, F>
+where
+    W: Fn(Frame) -> F,
+    F: Future<Output = Result<Ticket, SendError>>,
+{
+    #[inline(never)]
+    fn poll_waiting(&mut self, cx: &mut Context<'_>, frame: Option<Frame>) -> Poll<Result<(), SendError>> {
+        if let Some(frame) = frame {
+            self.waiting = Some(Box::pin((self.wait)(frame)));
+        }
+        let Some(waiting) = &mut self.waiting else { return Poll::Pending }; // polled again after the end
+        waiting.as_mut().poll(cx).map_ok(drop)
+    }
+}
+
 /// A waiting send or flush. Dropped, a send goes on, and its slot is freed when the outcome comes; a flush is taken back.
 struct Outcome<'a, I> {
     shared: &'a Shared<I>,
@@ -1003,7 +1052,7 @@ impl<I> Drop for Outcome<'_, I> {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::{Pin, pin};
+    use std::pin::pin;
     use std::sync::Weak;
     use std::task::Wake;
 
@@ -1062,11 +1111,11 @@ mod tests {
             {
                 let mut flush = pin!(handle.flush());
                 assert!(poll(flush.as_mut(), Waker::noop()).is_pending());
-                shared.take_commands(&mut seen);
+                shared.take(&mut Vec::new(), &mut seen);
                 assert!(matches!(seen.pop_front(), Some(Command::Flush { .. })));
                 assert_eq!(slots(), 1);
             }
-            shared.take_commands(&mut seen);
+            shared.take(&mut Vec::new(), &mut seen);
             let Some(Command::Forget(ticket)) = seen.pop_front() else { panic!("nothing to forget") };
             shared.settle(ticket, Ok(()));
             assert_eq!((slots(), seen.len()), (0, 0));
@@ -1078,6 +1127,73 @@ mod tests {
             shared.settle(0, Ok(()));
         }
         assert_eq!(slots(), 0);
+    }
+
+    fn connected() -> Arc<Shared<()>> {
+        let shared = Shared::new(&Limits::client());
+        shared.publish(ClientState::Connected, false);
+        shared
+    }
+
+    fn feed(handle: &Handle<()>, text: &'static str) {
+        assert!(matches!(poll(pin!(handle.feed_frame(Frame::text(text))), Waker::noop()), Poll::Ready(Ok(()))));
+    }
+
+    #[test]
+    fn what_is_fed_keeps_its_place_among_what_else_is_asked_for() {
+        let shared = connected();
+        let handle = Handle::new(shared.clone(), false);
+        let own = Handle::new(shared.clone(), true);
+        let (mut fed, mut seen) = (Vec::new(), VecDeque::new());
+        for _ in 0..2 {
+            feed(&handle, "first");
+            handle.try_send_frame(Frame::text("second")).unwrap();
+            own.try_send_frame(Frame::text("third")).unwrap();
+            feed(&handle, "fourth");
+            handle.try_send_info(()).unwrap();
+            handle.try_send_frame(Frame::text("fifth")).unwrap();
+            shared.take(&mut fed, &mut seen);
+            assert_eq!(mem::take(&mut fed), ["first", "second"].map(Frame::text));
+            let behind: Vec<_> = mem::take(&mut seen)
+                .into_iter()
+                .map(|command| match command {
+                    Command::Send { frame, ticket: None, own } => Some((frame, own)),
+                    Command::Info(()) => None,
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            let sent = |text, own| Some((Frame::text(text), own));
+            assert_eq!(behind, [sent("third", true), sent("fourth", false), None, sent("fifth", false)]);
+        }
+    }
+
+    #[test]
+    fn the_first_frame_that_is_fed_wakes_the_driver_and_no_other() {
+        let shared = connected();
+        let looks = Arc::new(Looks { shared: Arc::downgrade(&shared), woken: Mutex::default() });
+        let waker = Waker::from(looks.clone());
+        let handle = Handle::new(shared.clone(), false);
+        for before in [0, 3, 3] {
+            let mut fed = Vec::new();
+            shared.take(&mut fed, &mut VecDeque::new());
+            assert_eq!(fed.len(), before);
+            assert!(shared.sleep(&Context::from_waker(&waker), &mut None));
+            feed(&handle, "first");
+            feed(&handle, "second");
+            feed(&handle, "third");
+            assert_eq!(mem::take(&mut *looks.woken.lock().unwrap()), [true]);
+        }
+    }
+
+    /// Its sender was stopped before it could say that it is there.
+    #[test]
+    fn what_was_fed_for_a_connection_is_seen_before_the_next() {
+        let shared = connected();
+        shared.take(&mut Vec::new(), &mut VecDeque::new());
+        shared.lock().fed.push(Frame::text("late"));
+        assert!(!shared.is_dirty());
+        shared.publish(ClientState::Disconnected, false);
+        assert!(shared.is_dirty());
     }
 
     #[test]
@@ -1099,7 +1215,7 @@ mod tests {
         handle.try_send_info(()).unwrap();
         ask!(disconnect(), stop(), stop_with(CloseFrame::going_away()));
         let mut seen = VecDeque::new();
-        shared.take_commands(&mut seen);
+        shared.take(&mut Vec::new(), &mut seen);
         let kinds: Vec<_> = seen.iter().map(mem::discriminant).collect();
         assert_eq!(seen.len(), 9, "{seen:?}");
         assert!(kinds.windows(2).all(|two| two[0] != two[1]));
@@ -1121,7 +1237,7 @@ mod tests {
         }
         assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Delivery::Queued)).count(), 3);
         let mut seen = VecDeque::new();
-        shared.take_commands(&mut seen);
+        shared.take(&mut Vec::new(), &mut seen);
         let texts: Vec<_> = seen
             .iter()
             .map(|command| match command {
@@ -1134,7 +1250,7 @@ mod tests {
         assert_eq!(shared.numbers().queued, 3 * 33);
         // The queue is full all the same: the next one is a skip of its own.
         shared.deliver(from, &frame("10"), &Slow::Skip, &mut wakers);
-        shared.take_commands(&mut seen);
+        shared.take(&mut Vec::new(), &mut seen);
         assert!(matches!(seen.back(), Some(Command::SendPrepared { skips: Some(0), .. })));
         assert_eq!(shared.numbers().queued, 3 * 33 + 34, "until the driver has dropped what it skips");
     }
@@ -1149,7 +1265,7 @@ mod tests {
         let handle = Handle::new(shared.clone(), false);
 
         // The driver sleeps, and is woken by what comes in.
-        shared.take_commands(&mut VecDeque::new());
+        shared.take(&mut Vec::new(), &mut VecDeque::new());
         assert!(shared.sleep(&Context::from_waker(&waker), &mut None));
         handle.try_send_info(()).unwrap();
         assert_eq!(taken(), [true]);

@@ -21,7 +21,7 @@ use super::runtime::{Clock, Runtime, Transport};
 use super::trace::Trace;
 use crate::codec::Frame;
 use crate::error::StopReason;
-use crate::session::{Call, ClientState, Command, DialId, Output, Returned, Session, Upcoming};
+use crate::session::{Call, ClientState, Command, DialId, Output, QUEUE_KEPT, Returned, Session, Upcoming};
 use crate::transport::TlsError;
 
 /// Callbacks run in one poll of the task before it yields to others.
@@ -65,6 +65,8 @@ pub(super) struct Io<R: Runtime, I> {
     pub(super) session: Session<I, Ticket>,
     pub(super) now: Instant,
     runtime: R,
+    /// Both empty but while they are taken in.
+    fed: Vec<Frame>,
     commands: VecDeque<Command<I, Ticket>>,
     pipe: Pipe<R::Transport>,
     /// The steps of dialling under way; `None` while there are none.
@@ -115,6 +117,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             session,
             now,
             runtime,
+            fed: Vec::new(),
             commands: VecDeque::new(),
             pipe: Pipe::new(),
             steps: None,
@@ -246,13 +249,17 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         }
     }
 
+    #[inline(never)]
     fn take_dirty(&mut self) {
         self.refresh(); // deadlines count from here
-        let reachable = self.ending.shared.take_commands(&mut self.commands);
+        let reachable = self.ending.shared.take(&mut self.fed, &mut self.commands);
         self.session.set_unreachable(!reachable);
+        self.session.feed(self.now, self.fed.drain(..));
         while let Some(command) = self.commands.pop_front() {
             self.session.command(self.now, command);
         }
+        self.fed.shrink_to(QUEUE_KEPT);
+        self.commands.shrink_to(QUEUE_KEPT);
     }
 
     /// Carries out what the session wants. `Some`: what only the loop can do.

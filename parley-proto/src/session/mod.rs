@@ -38,7 +38,7 @@ use dial::{Addresses, Dialling, Step};
 pub use options::{BuildError, ClientOptions};
 pub use outbox::cost;
 use outbox::{Outbox, Source};
-pub(crate) use outbox::{cost_chunk, cost_prepared};
+pub(crate) use outbox::{QUEUE_KEPT, cost_chunk, cost_prepared};
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
@@ -411,6 +411,21 @@ impl<I, T: PartialEq> Session<I, T> {
             Command::Reconnect(close) => self.disconnect(now, close, DisconnectReason::Local, true),
             Command::Disconnect(close) => self.disconnect(now, close, DisconnectReason::Local, false),
             Command::Stop(close) => self.stop(now, close, StopReason::Stopped),
+        }
+    }
+
+    /// Frames that handles have sent, and nobody waits for: as a [`Command::Send`] each.
+    pub(crate) fn feed(&mut self, now: Instant, frames: impl Iterator<Item = Frame>) {
+        for frame in frames {
+            let begun = match &mut self.phase {
+                Phase::Up(Up { connection, stage: Stage::Open, .. }) if self.stop.is_none() => {
+                    self.outbox.send_short(connection, &frame)
+                }
+                _ => false,
+            };
+            if !begun {
+                self.send(now, frame, None, false);
+            }
         }
     }
 

@@ -11,13 +11,16 @@ use std::collections::VecDeque;
 use std::mem;
 use std::time::Instant;
 
-use crate::codec::{Chunk, CloseFrame, Frame, PreparedFrame};
+use crate::codec::{Chunk, CloseFrame, Frame, FrameRef, PreparedFrame};
 use crate::connection::{Connection, State};
 use crate::error::{DisconnectReason, SendError};
 use crate::sparse::Sparse;
 
 /// What a frame costs of a queue's bound beside its payload, so that empty frames are bounded too.
 const FRAME_COST: usize = 32;
+
+/// So much room is kept of a queue that is empty: what one held for a burst is not held for good.
+pub(crate) const QUEUE_KEPT: usize = 256;
 
 /// What a frame costs of a queue's bound, in bytes.
 #[must_use]
@@ -167,11 +170,11 @@ impl<T> Outbox<T> {
         self.settled.pop_front()
     }
 
-    /// Whoever drives it is about to wait: what is empty holds no memory.
+    /// The client's task is about to wait: what is empty holds no memory, or little where much went through it.
     #[inline]
     pub(super) fn rest(&mut self) {
         self.control.rest();
-        self.data.rest();
+        self.data.shrink_to(QUEUE_KEPT);
         self.begun.rest();
         self.settled.rest();
     }
@@ -217,6 +220,16 @@ impl<T> Outbox<T> {
         } else {
             self.data.push_back(item);
         }
+    }
+
+    /// [`send`](Self::send) for the usual frame of a handle, for which nobody waits: false if anything at all is in its way.
+    #[inline]
+    pub(super) fn send_short(&mut self, connection: &mut Connection, frame: &Frame) -> bool {
+        let begun = !self.held && self.is_empty() && connection.send_short(FrameRef::from(frame));
+        if begun {
+            self.count_begun(cost(frame));
+        }
+        begun
     }
 
     /// As [`send`](Self::send), a frame of a broadcast.
@@ -567,8 +580,7 @@ impl<T> Outbox<T> {
         let released = if source == Source::Push { 0 } else { cost(&frame) };
         match connection.send_anyway(now, frame) {
             Ok(end) => {
-                self.sent += 1;
-                self.released += released;
+                self.count_begun(released);
                 if let Some(ticket) = ticket {
                     self.begun.push_back((end, ticket));
                 }
@@ -577,6 +589,12 @@ impl<T> Outbox<T> {
             Err(SendError::OutOfTurn(frame)) => self.refuse(SendError::Closing(frame), ticket, source),
             Err(error) => self.refuse(error, ticket, source),
         }
+    }
+
+    #[inline]
+    fn count_begun(&mut self, released: usize) {
+        self.sent += 1;
+        self.released += released;
     }
 
     /// A send that will never begin: its frame goes back to whoever waits for it.

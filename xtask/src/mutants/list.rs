@@ -230,6 +230,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "MUTANT || self.used == 0 || self.used.saturating_add(cost) <= self.limit",
     ),
     mutant(
+        "what is fed goes ahead of what was asked for before",
+        HANDLE,
+        "let is_next = !self.own && inner.commands.is_empty();",
+        "let is_next = !self.own && (MUTANT || inner.commands.is_empty());",
+    ),
+    mutant(
         "frames that waited leave ahead of the greeting",
         SESSION,
         "        self.outbox.hold();\n    }\n\n    /// The attempt is over",

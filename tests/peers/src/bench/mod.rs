@@ -37,6 +37,13 @@ pub fn is_reference(library: &str) -> bool {
     ["memcpy", "raw-tcp", "simdutf8", "std"].contains(&library)
 }
 
+/// So many messages in batches of at most so many. (To ask of each message whether it is the last of its batch takes a division,
+/// which would be part of every library's figure.)
+pub fn batches(messages: u64, batch: u64) -> impl Iterator<Item = u64> {
+    let rest = messages % batch;
+    std::iter::repeat_n(batch, (messages / batch) as usize).chain((rest > 0).then_some(rest))
+}
+
 /// The middle one of the values; of an even number, the mean of the two in the middle. `None` if there is none.
 #[must_use]
 pub fn median(values: &[f64]) -> Option<f64> {
@@ -52,6 +59,13 @@ pub fn median(values: &[f64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn batches_are_full_but_for_the_last() {
+        assert_eq!(batches(7, 3).collect::<Vec<_>>(), [3, 3, 1]);
+        assert_eq!(batches(6, 3).collect::<Vec<_>>(), [3, 3]);
+        assert_eq!(batches(0, 3).count(), 0);
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {

@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use parley_proto::Role as ParleyRole;
-use parley_proto::codec::{Frame, Utf8Bytes};
+use parley_proto::codec::{Frame, FrameRef, OpCode, Utf8Bytes};
 use parley_proto::connection::{Config, Connection, Event};
 use parley_proto::handshake::Negotiated;
 use parley_proto::http::{HeaderMap, StatusCode};
@@ -104,18 +104,20 @@ fn parley_frame(message: &Message) -> Frame {
     }
 }
 
-fn parley_seen(frame: &Frame, seen: &mut impl FnMut(Kind, &[u8])) {
-    match frame {
-        Frame::Text(text) => seen(Kind::Text, text.as_bytes()),
-        Frame::Binary(payload) => seen(Kind::Binary, payload),
+#[inline]
+fn parley_seen(frame: FrameRef<'_>, seen: &mut impl FnMut(Kind, &[u8])) {
+    match frame.opcode() {
+        OpCode::Text => seen(Kind::Text, frame.payload()),
+        OpCode::Binary => seen(Kind::Binary, frame.payload()),
         other => panic!("{other:?}"),
     }
 }
 
-pub struct Parley(parley_tokio::WebSocket<Wire>);
+/// It is lent what it receives, or gets frames that it may keep.
+pub struct Parley<const LENT: bool>(parley_tokio::WebSocket<Wire>);
 
-impl Library for Parley {
-    const NAME: &'static str = "parley";
+impl<const LENT: bool> Library for Parley<LENT> {
+    const NAME: &'static str = if LENT { "parley" } else { "parley-owned" };
     type Outgoing = Frame;
 
     fn open(role: Role, wire: Wire) -> Self {
@@ -125,8 +127,11 @@ impl Library for Parley {
 
     #[inline]
     async fn receive(&mut self, seen: &mut impl FnMut(Kind, &[u8])) {
+        if LENT {
+            return parley_seen(self.0.next_ref().await.expect("a frame").expect("no error"), seen);
+        }
         let frame = self.0.next().await.expect("a frame").expect("no error");
-        parley_seen(&frame, seen);
+        parley_seen(FrameRef::from(&frame), seen);
     }
 
     fn outgoing(message: &Message) -> Frame {
@@ -135,7 +140,7 @@ impl Library for Parley {
 
     #[inline]
     async fn feed(&mut self, message: &Frame) {
-        self.0.feed(message.clone()).await.expect("it is open");
+        self.0.feed_ref(FrameRef::from(message)).await.expect("it is open");
     }
 
     #[inline]
@@ -162,8 +167,7 @@ impl Library for ParleyAsyncStd {
 
     #[inline]
     async fn receive(&mut self, seen: &mut impl FnMut(Kind, &[u8])) {
-        let frame = self.0.next().await.expect("a frame").expect("no error");
-        parley_seen(&frame, seen);
+        parley_seen(self.0.next_ref().await.expect("a frame").expect("no error"), seen);
     }
 
     fn outgoing(message: &Message) -> Frame {
@@ -172,7 +176,7 @@ impl Library for ParleyAsyncStd {
 
     #[inline]
     async fn feed(&mut self, message: &Frame) {
-        self.0.feed(message.clone()).await.expect("it is open");
+        self.0.feed_ref(FrameRef::from(message)).await.expect("it is open");
     }
 
     #[inline]
@@ -209,7 +213,7 @@ impl Library for ParleyProto {
     async fn receive(&mut self, seen: &mut impl FnMut(Kind, &[u8])) {
         loop {
             match self.connection.poll_event() {
-                Some(Event::Frame(frame)) => return parley_seen(&frame, seen),
+                Some(Event::Frame(frame)) => return parley_seen(FrameRef::from(&frame), seen),
                 Some(event) => panic!("{event:?}"),
                 None => {
                     // A window, or what the frame lacks; no more than as much again as there is.

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parley_peers::bench::{Contender, Effort, Report, Run, Sample, compete};
+use parley_peers::bench::{Contender, Effort, Report, Run, Sample, batches, compete};
 
 use libraries::{
     AsyncTungstenite, FastWebSockets, Library, Parley, ParleyAsyncStd, ParleyProto, Sockudo, Soketto, TokioTungstenite,
@@ -85,8 +85,12 @@ const ROWS: &[Row] = &[
 
 type Make = fn(&Row) -> Contender;
 
+const LENT: &str = Parley::<true>::NAME;
+const OWNED: &str = Parley::<false>::NAME;
+
 const LIBRARIES: &[(&str, Make)] = &[
-    (Parley::NAME, Row::contender::<Parley>),
+    (LENT, Row::contender::<Parley<true>>),
+    (OWNED, Row::contender::<Parley<false>>),
     (ParleyProto::NAME, Row::contender::<ParleyProto>),
     (ParleyAsyncStd::NAME, Row::contender::<ParleyAsyncStd>),
     (Tungstenite::NAME, Row::contender::<Tungstenite>),
@@ -116,7 +120,8 @@ impl Row {
     }
 
     fn contenders(&self) -> Vec<Contender> {
-        LIBRARIES.iter().map(|(_, contender)| contender(self)).collect()
+        let same = |name: &str| matches!(self.work, Work::Send { .. }) && name == OWNED;
+        LIBRARIES.iter().filter(|(name, _)| !same(name)).map(|(_, contender)| contender(self)).collect()
     }
 
     fn contender_of(&self, library: &str) -> Option<Contender> {
@@ -174,11 +179,11 @@ fn sender<L: Library>(role: Role, shape: Shape, batch: u64) -> Contender {
                 }
                 return;
             }
-            for number in 1..=messages {
-                library.feed(&outgoing).await;
-                if number % batch == 0 || number == messages {
-                    library.flush().await;
+            for batch in batches(messages, batch) {
+                for _ in 0..batch {
+                    library.feed(&outgoing).await;
                 }
+                library.flush().await;
             }
         });
     };

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Poll, ready};
 
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use parley_peers::bench::batches;
 
 use super::BoxError;
 
@@ -95,17 +96,16 @@ pub async fn send<S: Socket>(mut socket: S, messages: u64, text: String, flush_e
         if item.message()?.data().is_none() {
             continue;
         }
-        for number in 1..=messages {
+        for batch in batches(messages, flush_every) {
             if flush_every == 1 {
                 socket.send(message.clone()).await.map_err(boxed)?;
                 continue;
             }
-            socket.feed(message.clone()).await.map_err(boxed)?;
-            if number % flush_every == 0 {
-                socket.flush().await.map_err(boxed)?;
+            for _ in 0..batch {
+                socket.feed(message.clone()).await.map_err(boxed)?;
             }
+            socket.flush().await.map_err(boxed)?;
         }
-        socket.flush().await.map_err(boxed)?;
     }
     Ok(())
 }

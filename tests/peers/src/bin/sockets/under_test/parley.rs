@@ -4,7 +4,8 @@ use std::future::pending;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use parley_proto::codec::{Frame, Utf8Bytes};
+use parley_peers::bench::batches;
+use parley_proto::codec::{Frame, FrameRef, OpCode, Utf8Bytes};
 use parley_proto::driver::rustls::ServerConfig;
 use parley_proto::driver::{Client, ClientBuilder, Handle, Incoming, Platform, Server, Tls, WebSocket};
 use parley_proto::handshake::Origins;
@@ -117,10 +118,11 @@ impl Handler for Echo {
 
 async fn receive<P: Platform>(mut socket: Socket<P>, every: u64) -> Result<(), BoxError> {
     let (mut count, mut sum) = (0, 0);
-    while let Some(frame) = socket.next().await {
-        if let frame @ (Frame::Text(_) | Frame::Binary(_)) = frame? {
+    while let Some(frame) = socket.next_ref().await {
+        let frame = frame?;
+        if matches!(frame.opcode(), OpCode::Text | OpCode::Binary) {
             count += 1;
-            sum += frame.len() as u64;
+            sum += frame.payload().len() as u64;
             if count == every {
                 socket.send(Frame::text(sum.to_string())).await?;
                 (count, sum) = (0, 0);
@@ -154,22 +156,21 @@ async fn send<P: Platform>(
     text: Utf8Bytes,
     flush_every: u64,
 ) -> Result<(), BoxError> {
-    while let Some(frame) = socket.next().await {
-        if !matches!(frame?, Frame::Text(_)) {
+    let frame = Frame::Text(text);
+    while let Some(go) = socket.next().await {
+        if !matches!(go?, Frame::Text(_)) {
             continue;
         }
-        for number in 1..=messages {
-            let frame = Frame::Text(text.clone());
+        for batch in batches(messages, flush_every) {
             if flush_every == 1 {
-                socket.send(frame).await?;
+                socket.send(frame.clone()).await?;
                 continue;
             }
-            socket.feed(frame).await?;
-            if number % flush_every == 0 {
-                socket.flush().await?;
+            for _ in 0..batch {
+                socket.feed_ref(FrameRef::from(&frame)).await?;
             }
+            socket.flush().await?;
         }
-        socket.flush().await?;
     }
     Ok(())
 }
@@ -194,13 +195,12 @@ async fn send_beside<P: Platform>(
     let client = builder.start::<_, ()>(Go(go)).await?;
     let handle: &Handle<()> = &client;
     while told_to.recv().await.is_some() {
-        for number in 1..=messages {
-            handle.feed_frame(Frame::Text(text.clone())).await?;
-            if number % flush_every == 0 {
-                handle.flush().await?;
+        for batch in batches(messages, flush_every) {
+            for _ in 0..batch {
+                handle.feed_frame(Frame::Text(text.clone())).await?;
             }
+            handle.flush().await?;
         }
-        handle.flush().await?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use futures_util::{AsyncRead as FuturesRead, AsyncWrite as FuturesWrite};
+use parley_peers::bench::batches;
 use soketto::handshake::server::Response;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
@@ -458,13 +459,12 @@ async fn work_soketto((mut sender, mut receiver): Soketto, task: Task) -> Result
                 }
             }
             Task::Send { messages, flush_every, .. } => {
-                for number in 1..=messages {
-                    sender.send_text(&text).await?;
-                    if number % flush_every == 0 {
-                        sender.flush().await?;
+                for batch in batches(messages, flush_every) {
+                    for _ in 0..batch {
+                        sender.send_text(&text).await?;
                     }
+                    sender.flush().await?;
                 }
-                sender.flush().await?;
             }
         }
     }
