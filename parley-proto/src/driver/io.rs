@@ -27,6 +27,7 @@ use crate::transport::TlsError;
 /// Callbacks run in one poll of the task before it yields to others.
 const CALL_BUDGET: u32 = 1024;
 type Step<T> = Pin<Box<dyn Future<Output = Done<T>> + Send>>;
+type Steps<T> = Vec<(DialId, Step<T>)>;
 
 /// What a step of dialling came to.
 enum Done<T> {
@@ -70,8 +71,7 @@ pub(super) struct Io<R: Runtime, I> {
     commands: VecDeque<Command<I, Ticket>>,
     pipe: Pipe<R::Transport>,
     /// The steps of dialling under way; `None` while there are none.
-    #[expect(clippy::box_collection, reason = "every client has it, and at rest there are none")]
-    steps: Option<Box<Vec<(DialId, Step<R::Transport>)>>>,
+    steps: Option<Box<Steps<R::Transport>>>,
     known_waker: Option<Waker>,
     published: (ClientState, bool),
     call_budget: u32,
