@@ -5,8 +5,8 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -28,13 +28,38 @@ type SocketHook = dyn Fn(SockRef<'_>) -> io::Result<()> + Send + Sync;
 ///
 /// Its futures can be polled on any executor, smol's say: the reactor has a thread of its own.
 pub struct AsyncStd {
-    /// Drawn from the system once, for the day when the system fails to give more: see [`AsyncStd::seed`].
-    spare_key: [u8; 32],
-    spare_seeds: AtomicU64,
     timer: Timer,
     socket_hook: Option<Arc<SocketHook>>,
     #[cfg(feature = "tls")]
-    connector: Arc<Connector>,
+    connector: Connector,
+}
+
+/// Drawn from the system once in a process, for the day when the system fails to give more: see [`AsyncStd::seed`].
+static SPARE: OnceLock<Spare> = OnceLock::new();
+
+struct Spare {
+    key: [u8; 32],
+    seeds: AtomicU64,
+}
+
+impl Spare {
+    fn draw() -> io::Result<&'static Self> {
+        if let Some(spare) = SPARE.get() {
+            return Ok(spare);
+        }
+        let mut key = [0; 32];
+        SysRng.try_fill_bytes(&mut key).map_err(io::Error::other)?;
+        Ok(SPARE.get_or_init(|| Self { key, seeds: AtomicU64::new(0) }))
+    }
+
+    /// The next output of a generator whose key is from the system, each from a stream of its own.
+    fn seed(&self) -> [u8; 32] {
+        let mut generator = ChaCha12Rng::from_seed(self.key);
+        generator.set_stream(self.seeds.fetch_add(1, Ordering::Relaxed));
+        let mut seed = [0; 32];
+        generator.fill_bytes(&mut seed);
+        seed
+    }
 }
 
 impl AsyncStd {
@@ -45,15 +70,12 @@ impl AsyncStd {
     /// The system's random source gave nothing. Nothing can be sent safely then (RFC 6455, section 10.3, wants
     /// unpredictable masking keys), so a client fails to start rather than run with weak ones.
     pub fn new() -> io::Result<Self> {
-        let mut spare_key = [0; 32];
-        SysRng.try_fill_bytes(&mut spare_key).map_err(io::Error::other)?;
+        Spare::draw()?;
         Ok(Self {
-            spare_key,
-            spare_seeds: AtomicU64::new(0),
             timer: Timer::default(),
             socket_hook: None,
             #[cfg(feature = "tls")]
-            connector: Arc::new(Connector::new(Tls::default())),
+            connector: Connector::new(Tls::default()),
         })
     }
 
@@ -61,7 +83,7 @@ impl AsyncStd {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
-        self.connector = Arc::new(Connector::new(tls));
+        self.connector = Connector::new(tls);
         self
     }
 
@@ -85,7 +107,7 @@ impl AsyncStd {
     {
         #[cfg(feature = "tls")]
         {
-            let connector = Arc::clone(&self.connector);
+            let connector = self.connector.clone();
             let target = target.clone();
             async move { connector.connect(transport, target).await }
         }
@@ -94,15 +116,6 @@ impl AsyncStd {
             let _ = (transport, target);
             std::future::ready(Err(TlsError::unavailable("built without the feature `tls`")))
         }
-    }
-
-    /// The next output of a generator whose key is from the system, each from a stream of its own.
-    fn spare_seed(&self) -> [u8; 32] {
-        let mut generator = ChaCha12Rng::from_seed(self.spare_key);
-        generator.set_stream(self.spare_seeds.fetch_add(1, Ordering::Relaxed));
-        let mut seed = [0; 32];
-        generator.fill_bytes(&mut seed);
-        seed
     }
 }
 
@@ -169,13 +182,13 @@ impl Runtime for AsyncStd {
 
     /// 32 fresh bytes from the system.
     ///
-    /// Should the system, which gave bytes when this runtime was made, fail now, a ChaCha12 generator keyed with
-    /// those bytes answers instead: as unpredictable as they are, and never the same seed twice.
+    /// Should the system, which gave bytes when the first runtime of the process was made, fail now, a ChaCha12 generator
+    /// keyed with those bytes answers instead: as unpredictable as they are, and never the same seed twice.
     fn seed(&self) -> [u8; 32] {
         let mut seed = [0; 32];
         match SysRng.try_fill_bytes(&mut seed) {
             Ok(()) => seed,
-            Err(_) => self.spare_seed(),
+            Err(_) => SPARE.get().expect("drawn when this was made").seed(),
         }
     }
 
@@ -344,7 +357,8 @@ mod tests {
     #[test]
     fn seeds_differ_also_when_the_system_gives_none() {
         let (a, b) = (AsyncStd::new().unwrap(), AsyncStd::new().unwrap());
-        let seeds = [a.seed(), a.seed(), a.spare_seed(), a.spare_seed(), b.spare_seed()];
+        let spare = Spare::draw().unwrap();
+        let seeds = [a.seed(), a.seed(), b.seed(), spare.seed(), spare.seed()];
         for (i, one) in seeds.iter().enumerate() {
             assert!(seeds[..i].iter().all(|other| other != one), "seed {i} came twice");
         }

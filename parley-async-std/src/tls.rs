@@ -11,7 +11,7 @@ use parley_proto::driver::{TlsClient, TlsError, TlsTarget};
 use crate::Transport;
 
 /// One client's TLS.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Connector(TlsClient);
 
 impl Connector {
@@ -19,11 +19,7 @@ impl Connector {
         Self(TlsClient::new(options))
     }
 
-    pub(crate) async fn connect<S>(
-        self: &Arc<Self>,
-        transport: Transport<S>,
-        target: TlsTarget,
-    ) -> Result<Transport<S>, TlsError>
+    pub(crate) async fn connect<S>(&self, transport: Transport<S>, target: TlsTarget) -> Result<Transport<S>, TlsError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -35,12 +31,12 @@ impl Connector {
     }
 
     /// Loaded off the async threads, since files may be read.
-    async fn config(self: &Arc<Self>) -> Result<Arc<ClientConfig>, TlsError> {
+    async fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
         if let Some(config) = self.0.config() {
             return Ok(config);
         }
-        let connector = Arc::clone(self);
-        async_std::task::spawn_blocking(move || connector.0.load()).await
+        let client = self.0.clone();
+        async_std::task::spawn_blocking(move || client.load()).await
     }
 }
 

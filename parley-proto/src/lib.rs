@@ -95,6 +95,7 @@ pub mod handshake;
 mod limits;
 mod pool;
 pub mod session;
+mod sparse;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

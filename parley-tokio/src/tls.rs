@@ -11,7 +11,7 @@ use crate::Transport;
 use crate::runtime::blocking;
 
 /// One client's TLS.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Connector(TlsClient);
 
 impl Connector {
@@ -19,11 +19,7 @@ impl Connector {
         Self(TlsClient::new(options))
     }
 
-    pub(crate) async fn connect(
-        self: &Arc<Self>,
-        transport: Transport,
-        target: TlsTarget,
-    ) -> Result<Transport, TlsError> {
+    pub(crate) async fn connect(&self, transport: Transport, target: TlsTarget) -> Result<Transport, TlsError> {
         let server_name = self.0.server_name(&target)?;
         let tcp = transport.into_plain().ok_or_else(|| TlsError::unavailable("TLS inside TLS is not supported"))?;
         let connector = TlsConnector::from(self.config().await?);
@@ -32,12 +28,12 @@ impl Connector {
     }
 
     /// Loaded off the async threads, since files may be read.
-    async fn config(self: &Arc<Self>) -> Result<Arc<ClientConfig>, TlsError> {
+    async fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
         if let Some(config) = self.0.config() {
             return Ok(config);
         }
-        let connector = Arc::clone(self);
-        match blocking(move || connector.0.load()).await {
+        let client = self.0.clone();
+        match blocking(move || client.load()).await {
             Ok(result) => result,
             Err(error) => Err(TlsError::unavailable(error)),
         }

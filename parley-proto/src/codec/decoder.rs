@@ -45,8 +45,9 @@ pub enum End {
 #[derive(Debug)]
 struct Message {
     kind: Kind,
-    /// What has arrived in windows before this one, or before a control frame.
-    buffer: BytesMut,
+    /// What has arrived in windows before this one, or before a control frame. Boxed, and not empty: every connection has room
+    /// for it, and most messages are in one window.
+    buffer: Option<Box<BytesMut>>,
     /// Bytes of payload that its fragments have announced so far; at most the limit.
     len: usize,
     fragments: usize,
@@ -347,7 +348,7 @@ impl Decoder {
         self.discard = true;
         self.release();
         if let Some(message) = &mut self.message {
-            message.buffer = BytesMut::new();
+            message.buffer = None;
         }
     }
 
@@ -461,7 +462,7 @@ impl Decoder {
             opcode => {
                 let message = self.message.get_or_insert_with(|| Message {
                     kind: if opcode == OpCode::Text { Kind::Text } else { Kind::Binary },
-                    buffer: BytesMut::new(),
+                    buffer: None,
                     len: 0,
                     fragments: 0,
                     empty: 0,
@@ -590,8 +591,8 @@ impl Decoder {
                 walk.queue.push_part([text, first, last], arrived.start, present, present < walk.copy_below);
                 message.parts = Parts::Next;
             }
-        } else if !message.buffer.is_empty() {
-            message.buffer.extend_from_slice(&walk.window[arrived]);
+        } else if let Some(buffer) = &mut message.buffer {
+            buffer.extend_from_slice(&walk.window[arrived]);
         } else if walk.run.is_empty() {
             walk.run = arrived;
         } else {
@@ -614,8 +615,8 @@ impl Decoder {
         let Some(message) = self.message.take().filter(|message| !*discard && message.parts == Parts::No) else {
             return Ok(None);
         };
-        if !message.buffer.is_empty() {
-            return Ok(Some(Stop::Message(message.kind, message.buffer.freeze())));
+        if let Some(buffer) = message.buffer {
+            return Ok(Some(Stop::Message(message.kind, buffer.freeze())));
         }
         let run = std::mem::take(&mut walk.run);
         walk.queue.push(message.kind, run.start, run.len(), run.len() < walk.copy_below);
@@ -625,9 +626,8 @@ impl Decoder {
     /// Moves the fragments that are joined in the window to the message's own buffer.
     fn spill(&mut self, walk: &mut Walk<'_>) {
         let run = std::mem::take(&mut walk.run);
-        if let Some(message) = &mut self.message {
-            message.buffer.extend_from_slice(&walk.window[run]);
-        }
+        let Some(message) = self.message.as_mut().filter(|_| !run.is_empty()) else { return };
+        message.buffer.get_or_insert_default().extend_from_slice(&walk.window[run]);
     }
 }
 
@@ -1110,7 +1110,11 @@ mod tests {
             decoder.decode(&mut input, &mut |_| {});
             assert_eq!(decoder.read_hint(), (1 << 32) - 1);
             assert!(input.capacity() <= capacity);
-            let held = decoder.message.as_ref().map_or(0, |message| message.buffer.capacity());
+            let held = decoder
+                .message
+                .as_ref()
+                .and_then(|message| message.buffer.as_ref())
+                .map_or(0, |buffer| buffer.capacity());
             assert!(held < 100);
         }
     }
@@ -1124,9 +1128,9 @@ mod tests {
             input.extend_from_slice(b"\x00\x01a");
             decoder.decode(&mut input, &mut |_| {});
         }
-        let message = decoder.message.as_ref().unwrap();
-        assert_eq!(message.buffer.len(), 100_000);
-        assert!(message.buffer.capacity() <= 200_000);
+        let buffer = decoder.message.as_ref().unwrap().buffer.as_ref().unwrap();
+        assert_eq!(buffer.len(), 100_000);
+        assert!(buffer.capacity() <= 200_000);
     }
 
     #[test]

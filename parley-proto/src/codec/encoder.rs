@@ -1,6 +1,5 @@
 //! From messages to bytes: RFC 6455, sections 5.2, 5.3 and 6.1.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io::IoSlice;
 
@@ -10,6 +9,7 @@ use rand::{Rng, SeedableRng};
 
 use super::header::{FIN, MAX_CONTROL, MAX_HEADER, put_header};
 use super::{CloseFrame, Frame, FrameRef, OpCode, PreparedFrame, mask};
+use crate::sparse::Sparse;
 use crate::{Role, pool};
 
 /// Payloads of this many bytes and more are not copied into the output buffer but queued beside it.
@@ -55,7 +55,7 @@ pub struct Encoder {
     start: usize,
     filled: usize,
     /// In order; `start <= at <= filled` holds for each.
-    large: VecDeque<Large>,
+    large: Sparse<Large>,
     written: u64,
     end: u64,
     /// Where masking keys come from; servers have none (section 5.1).
@@ -141,7 +141,7 @@ impl Encoder {
             buffer: Vec::new(),
             start: 0,
             filled: 0,
-            large: VecDeque::new(),
+            large: Sparse::new(),
             written: 0,
             end: 0,
             keys: match role {
@@ -285,9 +285,7 @@ impl Encoder {
     /// Everything is taken: hold nothing.
     fn rest(&mut self) {
         (self.start, self.filled) = (0, 0);
-        if self.large.capacity() > 0 {
-            self.large = VecDeque::new();
-        }
+        self.large = Sparse::new();
         pool::give_output(std::mem::take(&mut self.buffer));
     }
 
@@ -363,7 +361,7 @@ impl Encoder {
         if self.start > self.filled / 2 {
             self.buffer.copy_within(self.start..self.filled, 0);
             self.filled -= self.start;
-            for large in &mut self.large {
+            for large in self.large.iter_mut() {
                 large.at -= self.start;
             }
             self.start = 0;

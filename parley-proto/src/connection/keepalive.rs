@@ -129,7 +129,8 @@ pub(super) struct Life {
     paused: bool,
     /// What pings ask with comes from here, on a stream of its own: masking keys are the other.
     seed: [u8; 32],
-    pings: u64,
+    /// Their number, up to where it begins anew: none of those that went so long ago is awaited.
+    pings: u32,
     /// In order; `None` while there are none.
     #[expect(clippy::box_collection, reason = "every connection has it, and nearly always there are none")]
     unanswered: Option<Box<Vec<Ping>>>,
@@ -204,7 +205,7 @@ impl Life {
         let mut random = ChaCha12Rng::from_seed(self.seed);
         random.set_stream(STREAM);
         random.set_word_pos(WORDS * u128::from(self.pings));
-        self.pings += 1;
+        self.pings = self.pings.wrapping_add(1);
         let mut payload = [0; PAYLOAD];
         random.fill_bytes(&mut payload);
         payload

@@ -219,7 +219,7 @@ impl Connection {
         let mut encoder = Encoder::new(Role::Client, seed);
         let (handshake, head) = ClientHandshake::new(request, encoder.nonce(), &config.limits);
         encoder.raw(&head);
-        let timers = Table { handshake: Some(deadline), ..Table::default() };
+        let timers = Table::handshake(deadline);
         let life = Life::new(deadline, seed);
         Self::new(Role::Client, Phase::ClientHandshake(Box::new(handshake)), encoder, life, timers, config)
     }
@@ -229,7 +229,7 @@ impl Connection {
     pub fn server(config: Arc<Config>, seed: [u8; 32], deadline: Instant) -> Self {
         let handshake = ServerHandshake::new(&config.limits);
         let encoder = Encoder::new(Role::Server, seed);
-        let timers = Table { handshake: Some(deadline), ..Table::default() };
+        let timers = Table::handshake(deadline);
         let life = Life::new(deadline, seed);
         Self::new(Role::Server, Phase::ServerHandshake(Box::new(handshake)), encoder, life, timers, config)
     }
@@ -314,15 +314,15 @@ impl Connection {
         }
         self.decode(now, input);
         self.life.set_paused(self.is_full());
-        if self.decoder.end().is_some() && self.timers.close.is_none() {
-            self.timers.effect = Some(deadline(now, self.config.close_timeout / 2));
+        if self.decoder.end().is_some() && !self.timers.is_closing() {
+            self.timers.armed().effect = Some(deadline(now, self.config.close_timeout / 2));
             self.arm_close(now);
         }
     }
 
     /// Once: the time from the first Close, ours or theirs, is not extended by anything.
     fn arm_close(&mut self, now: Instant) {
-        self.timers.close.get_or_insert(deadline(now, self.config.close_timeout));
+        self.timers.armed().close.get_or_insert(deadline(now, self.config.close_timeout));
     }
 
     /// Frames off the front of `input`; each ping is answered here, so that no application can forget it.
@@ -905,7 +905,7 @@ impl Connection {
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         // Any Close or error that is known of has armed the close timer, and that one decides from then on.
         let watch = match (self.blocked, &self.config.keepalive) {
-            _ if !matches!(self.phase, Phase::Open) || self.timers.close.is_some() => None,
+            _ if !matches!(self.phase, Phase::Open) || self.timers.is_closing() => None,
             (Some(since), _) => Some((deadline(since, self.config.write_timeout), Timer::WriteStall)),
             (None, Some(keepalive)) if !self.is_full() => Some((self.life.deadline(keepalive), Timer::Keepalive)),
             _ => None,
@@ -937,7 +937,7 @@ impl Connection {
     /// Server: a request is the application's to answer.
     fn decide(&mut self, now: Instant, request: Event) {
         self.news = Some(Box::new(request));
-        self.timers.handshake = Some(deadline(now, self.config.decision_timeout));
+        self.timers.armed().handshake = Some(deadline(now, self.config.decision_timeout));
         let Phase::ServerHandshake(handshake) = std::mem::replace(&mut self.phase, Phase::Open) else {
             unreachable!("only a handshake that was under way asks");
         };
@@ -946,7 +946,7 @@ impl Connection {
 
     fn open(&mut self, now: Instant, negotiated: Negotiated) {
         self.life.start(now);
-        self.timers.handshake = None;
+        self.timers.disarm(Timer::Handshake);
         self.phase = Phase::Open;
         self.news = Some(Box::new(Event::Open(Box::new(negotiated))));
     }
@@ -976,7 +976,7 @@ impl Connection {
 
     /// Our Close is queued.
     fn start_closing(&mut self, closing: Closing) {
-        self.timers.effect = None;
+        self.timers.disarm(Timer::Effect);
         let over = closing.received.is_some() || closing.error.is_some();
         self.shutdown = match self.role {
             // Section 7.1.1: the server ends TCP first; it drains, lest unread data turn its FIN into a reset.
@@ -1008,7 +1008,8 @@ impl Connection {
     fn refuse(&mut self, now: Instant, error: ConnectionError) {
         let closing = Closing { initiator: Initiator::Local, received: None, error: Some(error), eof: false };
         self.start_closing(closing);
-        self.timers = Table { close: Some(deadline(now, self.config.close_timeout)), ..Table::default() };
+        self.timers = Table::default();
+        self.timers.armed().close = Some(deadline(now, self.config.close_timeout));
     }
 
     fn finish_closing(&mut self, how: Shutdown) {

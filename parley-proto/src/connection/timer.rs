@@ -30,33 +30,57 @@ pub enum Timer {
     Terminate,
 }
 
-/// The timers of one connection that are armed. [`Timer::Keepalive`] and [`Timer::WriteStall`] never are: input and output
-/// move them all the time, so the connection works them out whenever it is asked.
+/// The timers of one connection that are armed: in memory of their own, for at rest none is. [`Timer::Keepalive`] and
+/// [`Timer::WriteStall`] never are: input and output move them all the time, so the connection works them out whenever it is
+/// asked.
+#[derive(Debug, Default)]
+pub(crate) struct Table(Option<Box<Armed>>);
+
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Table {
+pub(crate) struct Armed {
     pub(crate) handshake: Option<Instant>,
     pub(crate) effect: Option<Instant>,
     pub(crate) close: Option<Instant>,
 }
 
 impl Table {
+    /// With the deadline of a handshake.
+    pub(crate) fn handshake(at: Instant) -> Self {
+        Self(Some(Box::new(Armed { handshake: Some(at), ..Armed::default() })))
+    }
+
+    /// To arm one.
+    pub(crate) fn armed(&mut self) -> &mut Armed {
+        self.0.get_or_insert_default()
+    }
+
+    /// Whether a closing handshake has to be complete by some time.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.0.as_ref().is_some_and(|armed| armed.close.is_some())
+    }
+
     /// The earliest deadline, among them that of the timer which watches the peer.
-    pub(crate) fn next(self, watch: Option<(Instant, Timer)>) -> Option<(Instant, Timer)> {
+    pub(crate) fn next(&self, watch: Option<(Instant, Timer)>) -> Option<(Instant, Timer)> {
+        let Some(Armed { handshake, effect, close }) = self.0.as_deref() else { return watch };
         earliest([
-            self.handshake.map(|at| (at, Timer::Handshake)),
-            self.effect.map(|at| (at, Timer::Effect)),
-            self.close.map(|at| (at, Timer::Close)),
+            handshake.map(|at| (at, Timer::Handshake)),
+            effect.map(|at| (at, Timer::Effect)),
+            close.map(|at| (at, Timer::Close)),
             watch,
         ])
     }
 
-    /// Disarms a timer that has come.
+    /// Disarms a timer: it has come, or is needed no more.
     pub(crate) fn disarm(&mut self, timer: Timer) {
+        let Some(armed) = &mut self.0 else { return };
         match timer {
-            Timer::Handshake => self.handshake = None,
-            Timer::Effect => self.effect = None,
-            Timer::Close => self.close = None,
+            Timer::Handshake => armed.handshake = None,
+            Timer::Effect => armed.effect = None,
+            Timer::Close => armed.close = None,
             _ => {}
+        }
+        if matches!(**armed, Armed { handshake: None, effect: None, close: None }) {
+            self.0 = None;
         }
     }
 }

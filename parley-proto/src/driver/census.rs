@@ -57,8 +57,11 @@ pub(super) enum Notice {
     Gone,
 }
 
-#[derive(Default)]
+/// A connection as its server knows it.
 struct Signal {
+    census: Arc<Census>,
+    /// Its place among those that live. Of 32 bits, which takes no room beside the notice.
+    key: u32,
     notice: AtomicU8,
     waker: Mutex<Option<Waker>>,
 }
@@ -80,16 +83,18 @@ impl Census {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more connection; `None` while leaving.
+    /// One more connection; `None` while leaving, and beyond 2^32 of them.
     pub(super) fn admit(self: &Arc<Self>) -> Option<Permit> {
         let mut inner = self.lock();
         if inner.leaving {
             return None;
         }
-        let signal = Arc::new(Signal::default());
-        let key = inner.live.insert(signal.clone());
+        let place = inner.live.vacant_entry();
+        let (census, key) = (self.clone(), u32::try_from(place.key()).ok()?);
+        let signal = Arc::new(Signal { census, key, notice: AtomicU8::new(0), waker: Mutex::new(None) });
+        place.insert(signal.clone());
         drop(inner);
-        Some(Permit { census: self.clone(), key, signal, known: None, undecided: None })
+        Some(Permit { signal, known: None, undecided: None })
     }
 
     /// One more request that is under way, and then waits for the application's answer.
@@ -201,12 +206,11 @@ impl Inner {
 
 /// A connection's place in the census, for as long as it lives.
 pub(super) struct Permit {
-    census: Arc<Census>,
-    key: usize,
     signal: Arc<Signal>,
     known: Option<Waker>,
-    /// Its request, while that is read. It stops to count first: whoever waits for the last connection finds no request.
-    pub(super) undecided: Option<Undecided>,
+    /// Its request, while that is read. It stops to count first: whoever waits for the last connection finds no request. Boxed:
+    /// the permit stays.
+    pub(super) undecided: Option<Box<Undecided>>,
 }
 
 impl Permit {
@@ -227,7 +231,8 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.undecided = None;
-        self.census.leave(|inner| drop(inner.live.try_remove(self.key)));
+        let Signal { census, key, .. } = &*self.signal;
+        census.leave(|inner| drop(inner.live.try_remove(*key as usize)));
     }
 }
 

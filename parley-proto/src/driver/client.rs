@@ -63,20 +63,20 @@ impl<I: Send + 'static> Setup<I> {
         R: Runtime,
         H: Handler<I>,
     {
-        let life = drive(self.into_io(runtime), handler);
+        let life = Box::pin(drive(self.into_io(runtime), handler));
         async move { life.await.into_result() }
     }
 
-    fn into_io<R: Runtime>(self, runtime: R) -> Box<Io<R, I>> {
-        let name = self.options.name.clone().into();
+    fn into_io<R: Runtime>(self, runtime: R) -> Io<R, I> {
+        let name = self.options.name.clone();
         let (session, shared) = self.into_session(runtime.seed());
-        Box::new(Io::new(runtime, session, Ending { shared, name }))
+        Io::new(runtime, session, Ending::new(shared, name))
     }
 }
 
 /// A client, and the future that runs it.
 pub(super) fn client_of<R, H, I>(
-    io: Box<Io<R, I>>,
+    io: Io<R, I>,
     shared: Arc<Shared<I>>,
     handler: H,
 ) -> (Client<H, I>, impl Future<Output = ()> + Send + Unpin + use<R, H, I>)

@@ -46,25 +46,59 @@ struct Inner<I> {
     commands: VecDeque<Command<I, Ticket>>,
     frames: Gate,
     infos: Gate,
-    /// One message in parts at a time,
-    writers: Gate,
-    /// and of its parts so much.
-    parts: Gate,
-    slots: Slab<Slot>,
+    /// `None` for a client that has used none of it.
+    seldom: Option<Box<Seldom>>,
+    slots: Slots,
     state: ClientState,
     closing: bool,
     started: bool,
     /// Counts the ends of connections and attempts: a send that waits for room is not carried over one.
     epoch: u64,
-    /// The last delayed info's number.
-    timers: u64,
-    /// The last number that a broadcast was given, and a message in parts.
-    broadcasts: u64,
-    messages: u64,
     stopped: Option<Box<StopReason>>,
-    /// Tasks that wait for a state.
-    watchers: Slab<Waker>,
+    /// Tasks that wait for a state; `None` while nobody does. Most clients are watched once, while they start.
+    watchers: Option<Box<Slab<Waker>>>,
     driver: Option<Waker>,
+}
+
+/// What few clients need: for messages in parts, delayed infos, and broadcasts.
+struct Seldom {
+    /// One message in parts at a time,
+    writers: Gate,
+    /// and of its parts so much.
+    parts: Gate,
+    /// The last message's number; that of the last delayed info; and the last that a broadcast was given.
+    messages: u64,
+    timers: u64,
+    broadcasts: u64,
+}
+
+impl Seldom {
+    fn new() -> Box<Self> {
+        let (writers, parts) = (Gate::new(1), Gate::new(message::PARTS));
+        Box::new(Self { writers, parts, messages: 0, timers: 0, broadcasts: 0 })
+    }
+}
+
+/// Those who wait for an outcome, by their tickets. Boxed once somebody does: the handles of many clients never send.
+#[derive(Default)]
+struct Slots(Option<Box<Slab<Slot>>>);
+
+impl Slots {
+    fn insert(&mut self, slot: Slot) -> Ticket {
+        self.0.get_or_insert_default().insert(slot)
+    }
+
+    fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Slot> {
+        self.0.as_mut()?.get_mut(ticket)
+    }
+
+    fn remove(&mut self, ticket: Ticket) {
+        self.0.as_mut().and_then(|slots| slots.try_remove(ticket));
+    }
+
+    fn tickets(&self) -> Vec<Ticket> {
+        self.0.iter().flat_map(|slots| slots.iter()).map(|(ticket, _)| ticket).collect()
+    }
 }
 
 /// A send that waits for its outcome.
@@ -176,18 +210,14 @@ impl<I> Shared<I> {
                 commands: VecDeque::new(),
                 frames: Gate::new(limits.send_queue()),
                 infos: Gate::new(limits.info_queue()),
-                writers: Gate::new(1),
-                parts: Gate::new(message::PARTS),
-                slots: Slab::new(),
+                seldom: None,
+                slots: Slots::default(),
                 state: ClientState::Disconnected,
                 closing: false,
                 started: false,
                 epoch: 0,
-                timers: 0,
-                broadcasts: 0,
-                messages: 0,
                 stopped: None,
-                watchers: Slab::new(),
+                watchers: None,
                 driver: None,
             }),
             dirty: AtomicBool::new(true),
@@ -234,7 +264,7 @@ impl<I> Shared<I> {
     /// The client's numbers.
     pub(super) fn numbers(&self) -> Stats {
         let inner = self.lock();
-        let queued = inner.frames.used + inner.parts.used;
+        let queued = inner.frames.used + inner.seldom.as_ref().map_or(0, |seldom| seldom.parts.used);
         drop(inner);
         self.stats.load(queued)
     }
@@ -273,7 +303,8 @@ impl<I> Shared<I> {
     /// Makes room for what has left the queues.
     pub(super) fn release(&self, frames: usize, parts: usize, infos: usize) {
         let mut inner = self.lock();
-        let first = [inner.frames.release(frames), inner.parts.release(parts), inner.infos.release(infos)];
+        let part = inner.seldom.as_mut().and_then(|seldom| seldom.parts.release(parts));
+        let first = [inner.frames.release(frames), part, inner.infos.release(infos)];
         drop(inner);
         wake(first.into_iter().flatten());
     }
@@ -294,7 +325,8 @@ impl<I> Shared<I> {
                 // before it could say that it is there.
                 self.dirty.fetch_or(!(inner.fed.is_empty() && inner.commands.is_empty()), Ordering::SeqCst);
                 inner.epoch += 1;
-                waiting.extend(inner.frames.waiting().chain(inner.parts.waiting()).cloned());
+                let parts = inner.seldom.iter().flat_map(|seldom| seldom.parts.waiting());
+                waiting.extend(inner.frames.waiting().chain(parts).cloned());
             }
             drop(inner);
             wake(waiting);
@@ -328,12 +360,12 @@ impl<I> Shared<I> {
             }
         }
         let reason = inner.lost();
-        let waiting: Vec<_> = inner.slots.iter().map(|(ticket, _)| ticket).collect();
-        for ticket in waiting {
+        for ticket in inner.slots.tickets() {
             wakers.extend(inner.answer(ticket, Err(SendError::Lost(reason.clone()))));
         }
-        let Inner { frames, infos, writers, parts, .. } = &mut *inner;
-        for gate in [frames, infos, writers, parts] {
+        let Inner { frames, infos, seldom, .. } = &mut *inner;
+        let seldom = seldom.iter_mut().flat_map(|seldom| [&mut seldom.writers, &mut seldom.parts]);
+        for gate in [frames, infos].into_iter().chain(seldom) {
             wakers.extend(gate.queue.take().into_iter().flat_map(|queue| *queue).map(|(_, waker)| waker));
         }
         drop(inner);
@@ -345,8 +377,9 @@ impl<I> Shared<I> {
 impl<I: Send> Receiver for Shared<I> {
     fn number(&self) -> u64 {
         let mut inner = self.lock();
-        inner.broadcasts += 1;
-        inner.broadcasts
+        let broadcasts = &mut inner.seldom().broadcasts;
+        *broadcasts += 1;
+        *broadcasts
     }
 
     fn deliver(&self, from: u64, frame: &PreparedFrame, slow: &Slow, wakers: &mut Vec<Waker>) -> Delivery {
@@ -407,9 +440,13 @@ impl<I> Inner<I> {
         }
     }
 
+    fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_with(Seldom::new)
+    }
+
     /// Whom a change of state concerns.
     fn watchers(&self) -> Vec<Waker> {
-        self.watchers.iter().map(|(_, waker)| waker.clone()).collect()
+        self.watchers.iter().flat_map(|watchers| watchers.iter()).map(|(_, waker)| waker.clone()).collect()
     }
 
     /// Settles a waiting send, once; a forgotten one is forgotten for good.
@@ -432,7 +469,7 @@ impl<I> Inner<I> {
         let is_it = |command: &Command<I, Ticket>| matches!(command, Command::Flush { ticket: other, .. } | Command::FlushMessage { ticket: other, .. } if *other == ticket);
         match self.slots.get_mut(ticket) {
             None => {}
-            Some(Slot::Settled(_) | Slot::Forgotten) => drop(self.slots.remove(ticket)),
+            Some(Slot::Settled(_) | Slot::Forgotten) => self.slots.remove(ticket),
             Some(slot @ Slot::Waiting(_)) if !flush => *slot = Slot::Forgotten,
             Some(slot @ Slot::Waiting(_)) => {
                 // Flushes have no bound: one that stayed would stay as long as output is blocked.
@@ -743,8 +780,9 @@ impl<I> Handle<I> {
         if !inner.infos.try_enter(1) {
             return Err(InfoError::Full(info));
         }
-        inner.timers += 1;
-        let id = TimerId(inner.timers);
+        let timers = &mut inner.seldom().timers;
+        *timers += 1;
+        let id = TimerId(*timers);
         self.shared.put(inner, Command::InfoAfter { id, delay, info });
         Ok(id)
     }
@@ -889,9 +927,10 @@ impl<I> Shared<I> {
             if let Some(found) = look(&inner) {
                 return Poll::Ready(found);
             }
-            match watcher.key.and_then(|key| inner.watchers.get_mut(key)) {
+            let watchers = inner.watchers.get_or_insert_default();
+            match watcher.key.and_then(|key| watchers.get_mut(key)) {
                 Some(waker) => waker.clone_from(cx.waker()),
-                None => watcher.key = Some(inner.watchers.insert(cx.waker().clone())),
+                None => watcher.key = Some(watchers.insert(cx.waker().clone())),
             }
             Poll::Pending
         })
@@ -909,10 +948,8 @@ impl<I> Drop for Watcher<'_, I> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             let mut inner = self.shared.lock();
-            inner.watchers.try_remove(key);
-            if inner.watchers.is_empty() {
-                inner.watchers = Slab::new(); // most clients are watched once, while they start
-            }
+            inner.watchers.as_mut().and_then(|watchers| watchers.try_remove(key));
+            inner.watchers.take_if(|watchers| watchers.is_empty());
         }
     }
 }
@@ -1029,7 +1066,7 @@ mod tests {
     fn a_wait_for_a_state_that_is_given_up_is_forgotten() {
         let shared: Arc<Shared<()>> = Shared::new(&Limits::client());
         let handle = Handle::new(shared.clone(), false);
-        let waits = || shared.lock().watchers.len();
+        let waits = || shared.lock().watchers.as_ref().map_or(0, |watchers| watchers.len());
         {
             let mut connected = pin!(handle.wait_for(ClientState::Connected));
             let mut connecting = pin!(handle.wait_for(ClientState::Connecting));
@@ -1065,7 +1102,7 @@ mod tests {
         let shared: Arc<Shared<()>> = Shared::new(&Limits::client());
         let handle = Handle::new(shared.clone(), false);
         let mut seen = VecDeque::new();
-        let slots = || shared.lock().slots.len();
+        let slots = || shared.lock().slots.tickets().len();
         for _ in 0..100 {
             // The driver has not seen it,
             assert!(poll(pin!(handle.flush()), Waker::noop()).is_pending());

@@ -8,26 +8,26 @@ use std::future::Future;
 use std::io;
 use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use core::net::SocketAddr;
 
-use super::handle::{Shared, Ticket};
+use super::Ending;
+use super::handle::Ticket;
 use super::link::Link;
-use super::pipe::{Alarm, Pipe};
+use super::pipe::Pipe;
 use super::runtime::{Clock, Runtime, Transport};
 use super::trace::Trace;
-use super::{Ending, Named};
 use crate::codec::Frame;
 use crate::error::StopReason;
 use crate::session::{Call, ClientState, Command, DialId, Output, QUEUE_KEPT, Returned, Session, Upcoming};
 use crate::transport::TlsError;
 
 /// Callbacks run in one poll of the task before it yields to others.
-const CALL_BUDGET: usize = 1024;
+const CALL_BUDGET: u32 = 1024;
 type Step<T> = Pin<Box<dyn Future<Output = Done<T>> + Send>>;
+type Steps<T> = Vec<(DialId, Step<T>)>;
 
 /// What a step of dialling came to.
 enum Done<T> {
@@ -44,23 +44,37 @@ pub(super) enum Next<I> {
     Stopped(StopReason),
 }
 
+impl<I> Next<I> {
+    /// The callback, if it is not for a message.
+    ///
+    /// # Errors
+    ///
+    /// The client has ended, for this reason.
+    #[inline]
+    pub(super) fn into_call(self) -> Result<Option<Call<I>>, StopReason> {
+        match self {
+            Self::Message => Ok(None),
+            Self::Call(call) => Ok(Some(call)),
+            Self::Stopped(reason) => Err(reason),
+        }
+    }
+}
+
 pub(super) struct Io<R: Runtime, I> {
     /// Comes before all else on drop: whatever is dropped then, an info of the user's say, finds the client ended.
     pub(super) ending: Ending<I>,
     pub(super) session: Session<I, Ticket>,
     pub(super) now: Instant,
     runtime: R,
-    shared: Arc<Shared<I>>,
     /// Both empty but while they are taken in.
     fed: Vec<Frame>,
     commands: VecDeque<Command<I, Ticket>>,
     pipe: Pipe<R::Transport>,
-    /// The steps of dialling under way; boxed, since at rest a future is as big as its largest state.
-    steps: Vec<(DialId, Step<R::Transport>)>,
-    alarm: Alarm,
+    /// The steps of dialling under way; `None` while there are none.
+    steps: Option<Box<Steps<R::Transport>>>,
     known_waker: Option<Waker>,
     published: (ClientState, bool),
-    call_budget: usize,
+    call_budget: u32,
     /// The last poll of the task ended in waiting.
     asleep: bool,
     /// The I/O has not had its turn in this poll of the task.
@@ -82,14 +96,14 @@ impl<R: Runtime, I> Io<R, I> {
         let (released, parts) = self.session.take_released();
         let infos = self.session.take_released_infos();
         if released > 0 || parts > 0 || infos > 0 {
-            self.shared.release(released, parts, infos);
+            self.ending.shared.release(released, parts, infos);
         }
         let rtt = self.session.rtt();
-        self.shared.stats.store(&self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);
+        self.ending.shared.stats.store(&self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);
         let state = (self.session.state(), self.session.is_closing());
         if state != self.published && state.0 != ClientState::Stopped {
             self.published = state;
-            self.shared.publish(state.0, state.1);
+            self.ending.shared.publish(state.0, state.1);
         }
     }
 }
@@ -97,10 +111,8 @@ impl<R: Runtime, I> Io<R, I> {
 impl<R: Runtime, I: Send + 'static> Io<R, I> {
     pub(super) fn new(runtime: R, session: Session<I, Ticket>, ending: Ending<I>) -> Self {
         let now = runtime.now();
-        let name = if let Named::Wanted(name) = &ending.name { Some(&**name) } else { None };
-        let trace = Trace::new(now, name, session.is_accepted());
+        let trace = Trace::new(now, ending.wanted_name(), session.is_accepted());
         Self {
-            shared: ending.shared.clone(),
             ending,
             session,
             now,
@@ -108,8 +120,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             fed: Vec::new(),
             commands: VecDeque::new(),
             pipe: Pipe::new(),
-            steps: Vec::new(),
-            alarm: Alarm::default(),
+            steps: None,
             known_waker: None,
             published: (ClientState::Disconnected, false),
             call_budget: 0,
@@ -142,7 +153,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         if self.asleep {
             self.asleep = false;
             self.io_due = true;
-            self.shared.awake();
+            self.ending.shared.awake();
             self.refresh();
             self.pipe.renew_budget();
             self.call_budget = CALL_BUDGET;
@@ -223,17 +234,17 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             }
             self.pipe.rest(&self.session);
             self.session.rest();
-            if self.shared.sleep(cx, &mut self.known_waker) {
+            if self.ending.shared.sleep(cx, &mut self.known_waker) {
                 return Poll::Pending;
             }
-            self.shared.awake();
+            self.ending.shared.awake();
         }
     }
 
     /// What handles have asked for since the last look.
     #[inline]
     pub(super) fn take_commands(&mut self) {
-        if self.shared.is_dirty() {
+        if self.ending.shared.is_dirty() {
             self.take_dirty();
         }
     }
@@ -241,7 +252,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     #[inline(never)]
     fn take_dirty(&mut self) {
         self.refresh(); // deadlines count from here
-        let reachable = self.shared.take(&mut self.fed, &mut self.commands);
+        let reachable = self.ending.shared.take(&mut self.fed, &mut self.commands);
         self.session.set_unreachable(!reachable);
         self.session.feed(self.now, self.fed.drain(..));
         while let Some(command) = self.commands.pop_front() {
@@ -263,29 +274,32 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
                 Output::Call(call) => break Some(Next::Call(call)),
                 Output::Stopped(reason) => {
                     self.pipe.abort();
-                    self.steps.clear();
+                    self.steps = None;
                     break Some(Next::Stopped(reason));
                 }
-                Output::Settle(ticket, outcome) => self.shared.settle(ticket, outcome),
+                Output::Settle(ticket, outcome) => self.ending.shared.settle(ticket, outcome),
                 Output::Shutdown(how) => self.pipe.shut_down(how),
                 Output::Cancel(id) => {
-                    self.steps.retain(|(step, _)| *step != id);
+                    self.steps.take_if(|steps| {
+                        steps.retain(|(step, _)| *step != id);
+                        steps.is_empty()
+                    });
                     self.pipe.abort();
                 }
                 Output::Resolve(id, host, port) => {
                     self.trace.begin(self.now);
                     let resolve = self.runtime.resolve(&host, port);
-                    self.steps.push((id, Box::pin(async { Done::Resolved(resolve.await) })));
+                    self.begin(id, async { Done::Resolved(resolve.await) });
                 }
                 Output::Dial(id, addr) => {
                     self.trace.begin(self.now);
                     let dial = self.runtime.dial(addr, &self.session.tcp());
-                    self.steps.push((id, Box::pin(async { Done::Dialled(dial.await) })));
+                    self.begin(id, async { Done::Dialled(dial.await) });
                 }
                 Output::StartTls(id, target) => {
                     if let Some(transport) = self.pipe.take() {
                         let tls = self.runtime.start_tls(transport, &target);
-                        self.steps.push((id, Box::pin(async { Done::Tls(tls.await) })));
+                        self.begin(id, async { Done::Tls(tls.await) });
                     }
                 }
             }
@@ -301,10 +315,10 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         match next {
             Some(Next::Call(Call::Prepare(call))) => self.trace.attempt(self.now, &call.0, &call.1),
             Some(Next::Call(Call::Connect(connected))) => {
-                self.trace.connected(self.now, connected, self.shared.numbers());
+                self.trace.connected(self.now, connected, self.ending.shared.numbers());
             }
             Some(Next::Call(Call::Disconnect(reason))) => {
-                self.trace.disconnected(self.now, reason, self.shared.numbers());
+                self.trace.disconnected(self.now, reason, self.ending.shared.numbers());
             }
             Some(Next::Stopped(reason)) => self.trace.stopped(reason),
             _ => {}
@@ -314,18 +328,22 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         self.trace.lost(dropped, refused);
     }
 
+    fn begin(&mut self, id: DialId, step: impl Future<Output = Done<R::Transport>> + Send + 'static) {
+        self.steps.get_or_insert_default().push((id, Box::pin(step)));
+    }
+
     fn poll_steps(&mut self, cx: &mut Context<'_>) -> bool {
         let mut index = 0;
-        while let Some((id, step)) = self.steps.get_mut(index) {
+        while let Some((id, step)) = self.steps.as_mut().and_then(|steps| steps.get_mut(index)) {
             let id = *id;
             let Poll::Ready(done) = step.as_mut().poll(cx) else {
                 index += 1;
                 continue;
             };
-            drop(self.steps.swap_remove(index));
-            if self.steps.is_empty() {
-                self.steps = Vec::new(); // a connection at rest holds nothing
+            if let Some(steps) = &mut self.steps {
+                drop(steps.swap_remove(index));
             }
+            self.steps.take_if(|steps| steps.is_empty());
             self.refresh();
             match done {
                 Done::Resolved(outcome) => {
@@ -363,7 +381,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             self.session.handle_timeout(self.now);
             return true;
         }
-        if !self.alarm.poll(cx, &mut self.runtime, at) {
+        if self.runtime.poll_sleep(cx, at).is_pending() {
             return false;
         }
         self.refresh();

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use super::census::{Notice, Permit, Undecided};
-use super::pipe::{Alarm, Pipe};
+use super::pipe::Pipe;
 use super::runtime::{Clock, Transport};
 use crate::codec::CloseFrame;
 use crate::connection::{Connection, Event, Shutdown};
@@ -22,7 +22,6 @@ pub(super) struct Link<T, C> {
     is_fresh: bool,
     /// A server's connection: what the server has to say.
     pub(super) permit: Option<Box<Permit>>,
-    alarm: Alarm,
     /// The last poll ended in waiting: the budget is to be renewed.
     rested: bool,
 }
@@ -30,7 +29,7 @@ pub(super) struct Link<T, C> {
 impl<T: Transport, C: Clock> Link<T, C> {
     pub(super) fn new(connection: Connection, pipe: Pipe<T>, clock: C) -> Self {
         let now = clock.now();
-        Self { connection, pipe, clock, now, is_fresh: true, permit: None, alarm: Alarm::default(), rested: true }
+        Self { connection, pipe, clock, now, is_fresh: true, permit: None, rested: true }
     }
 
     /// With a transport that is up, and what was read from it already.
@@ -41,7 +40,7 @@ impl<T: Transport, C: Clock> Link<T, C> {
     }
 
     /// The request was read: what counts it, for whoever decides about it.
-    pub(super) fn undecided(&mut self) -> Option<Undecided> {
+    pub(super) fn undecided(&mut self) -> Option<Box<Undecided>> {
         let mut undecided = self.permit.as_mut()?.undecided.take()?;
         undecided.read();
         Some(undecided)
@@ -154,7 +153,7 @@ impl<T: Transport, C: Clock> Link<T, C> {
             self.connection.handle_timeout(now);
             return true;
         }
-        let due = self.alarm.poll(cx, &mut self.clock, at);
+        let due = self.clock.poll_sleep(cx, at).is_ready();
         if due {
             self.now = self.clock.now();
         }

@@ -22,6 +22,7 @@ mod stats;
 mod tls;
 mod trace;
 
+use std::convert::{Infallible, identity};
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -58,9 +59,9 @@ struct End<H> {
     handler: Option<H>,
 }
 
-/// Drives one client to its end.
+/// Drives one client to its end. All of it is in this future, which is to be boxed.
 #[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
-fn drive<R, H, I>(mut io: Box<Io<R, I>>, mut handler: H) -> impl Future<Output = End<H>> + Send
+fn drive<R, H, I>(mut io: Io<R, I>, mut handler: H) -> impl Future<Output = End<H>> + Send
 where
     R: Runtime,
     H: Handler<I>,
@@ -75,23 +76,31 @@ where
         let caught = {
             let mut life = pin!(live(&mut io, &mut handler));
             // One catch around a whole wake-up costs nothing a frame.
-            poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| span.in_scope(|| life.as_mut().poll(cx)))) {
-                Ok(poll) => poll.map(Some),
-                Err(_) => Poll::Ready(None),
+            poll_fn({
+                let span = &span;
+                move |cx| match catch_unwind(AssertUnwindSafe(|| span.in_scope(|| life.as_mut().poll(cx)))) {
+                    Ok(poll) => poll.map(Result::err),
+                    Err(_) => Poll::Ready(None),
+                }
             })
             .await
         };
-        let (reason, handler) = match caught {
-            Some(reason) => (reason, Some(handler)),
-            None => {
-                // What a panic left half-way is not used again, and its own destructor may panic too.
-                let _ = catch_unwind(AssertUnwindSafe(move || drop(handler)));
-                io.session.called(io.now, Returned::Panicked);
-                (poll_fn(|cx| span.in_scope(|| poll_end(&mut io, cx))).await, None)
-            }
+        // Moved on: under its name it would be kept while the connection is closed after a panic.
+        let Some(reason) = identity(caught) else {
+            // What a panic left half-way is not used again, and its own destructor may panic too.
+            let _ = catch_unwind(AssertUnwindSafe(move || drop(handler)));
+            io.session.called(io.now, Returned::Panicked);
+            let reason = poll_fn(|cx| span.in_scope(|| poll_end(&mut io, cx))).await;
+            return io.end(reason, None);
         };
-        let clean = io.session.ended_cleanly();
-        io.ending.end(reason.clone());
+        io.end(reason, Some(handler))
+    }
+}
+
+impl<R: Runtime, I> Io<R, I> {
+    fn end<H>(&mut self, reason: StopReason, handler: Option<H>) -> End<H> {
+        let clean = self.session.ended_cleanly();
+        self.ending.end(reason.clone());
         End { reason, clean, handler }
     }
 }
@@ -108,47 +117,53 @@ fn poll_end<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, cx: &mut Context<'
 /// Marks the client as ended; its name is free by then.
 struct Ending<I> {
     shared: Arc<handle::Shared<I>>,
-    name: Named,
+    /// Boxed: few have one.
+    name: Option<Box<Named>>,
 }
 
 /// A client's name, which is taken when it begins.
 enum Named {
-    No,
     Wanted(String),
     Taken(#[expect(dead_code, reason = "it is dropped")] names::Name),
 }
 
-impl From<Option<String>> for Named {
-    fn from(wanted: Option<String>) -> Self {
-        wanted.map_or(Self::No, Self::Wanted)
-    }
-}
-
 impl<I> Ending<I> {
+    fn new(shared: Arc<handle::Shared<I>>, name: Option<String>) -> Self {
+        Self { shared, name: name.map(Named::Wanted).map(Box::new) }
+    }
+
+    fn wanted_name(&self) -> Option<&str> {
+        match self.name.as_deref()? {
+            Named::Wanted(name) => Some(name),
+            Named::Taken(_) => None,
+        }
+    }
+
     fn end(&mut self, reason: StopReason) {
-        self.name = Named::No;
+        self.name = None;
         self.shared.end(reason, []);
     }
 
     /// Its future is dropped; with what became of those who wait.
     fn abort(&mut self, outcomes: impl IntoIterator<Item = (handle::Ticket, Result<(), SendError>)>) {
-        self.name = Named::No;
+        self.name = None;
         self.shared.end(StopReason::Aborted, outcomes);
     }
 }
 
 impl<I: Send + 'static> Ending<I> {
     fn take_name(&mut self) -> Result<(), StopReason> {
-        if let Named::Wanted(wanted) = &self.name {
-            self.name = Named::Taken(names::Name::take(wanted, &self.shared).ok_or(StopReason::NameInUse)?);
+        if let Some(wanted) = self.wanted_name() {
+            let name = names::Name::take(wanted, &self.shared).ok_or(StopReason::NameInUse)?;
+            self.name = Some(Box::new(Named::Taken(name)));
         }
         Ok(())
     }
 }
 
-/// Callback after callback, until the session says that the client has ended.
+/// Callback after callback, until the session says that the client has ended: an error is the reason of that.
 #[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
-fn live<R, H, I>(io: &mut Io<R, I>, handler: &mut H) -> impl Future<Output = StopReason> + Send
+fn live<R, H, I>(io: &mut Io<R, I>, handler: &mut H) -> impl Future<Output = Result<Infallible, StopReason>> + Send
 where
     R: Runtime,
     H: Handler<I>,
@@ -156,10 +171,11 @@ where
 {
     async move {
         loop {
-            match poll_fn(|cx| io.poll_next(cx)).await {
-                Next::Stopped(reason) => return reason,
+            // Told apart before anything waits, and the rarer callbacks by themselves: what one wait of several keeps takes room
+            // beside that of each.
+            let Some(call) = poll_fn(|cx| io.poll_next(cx)).await.into_call()? else {
                 // The messages of one read, without a look at anything else.
-                Next::Message => 'messages: loop {
+                'messages: loop {
                     // Nothing holds the message but the callback that is made of it here: what is named is kept, and moved.
                     let returned = {
                         let callback = pin!(handler.handle_frame(match io.poll_message() {
@@ -169,52 +185,68 @@ where
                         beside(io, callback).await
                     };
                     action(io, returned);
-                },
-                Next::Call(Call::Frame(frame)) => {
-                    let returned = beside(io, pin!(handler.handle_ping(frame.into_payload()))).await;
-                    action(io, returned);
                 }
-                Next::Call(Call::Chunk(chunk)) => {
-                    let returned = beside(io, pin!(handler.handle_chunk(*chunk))).await;
-                    action(io, returned);
+                continue;
+            };
+            run(io, handler, call).await;
+        }
+    }
+}
+
+/// A callback that is not for a message.
+#[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
+fn run<R, H, I>(io: &mut Io<R, I>, handler: &mut H, call: Call<I>) -> impl Future<Output = ()> + Send
+where
+    R: Runtime,
+    H: Handler<I>,
+    I: Send + 'static,
+{
+    async move {
+        match call {
+            Call::Frame(frame) => {
+                let returned = beside(io, pin!(handler.handle_ping(frame.into_payload()))).await;
+                action(io, returned);
+            }
+            Call::Chunk(chunk) => {
+                let returned = beside(io, pin!(handler.handle_chunk(*chunk))).await;
+                action(io, returned);
+            }
+            Call::Info(info) => {
+                let returned = beside(io, pin!(handler.handle_info(info))).await;
+                action(io, returned);
+            }
+            Call::Connect(connected) => {
+                let returned = beside(io, pin!(handler.handle_connect(&connected))).await;
+                action(io, returned);
+            }
+            Call::Init => {
+                let returned = beside(io, pin!(handler.init())).await;
+                let started = matches!(returned, Some(Ok(())));
+                io.take_commands(); // what was asked for meanwhile decides whether an attempt follows
+                io.called(returned.map_or(Returned::Dropped, Returned::Init));
+                if started {
+                    io.offer();
+                    io.tell(); // the client is connecting when `start` returns: what is sent then waits
+                    io.ending.shared.started();
                 }
-                Next::Call(Call::Info(info)) => {
-                    let returned = beside(io, pin!(handler.handle_info(info))).await;
-                    action(io, returned);
-                }
-                Next::Call(Call::Connect(connected)) => {
-                    let returned = beside(io, pin!(handler.handle_connect(&connected))).await;
-                    action(io, returned);
-                }
-                Next::Call(Call::Init) => {
-                    let returned = beside(io, pin!(handler.init())).await;
-                    let started = matches!(returned, Some(Ok(())));
-                    io.take_commands(); // what was asked for meanwhile decides whether an attempt follows
-                    io.called(returned.map_or(Returned::Dropped, Returned::Init));
-                    if started {
-                        io.offer();
-                        io.tell(); // the client is connecting when `start` returns: what is sent then waits
-                        io.ending.shared.started();
-                    }
-                }
-                Next::Call(Call::Prepare(mut call)) => {
-                    let (attempt, request) = &mut *call;
-                    let returned = beside(io, pin!(handler.prepare(attempt, request))).await;
-                    let returned = match returned {
-                        Some(outcome) => Returned::Prepare(outcome.map(|()| Box::new(call.1))),
-                        None => Returned::Dropped,
-                    };
-                    io.called(returned);
-                }
-                Next::Call(Call::Disconnect(reason)) => {
-                    let returned = beside(io, pin!(handler.handle_disconnect(&reason))).await;
-                    io.take_commands(); // what was meant for the connection that is lost is not for the next
-                    io.called(returned.map_or(Returned::Dropped, Returned::Retry));
-                }
-                Next::Call(Call::Terminate(reason)) => {
-                    let returned = beside(io, pin!(handler.terminate(&reason))).await;
-                    io.called(returned.map_or(Returned::Dropped, |()| Returned::Terminated));
-                }
+            }
+            Call::Prepare(mut call) => {
+                let (attempt, request) = &mut *call;
+                let returned = beside(io, pin!(handler.prepare(attempt, request))).await;
+                let returned = match returned {
+                    Some(outcome) => Returned::Prepare(outcome.map(|()| Box::new(call.1))),
+                    None => Returned::Dropped,
+                };
+                io.called(returned);
+            }
+            Call::Disconnect(reason) => {
+                let returned = beside(io, pin!(handler.handle_disconnect(&reason))).await;
+                io.take_commands(); // what was meant for the connection that is lost is not for the next
+                io.called(returned.map_or(Returned::Dropped, Returned::Retry));
+            }
+            Call::Terminate(reason) => {
+                let returned = beside(io, pin!(handler.terminate(&reason))).await;
+                io.called(returned.map_or(Returned::Dropped, |()| Returned::Terminated));
             }
         }
     }

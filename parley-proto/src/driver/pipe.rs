@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::runtime::{Clock, Transport};
+use super::runtime::Transport;
 use crate::codec::Transmit;
 use crate::connection::{Connection, ENCODE_AHEAD, Shutdown};
 use crate::pool::{self, WINDOW};
@@ -34,25 +34,6 @@ const HEADER: usize = 14;
 const MAX_LAST: usize = 1024 * 1024 + 2 * HEADER;
 /// An empty window has at most so much room, lest a small frame that is kept pin a large buffer.
 const MAX_WINDOW: usize = 2 * WINDOW;
-
-/// A runtime's one sleep. Input does not touch what it is set to: an early one fires once in vain.
-#[derive(Default)]
-pub(super) struct Alarm {
-    armed: Option<Instant>,
-}
-
-impl Alarm {
-    /// True: it is time to look at the clock, `at` may have come. Else the task is woken then.
-    pub(super) fn poll<C: Clock>(&mut self, cx: &mut Context<'_>, clock: &mut C, at: Instant) -> bool {
-        let until = self.armed.map_or(at, |armed| armed.min(at));
-        self.armed = Some(until);
-        let due = clock.poll_sleep(cx, until).is_ready();
-        if due {
-            self.armed = None;
-        }
-        due
-    }
-}
 
 /// Whose bytes they are.
 pub(super) trait Engine {

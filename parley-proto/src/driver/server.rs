@@ -27,6 +27,7 @@ use core::net::SocketAddr;
 use rand::rngs::ChaCha12Rng;
 use rand::{Rng, SeedableRng};
 
+use super::Ending;
 use super::builder::running;
 use super::census::{Census, Notice, Permit, Turn, Undecided};
 use super::client::{Client, StartError, client_of};
@@ -37,7 +38,6 @@ use super::pipe::Pipe;
 use super::runtime::{Clock, Platform, Runtime, Transport};
 use super::socket::{Error, WebSocket};
 use super::trace;
-use super::{Ending, Named};
 use crate::codec::CloseFrame;
 use crate::connection::{Config, Connection, Event, Keepalive, deadline};
 use crate::error::{ConnectPhase, DisconnectReason};
@@ -500,7 +500,7 @@ impl<P: Platform> Inner<P> {
         let connection = Connection::server(self.config.clone(), seed, until);
         // Boxed from the start: it is what the task that waits for the request would else be made of.
         let mut link = Box::new(Link::over(connection, transport, BytesMut::new(), clock));
-        permit.undecided = Some(undecided);
+        permit.undecided = Some(Box::new(undecided));
         link.permit = Some(Box::new(permit));
         loop {
             match poll_fn(|cx| link.poll_next(cx)).await {
@@ -704,7 +704,7 @@ struct Asked<T: Transport, P: Platform> {
     slot: Arc<Slot<T, P::Clock>>,
     server: Arc<Inner<P>>,
     /// Until it is answered.
-    undecided: Option<Undecided>,
+    undecided: Option<Box<Undecided>>,
 }
 
 impl<T: Transport, P: Platform> Incoming<T, P> {
@@ -897,11 +897,12 @@ where
     let shared = Shared::new(&server.config.limits);
     let own = Handle::new(shared.clone(), true);
     let handler = make(own.clone());
-    let ending = Ending { shared: shared.clone(), name: Named::No };
+    let ending = Ending::new(shared.clone(), None);
     let runtime = Undialled { clock, transport: PhantomData };
-    let io = Box::new(Io::new(runtime, session, ending).with_pipe(pipe));
+    let io = Io::new(runtime, session, ending).with_pipe(pipe);
     let (client, life) = client_of(io, shared, handler);
-    P::spawn(Attended { life: Some(life), permit, own, told: false });
+    let attention = Attention { permit: permit.map(|permit| *permit), own, told: false };
+    P::spawn(Attended { life: Some(life), attention: Box::new(attention) });
     client.on()
 }
 
@@ -910,7 +911,13 @@ where
 struct Attended<F, I> {
     /// `None`: it is over.
     life: Option<F>,
-    permit: Option<Box<Permit>>,
+    /// Boxed: a task is small.
+    attention: Box<Attention<I>>,
+}
+
+/// What the server has to say to a client, and how.
+struct Attention<I> {
+    permit: Option<Permit>,
     own: Handle<I>,
     told: bool,
 }
@@ -919,7 +926,8 @@ impl<F: Future<Output = ()> + Unpin, I: Send + 'static> Future for Attended<F, I
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { life, permit, own, told } = self.get_mut();
+        let Self { life, attention } = self.get_mut();
+        let Attention { permit, own, told } = &mut **attention;
         let notice = permit.as_mut().map_or(Notice::Stay, |permit| permit.notice(cx));
         match notice {
             Notice::Stay => {}

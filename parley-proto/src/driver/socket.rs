@@ -19,7 +19,7 @@ use super::link::Link;
 use super::runtime::{Clock, Runtime, Transport};
 use super::server::AcceptError;
 use super::trace;
-use super::{Ending, Named, TransportFacts};
+use super::{Ending, TransportFacts};
 use crate::Role;
 use crate::codec::{Chunk, CloseFrame, Frame, FrameRef, Utf8Bytes};
 use crate::connection::{Closed, Config, Connection, Event, Rtt, State, deadline};
@@ -182,13 +182,23 @@ enum Side {
     Write,
 }
 
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Read => Self::Write,
+            Self::Write => Self::Read,
+        }
+    }
+}
+
 /// The tasks behind the two sides, which may differ, as after [`split`](WebSocket::split). A transport wakes one waker
 /// at a time: it gets one that wakes whichever side waits.
 #[derive(Default)]
 struct Tasks {
-    wakers: [Option<Waker>; 2],
+    /// Of the task behind each side that waits, unless they are two.
+    one: Option<Waker>,
+    two: Option<Box<(Arc<Both>, Waker)>>,
     waits: [bool; 2],
-    both: Option<Box<(Arc<Both>, Waker)>>,
 }
 
 struct Both {
@@ -214,31 +224,45 @@ impl Tasks {
     /// What the transport shall wake, now that `side` polls from this task. A wake may come at once, so that the side
     /// counts as waiting from here.
     fn register(&mut self, side: Side, cx: &Context<'_>) -> &Waker {
-        let slot = &mut self.wakers[side as usize];
-        if !slot.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-            *slot = Some(cx.waker().clone());
-            self.both = None;
-        }
         self.waits[side as usize] = true;
-        match &self.wakers {
-            [Some(reader), Some(writer)] if !reader.will_wake(writer) => {
-                let (both, waker) = &**self.both.get_or_insert_with(|| {
-                    let waits = self.waits.map(AtomicBool::new);
-                    let both = Arc::new(Both { wakers: [reader.clone(), writer.clone()], waits });
-                    Box::new((both.clone(), both.into()))
-                });
-                both.waits[side as usize].store(true, Ordering::SeqCst);
-                waker
-            }
-            [Some(waker), _] | [_, Some(waker)] => waker,
-            [None, None] => unreachable!("one of the two was set just above"),
+        if !self.waker(side).is_some_and(|known| known.will_wake(cx.waker())) {
+            self.change(side, cx.waker().clone());
         }
+        if let Some((both, _)) = self.two.as_deref() {
+            both.waits[side as usize].store(true, Ordering::SeqCst);
+        }
+        match (&self.two, &self.one) {
+            (Some(two), _) => &two.1,
+            (None, Some(waker)) => waker,
+            (None, None) => unreachable!("the side has a task by now"),
+        }
+    }
+
+    fn waker(&self, side: Side) -> Option<&Waker> {
+        match &self.two {
+            Some(two) => Some(&two.0.wakers[side as usize]),
+            None => self.one.as_ref(),
+        }
+    }
+
+    /// `side` has come to another task. The other side stays with its own, if it waits.
+    fn change(&mut self, side: Side, waker: Waker) {
+        let other = side.other();
+        let others = self.waker(other).filter(|others| self.waits[other as usize] && !others.will_wake(&waker));
+        (self.one, self.two) = match others.cloned() {
+            None => (Some(waker), None),
+            Some(others) => {
+                let wakers = if side == Side::Read { [waker, others] } else { [others, waker] };
+                let both = Arc::new(Both { wakers, waits: self.waits.map(AtomicBool::new) });
+                (None, Some(Box::new((both.clone(), both.into()))))
+            }
+        };
     }
 
     /// `side` waits no longer.
     fn done(&mut self, side: Side) {
         self.waits[side as usize] = false;
-        if let Some((both, _)) = self.both.as_deref() {
+        if let Some((both, _)) = self.two.as_deref() {
             both.waits[side as usize].store(false, Ordering::SeqCst);
         }
     }
@@ -246,7 +270,7 @@ impl Tasks {
     /// What one side did is what the other may wait for.
     fn tell(&mut self, side: Side) {
         if self.waits[side as usize] {
-            if let Some(waker) = &self.wakers[side as usize] {
+            if let Some(waker) = self.waker(side) {
                 waker.wake_by_ref();
             }
         }
@@ -283,7 +307,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         options.reconnect = None;
         options.name = None;
         let (session, shared) = Setup::<()>::new(options).into_session(runtime.seed());
-        let ending = Ending { shared, name: Named::No };
+        let ending = Ending::new(shared, None);
         let mut io = Box::new(Io::new(runtime, session, ending));
         loop {
             let returned = match poll_fn(|cx| io.poll_next(cx)).await {

@@ -68,6 +68,16 @@ impl Tls {
         Self::default()
     }
 
+    fn is_default(&self) -> bool {
+        let Self { config, provider, roots, extra_roots, identity, server_name } = self;
+        config.is_none()
+            && provider.is_none()
+            && matches!(roots, Roots::Platform)
+            && extra_roots.is_empty()
+            && identity.is_none()
+            && server_name.is_none()
+    }
+
     /// A configuration of the user's own making, used as it is but for its ALPN protocols, which become `http/1.1`
     /// alone: one shared with an HTTP client may offer `h2`, and the upgrade would fail.
     ///
@@ -219,9 +229,14 @@ fn with_alpn(config: &Arc<ClientConfig>) -> Arc<ClientConfig> {
 }
 
 /// One client's TLS, for adapters: its options, and the configuration made of them at the first handshake and kept, so
-/// that a reconnect can resume the session.
+/// that a reconnect can resume the session. Clones share both.
+///
+/// With the default options it holds nothing until it is used: most clients have it, and many dial `ws://` alone.
 #[derive(Debug)]
-pub struct TlsClient {
+pub struct TlsClient(OnceLock<Arc<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
     options: Tls,
     config: OnceLock<Arc<ClientConfig>>,
 }
@@ -230,7 +245,14 @@ impl TlsClient {
     /// Nothing is loaded yet.
     #[must_use]
     pub fn new(options: Tls) -> Self {
-        Self { options, config: OnceLock::new() }
+        match options.is_default() {
+            true => Self(OnceLock::new()),
+            false => Self(Arc::new(Inner { options, config: OnceLock::new() }).into()),
+        }
+    }
+
+    fn inner(&self) -> &Arc<Inner> {
+        self.0.get_or_init(Arc::default)
     }
 
     /// The name to ask for: that of the options, else the target's.
@@ -239,14 +261,14 @@ impl TlsClient {
     ///
     /// [`TlsError::ServerName`].
     pub fn server_name(&self, target: &TlsTarget) -> Result<ServerName<'static>, TlsError> {
-        let name = self.options.server_name.as_ref().unwrap_or(&target.server_name);
+        let name = self.inner().options.server_name.as_ref().unwrap_or(&target.server_name);
         ServerName::try_from(name.clone()).map_err(|_| TlsError::ServerName(name.clone()))
     }
 
     /// The configuration, if it was loaded.
     #[must_use]
     pub fn config(&self) -> Option<Arc<ClientConfig>> {
-        self.config.get().cloned()
+        self.inner().config.get().cloned()
     }
 
     /// The configuration. Loading it may read files: it belongs on a thread that may block. What fails is not kept, so
@@ -258,9 +280,15 @@ impl TlsClient {
     pub fn load(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let loaded = match self.config() {
             Some(config) => config,
-            None => self.options.client_config()?,
+            None => self.inner().options.client_config()?,
         };
-        Ok(Arc::clone(self.config.get_or_init(|| loaded)))
+        Ok(Arc::clone(self.inner().config.get_or_init(|| loaded)))
+    }
+}
+
+impl Clone for TlsClient {
+    fn clone(&self) -> Self {
+        Self(self.inner().clone().into())
     }
 }
 
@@ -305,6 +333,16 @@ mod tests {
     #[test]
     fn without_a_provider_tls_is_unavailable_and_nothing_panics() {
         assert!(matches!(Tls::new().client_config(), Err(TlsError::Unavailable(_))));
+    }
+
+    #[test]
+    fn default_options_take_no_room_before_they_are_used() {
+        let client = TlsClient::new(Tls::new());
+        assert!(client.0.get().is_none());
+        let clone = client.clone();
+        assert!(Arc::ptr_eq(client.inner(), clone.inner()), "a reconnect can resume the session");
+        let named = TlsClient::new(Tls::new().server_name("a"));
+        assert_eq!(named.server_name(&TlsTarget::new("b")).unwrap(), ServerName::try_from("a").unwrap());
     }
 
     #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]

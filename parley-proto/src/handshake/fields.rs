@@ -13,6 +13,10 @@ use super::error::HeaderError;
 pub(crate) struct Fields(Vec<(HeaderName, HeaderValue)>);
 
 impl Fields {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     pub(crate) fn add(&mut self, name: HeaderName, value: HeaderValue) {
         self.0.push((name, value));
     }

@@ -26,14 +26,15 @@ pub struct Negotiated {
     status: StatusCode,
     headers: Kept,
     subprotocol: Option<Arc<str>>,
-    extensions: Arc<[Extension]>,
+    /// `None` when there are none.
+    extensions: Option<Arc<Vec<Extension>>>,
 }
 
 /// The peer's header fields.
 #[derive(Clone)]
 enum Kept {
     Map(Arc<HeaderMap>),
-    Packed(Arc<Packed>),
+    Packed(Packed),
 }
 
 /// Names that are kept as their place here: those of most handshakes, the most frequent first.
@@ -68,9 +69,10 @@ const SENSITIVE: u32 = 1 << 31;
 /// ```text
 /// fields   | PLACE and place, or name's length (2) | SENSITIVE and value's length (4) | name | value | ...
 /// ```
+#[derive(Clone)]
 struct Packed {
-    fields: Box<[u8]>,
-    map: OnceLock<Box<HeaderMap>>,
+    fields: Arc<[u8]>,
+    map: OnceLock<Arc<HeaderMap>>,
 }
 
 impl Packed {
@@ -110,7 +112,7 @@ impl Packed {
                 let _ = map.try_append(name, value);
                 rest = after;
             }
-            Box::new(map)
+            Arc::new(map)
         })
     }
 
@@ -159,14 +161,14 @@ impl Negotiated {
     }
 
     pub(crate) fn shared(status: StatusCode, headers: Arc<HeaderMap>) -> Self {
-        Self { status, headers: Kept::Map(headers), subprotocol: None, extensions: Arc::default() }
+        Self { status, headers: Kept::Map(headers), subprotocol: None, extensions: None }
     }
 
     /// Takes little memory from here on.
     pub(crate) fn pack(&mut self) {
         if let Kept::Map(map) = &self.headers {
             if let Some(packed) = Packed::new(map) {
-                self.headers = Kept::Packed(Arc::new(packed));
+                self.headers = Kept::Packed(packed);
             }
         }
     }
@@ -186,9 +188,7 @@ impl Negotiated {
 
     /// Sets the extensions, which are those that both sides agreed on, in order.
     pub(crate) fn with_extensions(mut self, extensions: Vec<Extension>) -> Self {
-        if !extensions.is_empty() {
-            self.extensions = extensions.into(); // an empty list would be an allocation, too
-        }
+        self.extensions = Some(extensions).filter(|extensions| !extensions.is_empty()).map(Arc::new);
         self
     }
 
@@ -213,7 +213,7 @@ impl Negotiated {
     /// The extensions in use (RFC 6455, section 9). None for now.
     #[must_use]
     pub fn extensions(&self) -> &[Extension] {
-        &self.extensions
+        self.extensions.as_ref().map_or(&[], |extensions| extensions)
     }
 }
 
@@ -223,7 +223,7 @@ impl fmt::Debug for Negotiated {
             .field("status", &self.status)
             .field("headers", &Redacted(self.headers()))
             .field("subprotocol", &self.subprotocol)
-            .field("extensions", &self.extensions)
+            .field("extensions", &self.extensions())
             .finish()
     }
 }

@@ -23,12 +23,27 @@ const USER_AGENT: &str = concat!("parley/", env!("CARGO_PKG_VERSION"));
 ///
 /// `Debug` shows neither user info, nor the query, nor the values of `Authorization`, `Proxy-Authorization`,
 /// `Cookie`, and of those marked [sensitive](HeaderValue::set_sensitive).
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct ClientRequest {
     url: Url,
+    /// `None` while nothing was added.
+    added: Option<Box<Added>>,
+}
+
+/// What the user has added to a request.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Added {
     fields: Fields,
     subprotocols: Vec<String>,
 }
+
+impl PartialEq for ClientRequest {
+    fn eq(&self, other: &Self) -> bool {
+        self.url == other.url && self.added() == other.added()
+    }
+}
+
+impl Eq for ClientRequest {}
 
 impl ClientRequest {
     /// A request for `url`, which begins with `ws://` or `wss://` in any case (RFC 6455, section 3).
@@ -41,7 +56,18 @@ impl ClientRequest {
     /// A fragment, another scheme, a host that is empty or not ASCII, a bad port, bad user info, a space or control
     /// character anywhere. The error names the part, and never quotes the URL.
     pub fn new(url: &str) -> Result<Self, UrlError> {
-        Ok(Self { url: Url::parse(url)?, fields: Fields::default(), subprotocols: Vec::new() })
+        Ok(Self { url: Url::parse(url)?, added: None })
+    }
+
+    fn added(&self) -> &Added {
+        match &self.added {
+            Some(added) => added,
+            None => const { &Added { fields: Fields::new(), subprotocols: Vec::new() } },
+        }
+    }
+
+    fn add(&mut self) -> &mut Added {
+        self.added.get_or_insert_default()
     }
 
     /// Changes the URL; header fields and subprotocols stay, those meant for another host too.
@@ -69,10 +95,10 @@ impl ClientRequest {
         V: TryInto<HeaderValue>,
     {
         let (name, value) = checked(name, value)?;
-        if name == header::HOST && self.fields.get(&name).is_some() {
+        if name == header::HOST && self.added().fields.get(&name).is_some() {
             return Err(HeaderError::Repeated(name));
         }
-        self.fields.add(name, value);
+        self.add().fields.add(name, value);
         Ok(self)
     }
 
@@ -87,21 +113,21 @@ impl ClientRequest {
         V: TryInto<HeaderValue>,
     {
         let (name, value) = checked(name, value)?;
-        self.fields.set(name, value);
+        self.add().fields.set(name, value);
         Ok(self)
     }
 
     /// Removes all header fields of that name. One that was never given is no error.
     pub fn remove_header<N: TryInto<HeaderName>>(&mut self, name: N) -> &mut Self {
         if let Ok(name) = name.try_into() {
-            self.fields.remove(&name);
+            self.add().fields.remove(&name);
         }
         self
     }
 
     /// The header fields given so far, in order; not those that the handshake adds.
     pub fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.fields.iter()
+        self.added().fields.iter()
     }
 
     /// Offers a subprotocol, behind those already offered (RFC 6455, sections 1.9 and 4.1, item 10).
@@ -114,23 +140,23 @@ impl ClientRequest {
         if !is_token(name.as_bytes()) {
             return Err(SubprotocolError::NotAToken);
         }
-        if self.subprotocols.contains(&name) {
+        if self.added().subprotocols.contains(&name) {
             return Err(SubprotocolError::Repeated);
         }
-        self.subprotocols.push(name);
+        self.add().subprotocols.push(name);
         Ok(self)
     }
 
     /// Offers no subprotocol any more.
     pub fn clear_subprotocols(&mut self) -> &mut Self {
-        self.subprotocols.clear();
+        self.add().subprotocols.clear();
         self
     }
 
     /// The subprotocols on offer, most wanted first.
     #[must_use]
     pub fn subprotocols(&self) -> &[String] {
-        &self.subprotocols
+        &self.added().subprotocols
     }
 
     /// Whether the scheme is `wss`: the connection runs over TLS.
@@ -142,7 +168,7 @@ impl ClientRequest {
     /// The URL's host in lower case, an IPv6 address without its brackets: what to look up and to dial.
     #[must_use]
     pub fn host(&self) -> &str {
-        self.url.host.as_str()
+        self.url.host()
     }
 
     /// The URL's port, or its scheme's: 80 or 443.
@@ -154,15 +180,15 @@ impl ClientRequest {
     /// Path and query as they go on the request line: the resource name of RFC 6455, section 3.
     #[must_use]
     pub fn resource(&self) -> &str {
-        &self.url.resource
+        self.url.resource()
     }
 
     /// Appends the request's head. `key` is the value of `Sec-WebSocket-Key`.
     pub(crate) fn encode(&self, key: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(b"GET ");
-        out.extend_from_slice(self.url.resource.as_bytes());
+        out.extend_from_slice(self.url.resource().as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\n");
-        match self.fields.get(&header::HOST) {
+        match self.added().fields.get(&header::HOST) {
             Some(host) => put(out, "Host", host.as_bytes()),
             None => put(out, "Host", self.url.host_field().as_bytes()),
         }
@@ -170,16 +196,17 @@ impl ClientRequest {
         put(out, "Connection", b"Upgrade");
         put(out, "Sec-WebSocket-Key", key.as_bytes());
         put(out, "Sec-WebSocket-Version", b"13");
-        if !self.subprotocols.is_empty() {
-            put(out, "Sec-WebSocket-Protocol", self.subprotocols.join(", ").as_bytes());
+        if !self.subprotocols().is_empty() {
+            put(out, "Sec-WebSocket-Protocol", self.subprotocols().join(", ").as_bytes());
         }
-        if self.fields.get(&header::USER_AGENT).is_none() {
+        if self.added().fields.get(&header::USER_AGENT).is_none() {
             put(out, "User-Agent", USER_AGENT.as_bytes());
         }
-        if let (Some(authorization), None) = (&self.url.authorization, self.fields.get(&header::AUTHORIZATION)) {
+        if let (Some(authorization), None) = (&self.url.authorization, self.added().fields.get(&header::AUTHORIZATION))
+        {
             put(out, "Authorization", authorization.as_bytes());
         }
-        for (name, value) in self.fields.iter().filter(|(name, _)| *name != header::HOST) {
+        for (name, value) in self.added().fields.iter().filter(|(name, _)| *name != header::HOST) {
             put(out, name.as_str(), value.as_bytes());
         }
         out.extend_from_slice(b"\r\n");
@@ -202,11 +229,11 @@ impl fmt::Debug for ClientRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientRequest")
             .field("secure", &self.url.secure)
-            .field("host", &self.url.host)
+            .field("host", &self.url.host())
             .field("port", &self.url.port)
-            .field("resource", &RedactedQuery(&self.url.resource))
-            .field("headers", &self.fields)
-            .field("subprotocols", &self.subprotocols)
+            .field("resource", &RedactedQuery(self.url.resource()))
+            .field("headers", &self.added().fields)
+            .field("subprotocols", &self.subprotocols())
             .finish()
     }
 }

@@ -13,12 +13,19 @@ use super::error::{UrlError, UrlPart};
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Url {
     pub(crate) secure: bool,
-    pub(crate) host: Host,
     pub(crate) port: u16,
-    /// Path and query, never empty: the resource name of section 3.
-    pub(crate) resource: String,
-    /// `Basic …`, made of the user info.
-    pub(crate) authorization: Option<HeaderValue>,
+    /// The host is an IPv6 address.
+    ipv6: bool,
+    /// In one piece, since a client keeps it for as long as it lives.
+    ///
+    /// ```text
+    /// host | resource
+    ///      host_len
+    /// ```
+    text: Box<str>,
+    host_len: usize,
+    /// `Basic …`, made of the user info. Boxed: few have it.
+    pub(crate) authorization: Option<Box<HeaderValue>>,
 }
 
 /// A registered name or IPv4 address in lower case, or an IPv6 address without its brackets.
@@ -54,21 +61,35 @@ impl Url {
         };
         let authorization = user_info.map(basic).transpose()?.flatten();
         let (host, port) = host_and_port(authority)?;
+        let (ipv6, mut text) = match host {
+            Host::Name(name) => (false, name),
+            Host::Ipv6(address) => (true, address),
+        };
+        let host_len = text.len();
+        text.push_str(&encode_resource(resource)?);
         Ok(Self {
             secure,
-            host,
             port: port.unwrap_or(if secure { 443 } else { 80 }),
-            resource: encode_resource(resource)?,
-            authorization,
+            ipv6,
+            text: text.into(),
+            host_len,
+            authorization: authorization.map(Box::new),
         })
+    }
+
+    /// A registered name or IPv4 address in lower case, or an IPv6 address without its brackets.
+    pub(crate) fn host(&self) -> &str {
+        &self.text[..self.host_len]
+    }
+
+    /// Path and query, never empty: the resource name of section 3.
+    pub(crate) fn resource(&self) -> &str {
+        &self.text[self.host_len..]
     }
 
     /// The value of `Host`: the port only when it is not the scheme's own (section 4.1, item 4).
     pub(crate) fn host_field(&self) -> String {
-        let mut field = match &self.host {
-            Host::Name(name) => name.clone(),
-            Host::Ipv6(address) => format!("[{address}]"),
-        };
+        let mut field = if self.ipv6 { format!("[{}]", self.host()) } else { self.host().to_owned() };
         if self.port != if self.secure { 443 } else { 80 } {
             let _ = write!(field, ":{}", self.port);
         }
@@ -225,7 +246,7 @@ mod tests {
         ] {
             let url = url(text);
             assert_eq!(
-                (url.secure, url.host.as_str(), url.port, url.resource.as_str(), url.host_field().as_str()),
+                (url.secure, url.host(), url.port, url.resource(), url.host_field().as_str()),
                 (secure, host, port, resource, field),
                 "{text}"
             );
@@ -234,7 +255,7 @@ mod tests {
 
     #[test]
     fn what_a_uri_cannot_hold_is_percent_encoded() {
-        assert_eq!(url("ws://a/é?q={\"x\"}|%zz").resource, "/%C3%A9?q=%7B%22x%22%7D%7C%zz");
+        assert_eq!(url("ws://a/é?q={\"x\"}|%zz").resource(), "/%C3%A9?q=%7B%22x%22%7D%7C%zz");
     }
 
     #[test]
@@ -312,8 +333,8 @@ mod tests {
         #[test]
         fn no_url_panics_or_puts_a_break_on_the_request_line(text in "(ws://|wss://)?\\PC*|ws://a/[ -~\r\n\t]*|[^a]*") {
             if let Ok(url) = Url::parse(&text) {
-                assert!(url.resource.starts_with('/'));
-                assert!(url.resource.bytes().all(|byte| byte.is_ascii_graphic()));
+                assert!(url.resource().starts_with('/'));
+                assert!(url.resource().bytes().all(|byte| byte.is_ascii_graphic()));
                 assert!(url.host_field().bytes().all(|byte| byte.is_ascii_graphic()));
             }
         }

@@ -14,7 +14,7 @@ use crate::handshake::ClientRequest;
 
 /// Names one step of one attempt, so that a late answer to an abandoned step is told from a current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DialId(pub(super) u64);
+pub struct DialId(pub(super) u32);
 
 /// An address never gets less time than this, unless the attempt itself has less left.
 const LEAST_SHARE: Duration = Duration::from_secs(2);

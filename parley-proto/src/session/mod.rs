@@ -47,6 +47,7 @@ use crate::connection::{Closed, Config, Connection, Event, Rtt, Shutdown, State,
 use crate::error::{ConnectPhase, DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
 use crate::handshake::{Acceptance, ClientRequest, Negotiated, Rejection};
+use crate::sparse::Sparse;
 use crate::transport::{TcpOptions, TlsError, TlsTarget, TransportFacts};
 use crate::{Role, pool};
 
@@ -64,44 +65,53 @@ pub struct Session<I, T> {
     abandon: bool,
     /// `None` for a client that has had none.
     infos: Option<Box<Infos<I>>>,
-    /// Infos that were delivered or cancelled since the handles were last told.
-    released_infos: usize,
     /// The info's turn: infos and frames alternate.
     info_turn: bool,
     /// `handle_disconnect` is to be called with this.
     lost: Option<Box<DisconnectReason>>,
     outbox: Outbox<T>,
-    outputs: VecDeque<Output<I, T>>,
-    attempts: Attempts,
+    outputs: Sparse<Output<I, T>>,
+    /// Attempts that have begun, and when the first did.
+    attempts: u32,
+    first_attempt: Option<Instant>,
     backoff: Backoff,
-    /// Disconnected, and the next attempt begins then.
-    retry_at: Option<Instant>,
     /// What a handler that leaves it to the policy gets.
     then: Then,
     stop: Option<Box<Stop>>,
     last: Option<Box<DisconnectReason>>,
     /// The last connection ended by `disconnect`, or by both Closes with 1000 or 1001.
     clean: bool,
+    /// A client that has a name lives on though no handle is left.
+    named: bool,
     unreachable: bool,
-    next_id: u64,
+    next_id: u32,
     frames_received: u64,
 }
 
 struct Infos<I> {
+    /// So many were delivered or cancelled since the handles were last told.
+    released: usize,
     due: VecDeque<I>,
     delayed: BTreeMap<(Instant, TimerId), I>,
 }
 
+impl<I> Infos<I> {
+    fn next(&mut self) -> Option<I> {
+        let info = self.due.pop_front()?;
+        self.released += 1;
+        Some(info)
+    }
+}
+
 impl<I> Default for Infos<I> {
     fn default() -> Self {
-        Self { due: VecDeque::new(), delayed: BTreeMap::new() }
+        Self { released: 0, due: VecDeque::new(), delayed: BTreeMap::new() }
     }
 }
 
 /// What a client keeps of its options.
 struct Dial {
     request: ClientRequest,
-    named: bool,
     connect_timeout: Duration,
     reconnect: Option<Box<Reconnect>>,
     /// `None`: the defaults.
@@ -131,7 +141,8 @@ impl Random {
 enum Phase {
     /// `init` has not run. With the connection, where there is one already.
     New(Option<Box<Accepted>>),
-    Down,
+    /// Disconnected. The next attempt, if one is to come, begins then.
+    Down(Option<Instant>),
     Dialling(Box<Dialling>),
     Up(Up),
     Ended,
@@ -200,12 +211,6 @@ enum Outstanding {
     Terminate,
 }
 
-#[derive(Default)]
-struct Attempts {
-    number: u32,
-    first: Option<Instant>,
-}
-
 /// The end, decided and not reached.
 struct Stop {
     reason: StopReason,
@@ -236,8 +241,10 @@ impl<I, T: PartialEq> Session<I, T> {
         let random = Random { seed, words: 0 };
         let reconnect = reconnect.map(Box::new);
         let tcp = Some(tcp).filter(|tcp| *tcp != TcpOptions::default()).map(Box::new);
-        let dial = Dial { request, named: name.is_some(), connect_timeout, reconnect, tcp, random };
-        Self::with(Phase::New(None), Some(Box::new(dial)), pool::config(connection))
+        let dial = Dial { request, connect_timeout, reconnect, tcp, random };
+        let mut session = Self::with(Phase::New(None), Some(Box::new(dial)), pool::config(connection));
+        session.named = name.is_some();
+        session
     }
 
     /// The life of one connection that a server accepts: `init`, the reply, `handle_connect` and so on. It never dials;
@@ -274,18 +281,18 @@ impl<I, T: PartialEq> Session<I, T> {
             outstanding: None,
             abandon: false,
             infos: None,
-            released_infos: 0,
             info_turn: false,
             lost: None,
             outbox: Outbox::new(),
-            outputs: VecDeque::new(),
-            attempts: Attempts::default(),
+            outputs: Sparse::new(),
+            attempts: 0,
+            first_attempt: None,
             backoff: Backoff::default(),
-            retry_at: None,
             then: Then::Policy,
             stop: None,
             last: None,
             clean: false,
+            named: false,
             unreachable: false,
             next_id: 0,
             frames_received: 0,
@@ -296,7 +303,7 @@ impl<I, T: PartialEq> Session<I, T> {
     #[must_use]
     pub fn state(&self) -> ClientState {
         match &self.phase {
-            Phase::New(_) | Phase::Down => ClientState::Disconnected,
+            Phase::New(_) | Phase::Down(_) => ClientState::Disconnected,
             Phase::Dialling(_) => ClientState::Connecting,
             Phase::Up(Up { stage: Stage::Upgrading(_), .. }) => ClientState::Connecting,
             Phase::Up(_) => ClientState::Connected,
@@ -308,7 +315,7 @@ impl<I, T: PartialEq> Session<I, T> {
         match &self.phase {
             Phase::Ended => Outlet::Stopped,
             _ if self.stop.is_some() => Outlet::Closing,
-            Phase::New(_) | Phase::Down => Outlet::Disconnected,
+            Phase::New(_) | Phase::Down(_) => Outlet::Disconnected,
             Phase::Dialling(_) => Outlet::Waiting,
             Phase::Up(up) => match (up.connection.state(), &up.stage) {
                 (State::Closing | State::Closed, _) | (_, Stage::Asked(_)) => Outlet::Closing,
@@ -346,7 +353,10 @@ impl<I, T: PartialEq> Session<I, T> {
     /// When the next attempt begins, while one is to come.
     #[must_use]
     pub fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+        match self.phase {
+            Phase::Down(at) => at,
+            _ => None,
+        }
     }
 
     /// Something that another task wants.
@@ -397,7 +407,7 @@ impl<I, T: PartialEq> Session<I, T> {
             }
             Command::Cancel(id) => self.cancel(id),
             Command::Connect => self.connect(now),
-            Command::Reconnect(_) if matches!(self.phase, Phase::Down) => self.connect(now),
+            Command::Reconnect(_) if matches!(self.phase, Phase::Down(_)) => self.connect(now),
             Command::Reconnect(close) => self.disconnect(now, close, DisconnectReason::Local, true),
             Command::Disconnect(close) => self.disconnect(now, close, DisconnectReason::Local, false),
             Command::Stop(close) => self.stop(now, close, StopReason::Stopped),
@@ -428,14 +438,14 @@ impl<I, T: PartialEq> Session<I, T> {
         let Some(infos) = &mut self.infos else { return };
         let before = infos.delayed.len();
         infos.delayed.retain(|&(_, other), _| other != id);
-        self.released_infos += before - infos.delayed.len();
+        infos.released += before - infos.delayed.len();
     }
 
     /// What has happened so far, in numbers.
     #[must_use]
     pub fn counters(&self) -> Counters {
         let Outbox { sent, dropped, refused, .. } = self.outbox;
-        let (attempts, frames_received) = (u64::from(self.attempts.number), self.frames_received);
+        let (attempts, frames_received) = (u64::from(self.attempts), self.frames_received);
         Counters { attempts, frames_received, frames_sent: sent, dropped, refused }
     }
 
@@ -447,7 +457,7 @@ impl<I, T: PartialEq> Session<I, T> {
 
     /// Infos that left the queue since the last call.
     pub fn take_released_infos(&mut self) -> usize {
-        mem::take(&mut self.released_infos)
+        self.infos.as_mut().map_or(0, |infos| mem::take(&mut infos.released))
     }
 
     /// The cost of handles' sends that left the queue since the last call: of frames, and of parts of messages.
@@ -515,7 +525,7 @@ impl<I, T: PartialEq> Session<I, T> {
         if matches!(self.phase, Phase::New(_)) {
             self.then = Then::Dial; // once init has returned
         }
-        if !matches!(self.phase, Phase::Down) {
+        if !matches!(self.phase, Phase::Down(_)) {
             return;
         }
         if self.lost.is_some() || self.outstanding == Some(Outstanding::Disconnect) {
@@ -532,7 +542,8 @@ impl<I, T: PartialEq> Session<I, T> {
         match &mut self.phase {
             Phase::Ended => {}
             // Before the first attempt it is as between two: there is one to come.
-            Phase::New(_) | Phase::Down => (self.retry_at, self.then) = (None, late),
+            Phase::New(_) => self.then = late,
+            Phase::Down(retry_at) => (*retry_at, self.then) = (None, late),
             Phase::Dialling(_) => {
                 self.attempt_failed(now, reason);
                 self.then = then;
@@ -578,16 +589,16 @@ impl<I, T: PartialEq> Session<I, T> {
 
     fn begin_attempt(&mut self, now: Instant) {
         let Some(dial) = &self.dial else { return };
-        (self.retry_at, self.then) = (None, Then::Policy);
+        self.then = Then::Policy;
         self.outbox.attempt();
-        self.attempts.number += 1;
-        self.attempts.first.get_or_insert(now);
+        self.attempts += 1;
+        self.first_attempt.get_or_insert(now);
         let deadline = deadline(now, dial.connect_timeout);
         self.phase = Phase::Dialling(Box::new(Dialling::new(dial.request.clone(), deadline)));
     }
 
     fn next_id(&mut self) -> DialId {
-        self.next_id += 1;
+        self.next_id = self.next_id.wrapping_add(1);
         DialId(self.next_id)
     }
 
@@ -691,7 +702,7 @@ impl<I, T: PartialEq> Session<I, T> {
     /// The attempt is over without a connection.
     fn attempt_failed(&mut self, now: Instant, reason: DisconnectReason) {
         let mut reached = true; // a server, or not even meant to
-        match mem::replace(&mut self.phase, Phase::Down) {
+        match mem::replace(&mut self.phase, Phase::Down(None)) {
             Phase::Dialling(dialling) => {
                 reached = matches!(dialling.step, Step::Prepare { .. });
                 if let Some(id) = dialling.id() {
@@ -710,7 +721,7 @@ impl<I, T: PartialEq> Session<I, T> {
         self.clean = matches!(reason, DisconnectReason::Local);
         self.last = Some(Box::new(reason.clone()));
         let asked = matches!(reason, DisconnectReason::Local | DisconnectReason::Requested(_));
-        let hopeless = self.reconnect().is_none() && self.attempts.number == 1 && !reached && !asked;
+        let hopeless = self.reconnect().is_none() && self.attempts == 1 && !reached && !asked;
         if self.stop.is_none() && hopeless {
             // There was never a server to talk to. Most likely the address is wrong, and whoever started the client is told.
             let deadline = deadline(now, self.config.close_timeout);
@@ -757,10 +768,11 @@ impl<I, T: PartialEq> Session<I, T> {
     /// See [`Connection::rest`].
     #[inline]
     pub(crate) fn rest(&mut self) {
-        self.outbox.rest();
         if let Phase::Up(up) = &mut self.phase {
             up.connection.rest();
         }
+        self.outbox.rest();
+        self.outputs.rest();
     }
 
     /// What the transport takes next has yet to be flushed.
@@ -861,7 +873,7 @@ impl<I, T: PartialEq> Session<I, T> {
         }
         let normal = closed.close.as_ref().is_some_and(|close| matches!(u16::from(close.code()), 1000 | 1001));
         self.clean = closed.was_clean && normal || matches!(reason, DisconnectReason::Local);
-        self.phase = Phase::Down;
+        self.phase = Phase::Down(None);
         self.last = Some(Box::new(reason.clone()));
         self.give_back();
         if self.stop.is_none() {
@@ -877,7 +889,7 @@ impl<I, T: PartialEq> Session<I, T> {
         let (connection, other) = match &self.phase {
             Phase::Ended => return None,
             Phase::New(accepted) => (accepted.as_ref().and_then(|accepted| accepted.opening.poll_timeout()), None),
-            Phase::Down => (self.retry_at.map(|at| (at, Timer::Retry)), None),
+            Phase::Down(retry_at) => (retry_at.map(|at| (at, Timer::Retry)), None),
             Phase::Dialling(dialling) => {
                 let address = dialling.address_deadline().map(|at| (at, Timer::Address));
                 (Some((dialling.deadline, Timer::Connect)), address)
@@ -914,7 +926,7 @@ impl<I, T: PartialEq> Session<I, T> {
                 self.refuse_new(now, Some(StopReason::Disconnected(reason)));
                 self.abandon = self.outstanding.is_some();
             }
-            Phase::Down if self.retry_at.is_some_and(|at| at <= now) => self.begin_attempt(now),
+            Phase::Down(Some(at)) if *at <= now => self.begin_attempt(now),
             Phase::Dialling(dialling) if dialling.deadline <= now => {
                 let phase = dialling.phase();
                 self.attempt_failed(now, DisconnectReason::ConnectTimeout(phase));
@@ -1067,7 +1079,7 @@ impl<I, T: PartialEq> Session<I, T> {
             (Some(accepted), Ok(())) if goes_on => self.accept(now, *accepted),
             (Some(accepted), outcome) => self.refuse(now, *accepted, outcome.err()),
             (None, Ok(())) => {
-                self.phase = Phase::Down;
+                self.phase = Phase::Down(None);
                 if goes_on {
                     self.begin_attempt(now);
                 }
@@ -1159,7 +1171,7 @@ impl<I, T: PartialEq> Session<I, T> {
             (Retry::Policy, _) if self.then == Then::Dial => return self.begin_attempt(now),
             (Retry::After(delay), _) => {
                 self.backoff.count();
-                self.retry_at = Some(deadline(now, delay));
+                self.retry_in(now, delay);
             }
             (Retry::Reconnect, _) => self.retry_later(now, &reason),
             (Retry::Policy, Some(reconnect)) if reason.is_transient() => {
@@ -1187,14 +1199,17 @@ impl<I, T: PartialEq> Session<I, T> {
         };
         let Some(dial) = &mut self.dial else { return };
         let delay = dial.random.draw(|random| self.backoff.next(&reconnect, random)).max(floor);
-        self.retry_at = Some(deadline(now, delay));
+        self.retry_in(now, delay);
+    }
+
+    fn retry_in(&mut self, now: Instant, delay: Duration) {
+        if let Phase::Down(retry_at) = &mut self.phase {
+            *retry_at = Some(deadline(now, delay));
+        }
     }
 
     /// `handle_connect` has returned: what waited for it may leave.
     fn greeted(&mut self, now: Instant) {
-        if self.outputs.is_empty() {
-            self.outputs = VecDeque::new(); // with room for the steps of dialling: at rest a connection holds nothing
-        }
         if let Phase::Up(up) = &mut self.phase {
             if up.is_greeting() {
                 match &mut up.stage {
@@ -1215,7 +1230,7 @@ impl<I, T: PartialEq> Session<I, T> {
             Action::Disconnect(close) => {
                 self.disconnect(now, close.clone(), DisconnectReason::Requested(close), false);
             }
-            Action::Reconnect(_) if matches!(self.phase, Phase::Down) => self.connect(now),
+            Action::Reconnect(_) if matches!(self.phase, Phase::Down(_)) => self.connect(now),
             Action::Reconnect(close) => {
                 self.disconnect(now, close.clone(), DisconnectReason::Requested(close), true);
             }
@@ -1266,13 +1281,13 @@ impl<I, T: PartialEq> Session<I, T> {
         let (outstanding, call) = match &mut self.phase {
             Phase::Ended => return None,
             Phase::New(_) if self.stop.is_none() => (Outstanding::Init, Call::Init),
-            Phase::New(_) | Phase::Down if self.stop.is_some() => return self.next_end(now),
+            Phase::New(_) | Phase::Down(_) if self.stop.is_some() => return self.next_end(now),
             _ if self.stop.is_some() => return None,
-            Phase::Down if self.lost.is_some() => (Outstanding::Disconnect, Call::Disconnect(self.lost.take()?)),
+            Phase::Down(_) if self.lost.is_some() => (Outstanding::Disconnect, Call::Disconnect(self.lost.take()?)),
             Phase::Dialling(dialling) if matches!(dialling.step, Step::Prepare { called: false }) => {
                 dialling.step = Step::Prepare { called: true };
-                let elapsed = self.attempts.first.map_or(Default::default(), |at| now.saturating_duration_since(at));
-                let attempt = Attempt { number: self.attempts.number, last: self.last.as_deref().cloned(), elapsed };
+                let elapsed = self.first_attempt.map_or(Default::default(), |at| now.saturating_duration_since(at));
+                let attempt = Attempt { number: self.attempts, last: self.last.as_deref().cloned(), elapsed };
                 (Outstanding::Prepare, Call::Prepare(Box::new((attempt, dialling.request.clone()))))
             }
             Phase::Up(Up { stage: Stage::Greeting(connected), .. }) if connected.is_some() => {
@@ -1313,16 +1328,15 @@ impl<I, T: PartialEq> Session<I, T> {
         if let Some(chunk) = self.poll_chunk() {
             return Some(Call::Chunk(Box::new(chunk)));
         }
-        if let Some(info) = self.infos.as_mut().and_then(|infos| infos.due.pop_front()) {
-            self.released_infos += 1;
+        if let Some(info) = self.infos.as_mut().and_then(|infos| infos.next()) {
             self.info_turn = false;
             self.outstanding = Some(Outstanding::Info);
             return Some(Call::Info(info));
         }
-        let named = self.dial.as_ref().is_some_and(|dial| dial.named);
-        let waits =
-            self.retry_at.is_some() || self.infos.as_ref().is_some_and(|infos| !infos.delayed.is_empty()) || named;
-        if matches!(self.phase, Phase::Down) && self.unreachable && !waits {
+        let waits = self.retry_at().is_some()
+            || self.infos.as_ref().is_some_and(|infos| !infos.delayed.is_empty())
+            || self.named;
+        if matches!(self.phase, Phase::Down(_)) && self.unreachable && !waits {
             self.stop(now, CloseFrame::normal(), StopReason::Disconnected(self.last_reason()));
             return self.next_end(now);
         }

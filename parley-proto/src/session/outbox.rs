@@ -14,6 +14,7 @@ use std::time::Instant;
 use crate::codec::{Chunk, CloseFrame, Frame, FrameRef, PreparedFrame};
 use crate::connection::{Connection, State};
 use crate::error::{DisconnectReason, SendError};
+use crate::sparse::Sparse;
 
 /// What a frame costs of a queue's bound beside its payload, so that empty frames are bounded too.
 const FRAME_COST: usize = 32;
@@ -90,8 +91,8 @@ struct Message<T> {
 /// The sends of one client.
 pub(super) struct Outbox<T> {
     /// Pings and pongs go ahead of data that is not begun (section 5.5).
-    control: VecDeque<Item<T>>,
-    data: VecDeque<Item<T>>,
+    control: Sparse<Item<T>>,
+    data: Sparse<Item<T>>,
     /// The message whose turn it is: nothing but control frames goes between its parts (section 5.4).
     writing: Option<Box<Message<T>>>,
     /// Only the first items of `data` may leave: what `handle_connect` sends goes ahead of what waited for it.
@@ -105,10 +106,10 @@ pub(super) struct Outbox<T> {
     /// The same of parts of messages, which have a bound of their own: what waits for a message's end fills the other.
     released_parts: usize,
     /// Begun and not flushed: the output offset at which each ticket is settled.
-    begun: VecDeque<(u64, T)>,
+    begun: Sparse<(u64, T)>,
     /// Up to this output offset the operating system has all.
     flushed: u64,
-    settled: VecDeque<(T, Result<(), SendError>)>,
+    settled: Sparse<(T, Result<(), SendError>)>,
     /// Frames whose encoding has begun.
     pub(super) sent: u64,
     /// Frames that were accepted and nobody waits for, and that were not sent.
@@ -122,17 +123,17 @@ pub(super) struct Outbox<T> {
 impl<T> Outbox<T> {
     pub(super) fn new() -> Self {
         Self {
-            control: VecDeque::new(),
-            data: VecDeque::new(),
+            control: Sparse::new(),
+            data: Sparse::new(),
             writing: None,
             held: false,
             first: 0,
             pushed: 0,
             released: 0,
             released_parts: 0,
-            begun: VecDeque::new(),
+            begun: Sparse::new(),
             flushed: 0,
-            settled: VecDeque::new(),
+            settled: Sparse::new(),
             sent: 0,
             dropped: 0,
             refused: 0,
@@ -167,6 +168,15 @@ impl<T> Outbox<T> {
 
     pub(super) fn poll_settled(&mut self) -> Option<(T, Result<(), SendError>)> {
         self.settled.pop_front()
+    }
+
+    /// The client's task is about to wait: what is empty holds no memory, or little where much went through it.
+    #[inline]
+    pub(super) fn rest(&mut self) {
+        self.control.rest();
+        self.data.shrink_to(QUEUE_KEPT);
+        self.begun.rest();
+        self.settled.rest();
     }
 
     /// Nothing waits, and nothing has to.
@@ -244,7 +254,7 @@ impl<T> Outbox<T> {
         let mut skipped = 0;
         self.dropped += unseen;
         // Frames of a broadcast are never among those that `handle_connect` sent: `first` stays right.
-        for queue in [&mut self.control, &mut self.data] {
+        for queue in [&mut self.control, &mut self.data].into_iter().filter(|queue| !queue.is_empty()) {
             let before = queue.len();
             queue.retain(|item| match item {
                 Item::Prepared { frame, from } if *from == broadcast => {
@@ -540,13 +550,13 @@ impl<T> Outbox<T> {
         let Some(close) = self.data.iter().position(|item| matches!(item, Item::Close(_))) else { return false };
         let behind = self.data.split_off(close);
         self.give_back_waiting(SendError::Closing, &DisconnectReason::Local);
-        self.data = behind;
+        self.data = behind.into();
         true
     }
 
     /// The connection is about to close for the peer's or an error's sake: what callbacks sent still goes before that.
     pub(super) fn pump_pushes(&mut self, connection: &mut Connection, now: Instant) {
-        let items = mem::take(&mut self.control).into_iter().chain(mem::take(&mut self.data));
+        let items = self.control.take().into_iter().chain(self.data.take());
         for item in items.collect::<Vec<_>>() {
             match item {
                 Item::Frame { frame, ticket, source } if source != Source::Handle => {
@@ -602,14 +612,6 @@ impl<T> Outbox<T> {
         }
     }
 
-    /// The client's task is about to wait.
-    #[inline]
-    pub(super) fn rest(&mut self) {
-        if self.data.is_empty() {
-            self.data.shrink_to(QUEUE_KEPT);
-        }
-    }
-
     /// All that the transport has taken is with the operating system.
     #[inline]
     pub(super) fn handle_flushed(&mut self, written: u64) {
@@ -635,7 +637,7 @@ impl<T> Outbox<T> {
     fn give_back_waiting(&mut self, error: fn(Frame) -> SendError, reason: &DisconnectReason) {
         self.first = 0;
         let message = self.writing.take().map(Item::Message);
-        let waiting = mem::take(&mut self.control).into_iter().chain(mem::take(&mut self.data));
+        let waiting = self.control.take().into_iter().chain(self.data.take());
         for item in message.into_iter().chain(waiting).collect::<Vec<_>>() {
             self.give_back_item(item, error, reason);
         }
@@ -659,7 +661,7 @@ impl<T> Outbox<T> {
 
     /// The transport is gone: of what had begun and was not flushed, nobody knows what arrived.
     pub(super) fn lose(&mut self, reason: &DisconnectReason) {
-        for (_, ticket) in mem::take(&mut self.begun) {
+        for (_, ticket) in self.begun.take() {
             self.settled.push_back((ticket, Err(SendError::Lost(reason.clone()))));
         }
     }
@@ -689,7 +691,7 @@ mod tests {
         outbox.begun.extend([(10, 100), (10, 101), (20, 102)]);
         outbox.forget(101);
         assert!(outbox.poll_settled().is_some());
-        assert_eq!(outbox.begun, [(10, 100), (20, 102)]);
+        assert_eq!(*outbox.begun, [(10, 100), (20, 102)]);
     }
 
     #[test]

@@ -68,8 +68,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a disconnect does not cancel the retry",
         SESSION,
-        "            Phase::New(_) | Phase::Down => (self.retry_at, self.then) = (None, late),",
-        "            Phase::Down if MUTANT => {}\n            Phase::New(_) | Phase::Down => (self.retry_at, self.then) = (None, late),",
+        "            Phase::Down(retry_at) => (*retry_at, self.then) = (None, late),",
+        "            Phase::Down(_) if MUTANT => {}\n            Phase::Down(retry_at) => (*retry_at, self.then) = (None, late),",
     ),
     mutant(
         "a reconnect stays down",
@@ -98,8 +98,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a step of dialling that was given up goes on",
         IO,
-        "self.steps.retain(|(step, _)| *step != id);",
-        "self.steps.retain(|(step, _)| MUTANT || *step != id);",
+        "steps.retain(|(step, _)| *step != id);",
+        "steps.retain(|(step, _)| MUTANT || *step != id);",
     ),
     mutant(
         "prepare goes on though its attempt was given up",
@@ -111,7 +111,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "connect does not skip the delay",
         SESSION,
         "Command::Connect => self.connect(now),",
-        "Command::Connect if MUTANT && self.retry_at.is_some() => {}\n            Command::Connect => self.connect(now),",
+        "Command::Connect if MUTANT && self.retry_at().is_some() => {}\n            Command::Connect => self.connect(now),",
     ),
     // The end.
     mutant(
@@ -141,8 +141,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a client ends though it has a name",
         SESSION,
-        "is_some_and(|dial| dial.named)",
-        "is_some_and(|dial| dial.named && !MUTANT)",
+        "            || self.named;",
+        "            || self.named && !MUTANT;",
     ),
     mutant(
         "a client ends though it has handles",
@@ -165,8 +165,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "the close timeout is far too long",
         CONNECTION,
-        "self.timers.close.get_or_insert(deadline(now, self.config.close_timeout));",
-        "self.timers.close.get_or_insert(deadline(now, self.config.close_timeout * if MUTANT { 20 } else { 1 }));",
+        "self.timers.armed().close.get_or_insert(deadline(now, self.config.close_timeout));",
+        "self.timers.armed().close.get_or_insert(deadline(now, self.config.close_timeout * if MUTANT { 20 } else { 1 }));",
     ),
     mutant(
         "the peer's Close is answered with another code",
@@ -202,8 +202,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "sends that were lost are said to have left",
         OUTBOX,
-        "        for (_, ticket) in mem::take(&mut self.begun) {\n            self.settled.push_back((ticket, Err(SendError::Lost(reason.clone()))));",
-        "        for (_, ticket) in mem::take(&mut self.begun) {\n            let lost = if MUTANT { Ok(()) } else { Err(SendError::Lost(reason.clone())) };\n            self.settled.push_back((ticket, lost));",
+        "        for (_, ticket) in self.begun.take() {\n            self.settled.push_back((ticket, Err(SendError::Lost(reason.clone()))));",
+        "        for (_, ticket) in self.begun.take() {\n            let lost = if MUTANT { Ok(()) } else { Err(SendError::Lost(reason.clone())) };\n            self.settled.push_back((ticket, lost));",
     ),
     mutant(
         "sends that have left are never settled",
@@ -283,8 +283,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "infos that came count to the queue for ever",
         SESSION,
-        "            self.released_infos += 1;",
-        "            self.released_infos += usize::from(!MUTANT);",
+        "        self.released += 1;",
+        "        self.released += usize::from(!MUTANT);",
     ),
     // Pings, pongs and signs of life.
     mutant(

@@ -87,23 +87,24 @@ impl<I> Handle<I> {
     }
 
     async fn begin(&self, utf8: Option<Utf8Validator>) -> MessageWriter<I> {
-        let mut entry = Entry { shared: &self.shared, place: None, gate: |inner| &mut inner.writers };
+        let mut entry = Entry { shared: &self.shared, place: None, gate: |inner| &mut inner.seldom().writers };
         let (id, admitted) = poll_fn(|cx| {
             let mut inner = self.shared.lock();
             let mut next = None;
             let admitted = if self.own {
-                inner.writers.try_enter(1)
+                inner.seldom().writers.try_enter(1)
             } else if inner.stopped.is_some() {
                 false // whatever is written gets the reason; the place is given up on drop
             } else {
-                match inner.writers.poll_enter(&mut entry.place, 1, cx) {
+                match inner.seldom().writers.poll_enter(&mut entry.place, 1, cx) {
                     Poll::Ready(first) => next = first,
                     Poll::Pending => return Poll::Pending,
                 }
                 true
             };
-            inner.messages += 1;
-            let id = inner.messages;
+            let messages = &mut inner.seldom().messages;
+            *messages += 1;
+            let id = *messages;
             drop(inner);
             wake(next);
             Poll::Ready((id, admitted))
@@ -202,7 +203,7 @@ impl<I> MessageWriter<I> {
         }
         let cost = cost_chunk(&chunk);
         let Self { handle: Handle { shared, own }, id, epoch, .. } = self;
-        let mut entry = Entry { shared, place: None, gate: |inner| &mut inner.parts };
+        let mut entry = Entry { shared, place: None, gate: |inner| &mut inner.seldom().parts };
         let mut chunk = Some(chunk);
         let began = *epoch;
         let mut waited = began;
@@ -215,9 +216,9 @@ impl<I> MessageWriter<I> {
             }
             let mut next = None;
             if *own {
-                inner.parts.used += cost;
+                inner.seldom().parts.used += cost;
             } else {
-                match inner.parts.poll_enter(&mut entry.place, cost, cx) {
+                match inner.seldom().parts.poll_enter(&mut entry.place, cost, cx) {
                     Poll::Ready(first) => next = first,
                     Poll::Pending => {
                         chunk = Some(waiting);
@@ -254,7 +255,7 @@ impl<I> Drop for MessageWriter<I> {
         if tell {
             inner.commands.push_back(Command::Abandon(self.id));
         }
-        let next = if self.admitted { inner.writers.release(1) } else { None };
+        let next = if self.admitted { inner.seldom().writers.release(1) } else { None };
         drop(inner);
         wake(next);
         if tell {
