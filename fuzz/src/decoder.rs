@@ -121,7 +121,8 @@ fn decoded(mut decoder: Decoder, role: Role, limits: &Limits, pieces: &[&[u8]], 
             assert_eq!(decoder.backlog(), 0, "all is polled");
         }
     }
-    frames.extend(std::iter::from_fn(|| decoder.poll()));
+    // What waited is lent, what did not is given: the same frames.
+    frames.extend(std::iter::from_fn(|| decoder.poll_ref().map(FrameRef::to_frame)));
     let end = decoder.end().cloned();
     if end.is_some() {
         // A ping, a text: neither may come through any more.

@@ -67,7 +67,7 @@
 //! | `ring` | yes | the crypto provider |
 //! | `aws-lc-rs` | | the crypto provider where `ring` is off |
 //! | `webpki-roots` | | adds `Tls::webpki_roots`: Mozilla's trust roots, compiled in |
-//! | `simd` | | payloads of 4 KiB and more are masked with the widest instructions that the processor has; needs Rust 1.89 |
+//! | `simd` | | what a server receives is unmasked with the widest instructions that the processor has, from 4 KiB on; needs Rust 1.89 |
 //! | `tracing` | | spans and events: see [`parley_proto::telemetry`] |
 //! | `testing` | | the module `testing`: handlers tested without a network, in virtual time |
 //!

@@ -26,7 +26,7 @@
 //! | `aws-lc-rs` | the crypto provider where `ring` is off |
 //! | `webpki-roots` | adds `Tls::webpki_roots`: Mozilla's trust roots, compiled in |
 //! | `testing` | the module `testing`: a simulated world for tests of handlers |
-//! | `simd` | payloads of 4 KiB and more are masked with the widest instructions that the processor has; needs Rust 1.89 |
+//! | `simd` | what a server receives is unmasked with the widest instructions that the processor has, from 4 KiB on; needs Rust 1.89 |
 //! | `tracing` | spans and events: see [`telemetry`] |
 //!
 //! A feature adds to the API, and changes nothing of how the rest behaves.

@@ -269,7 +269,7 @@ impl Decoder {
         frame
     }
 
-    /// [`poll`](Self::poll), but the frame is lent and not given. Its memory may be held until something is polled again.
+    /// [`poll`](Self::poll), but the frame is lent and not given. What it lies in is held until the next is asked for.
     ///
     /// ```
     /// # use bytes::BytesMut;
@@ -283,8 +283,17 @@ impl Decoder {
     /// }
     /// assert_eq!(lengths, 7);
     /// ```
-    #[inline(always)]
+    #[inline]
     pub fn poll_ref(&mut self) -> Option<FrameRef<'_>> {
+        if !self.is_frame_next() {
+            self.release_if_empty();
+        }
+        self.next_ref()
+    }
+
+    /// [`poll_ref`](Self::poll_ref) for who polls otherwise where there is nothing.
+    #[inline(always)]
+    pub(crate) fn next_ref(&mut self) -> Option<FrameRef<'_>> {
         self.queue.as_deref_mut()?.pop_ref()
     }
 
@@ -729,6 +738,34 @@ mod tests {
 
     const HELLO: [u8; 5] = *b"Hello";
     const MASKED_HELLO: &[u8] = &[0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58];
+
+    #[test]
+    fn a_decoder_whose_frames_were_all_lent_holds_nothing() {
+        let mut decoder = client();
+        let mut input = BytesMut::with_capacity(64 * 1024);
+        for byte in 0..3 {
+            input.extend_from_slice(&frame(true, OpCode::Binary, None, &[byte; 5000]));
+        }
+        decoder.decode(&mut input, &mut |_| {});
+        while decoder.poll_ref().is_some() {}
+        assert!(decoder.queue.is_none());
+        assert!(input.try_reclaim(64 * 1024), "the window is free");
+    }
+
+    #[test]
+    fn bad_text_anywhere_in_a_long_message_is_found() {
+        let key = [0x37, 0xFA, 0x21, 0x3D];
+        for len in [4096, 4200, 70_000] {
+            for at in [0, 1, 63, 64, 4000, len / 2, len - 65, len - 1] {
+                let mut text = vec![b'a'; len];
+                text[at] = 0xFF;
+                let mut decoder = server();
+                let mut input = BytesMut::from(&frame(true, OpCode::Text, Some(key), &text)[..]);
+                decoder.decode(&mut input, &mut |_| {});
+                assert_eq!((decoder.poll(), decoder.end()), (None, Some(&End::Error(FrameError::InvalidUtf8))));
+            }
+        }
+    }
 
     fn client() -> Decoder {
         Decoder::new(Role::Client, &Limits::client())

@@ -299,13 +299,14 @@ impl Frame {
 
 /// A message, a ping or a pong that somebody else holds: the buffer that it was read into, say.
 ///
-/// No reference count is touched for it, which is the greater part of what a small [`Frame`] costs. Who wants to keep it
+/// No reference is counted for it, which is a good part of what a small [`Frame`] costs. Who wants to keep it
 /// [copies](Self::to_frame) it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FrameRef<'a>(Payload<'a>);
 
-/// As wide a tag as a [`Frame`] has: one of a byte is moved in parts, and read before they are all there.
+/// With a wide tag: one of a byte is moved in parts, and read before they are all there.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
 enum Payload<'a> {
     /// Invariant: valid UTF-8.
     Text(&'a [u8]),
@@ -331,7 +332,8 @@ impl<'a> FrameRef<'a> {
 
     /// A text that has been through a check already.
     #[inline(always)]
-    pub(super) const fn from_validated(text: &'a [u8]) -> Self {
+    pub(super) fn from_validated(text: &'a [u8]) -> Self {
+        debug_assert!(std::str::from_utf8(text).is_ok());
         Self(Payload::Text(text))
     }
 
@@ -356,6 +358,20 @@ impl<'a> FrameRef<'a> {
                 payload
             }
         }
+    }
+
+    /// Bytes of payload.
+    #[inline]
+    #[must_use]
+    pub const fn len(self) -> usize {
+        self.payload().len()
+    }
+
+    /// Whether the payload is empty.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.payload().is_empty()
     }
 
     /// The text, if it is one. Checks the bytes again: see [`Utf8Bytes`].
@@ -481,6 +497,7 @@ mod tests {
             assert_eq!(frame.is_control(), opcode.is_control());
             let lent = FrameRef::from(&frame);
             assert_eq!((lent.opcode(), lent.payload(), lent.to_frame()), (opcode, &frame.payload()[..], frame.clone()));
+            assert_eq!((lent.len(), lent.is_empty(), format!("{lent:?}")), (len, len == 0, format!("{frame:?}")));
             assert_eq!(lent.as_str(), (opcode == OpCode::Text).then_some("a"));
             assert_eq!(frame.clone().into_payload(), *frame.payload());
         }

@@ -120,7 +120,8 @@ fn xor(key: [u8; 4], payload: &mut [u8]) -> u64 {
 /// From here on it pays to begin at a cache line: words that straddle two cost half as much again.
 const LONG: usize = 4 * 1024;
 const LINE: usize = 64;
-const BLOCK: usize = 8 * 1024;
+/// Whole lines, and small beside the fastest cache.
+const BLOCK: usize = 128 * LINE;
 
 /// [`xor`] of a payload that begins anywhere. From its last block to its first: what arrived last is still in the fastest
 /// cache, which has no room for all of a large one.
@@ -129,21 +130,17 @@ fn xor_long(key: [u8; 4], payload: &mut [u8]) -> u64 {
     let head = payload.as_ptr().align_offset(LINE).min(payload.len());
     let (head, rest) = payload.split_at_mut(head);
     let (lines, tail) = rest.split_at_mut(rest.len() / LINE * LINE);
-    let line_key = rotated(key, head.len());
-    let mut seen = xor_words(line_key, tail);
-    for block in lines.chunks_mut(BLOCK).rev() {
-        seen |= xor_lines(line_key, block);
-    }
-    seen | xor_words(key, head)
+    let rest_key = rotated(key, head.len()); // of each line, and of the tail
+    xor_words(rest_key, tail) | xor_lines(rest_key, lines) | xor_words(key, head)
 }
 
-/// [`xor`] of whole cache lines.
+/// [`xor`] of whole cache lines, block by block from the last on.
 #[cfg(not(feature = "simd"))]
 fn xor_lines(key: [u8; 4], lines: &mut [u8]) -> u64 {
-    xor_words(key, lines)
+    lines.chunks_mut(BLOCK).rev().fold(0, |seen, block| seen | xor_words(key, block))
 }
 
-/// [`xor`] of whole cache lines, with the widest instructions that this processor has.
+/// [`xor`] of whole cache lines, block by block from the last on, with the widest instructions that this processor has.
 #[cfg(feature = "simd")]
 fn xor_lines(key: [u8; 4], lines: &mut [u8]) -> u64 {
     use fearless_simd::{Level, Simd, dispatch};
@@ -153,8 +150,10 @@ fn xor_lines(key: [u8; 4], lines: &mut [u8]) -> u64 {
         #[inline(always)]
         move || {
             let (key, mut seen) = (line_key, [0; LINE]); // in registers
-            for line in lines.chunks_exact_mut(LINE).filter_map(|line| line.first_chunk_mut()) {
-                xor_step(&key, line, &mut seen);
+            for block in lines.chunks_mut(BLOCK).rev() {
+                for line in block.chunks_exact_mut(LINE).filter_map(|line| line.first_chunk_mut()) {
+                    xor_step(&key, line, &mut seen);
+                }
             }
             seen
         }
@@ -313,6 +312,30 @@ mod tests {
     }
 
     #[test]
+    fn one_high_bit_anywhere_in_a_long_payload_is_seen() {
+        let key = [0x37, 0xFA, 0x21, 0x3D];
+        let plain = vec![0x20; 3 * BLOCK + 2 * LINE];
+        for start in [0, 1, 31, 63] {
+            for len in [LONG, LONG + 77, BLOCK, 2 * BLOCK + 65, 3 * BLOCK + 63] {
+                let masked = by_the_letter(key, 0, &plain[..len]);
+                let mut buffer = plain.clone();
+                let payload = &mut buffer[start..start + len];
+                payload.copy_from_slice(&masked);
+                assert!(unmask_is_ascii(key, payload), "{len} bytes from {start}");
+                assert_eq!(buffer, plain);
+                for at in (0..len).step_by(257).chain(0..130).chain(len - 130..len) {
+                    let payload = &mut buffer[start..start + len];
+                    payload.copy_from_slice(&masked);
+                    payload[at] ^= 0x80;
+                    assert!(!unmask_is_ascii(key, payload), "{len} bytes from {start}, at {at}");
+                    assert_eq!(std::mem::replace(&mut payload[at], 0x20), 0xA0);
+                    assert_eq!(buffer, plain);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_long_payload_may_begin_anywhere() {
         let key = [0x37, 0xFA, 0x21, 0x3D];
         let plain: Vec<u8> = (0..2 * LONG).map(|n| n as u8).collect();
@@ -322,6 +345,10 @@ mod tests {
                 apply_mask(key, start, &mut buffer[start..start + len]);
                 assert_eq!(buffer[start..start + len], by_the_letter(key, start, &plain[start..start + len]));
                 assert_eq!((&buffer[..start], &buffer[start + len..]), (&plain[..start], &plain[start + len..]));
+                let mut copy = plain.clone();
+                copy_masked(rotated(key, start), &plain[..len], &mut copy[start..start + len]);
+                assert_eq!(copy[start..start + len], by_the_letter(key, start, &plain[..len]));
+                assert_eq!((&copy[..start], &copy[start + len..]), (&plain[..start], &plain[start + len..]));
             }
         }
     }

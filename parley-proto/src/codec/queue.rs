@@ -122,9 +122,23 @@ impl Queue {
         if !plain {
             return if kind == Kind::Part { None } else { self.pop_any_ref() };
         }
+        self.forget_lent();
         self.count_out(len);
         let payload = &self.chunk[start..start + len];
         Some(if kind == Kind::Text { FrameRef::from_validated(payload) } else { FrameRef::binary(payload) })
+    }
+
+    /// The next is asked for: whoever was lent the last has no use for it any more.
+    #[inline(always)]
+    fn forget_lent(&mut self) {
+        if self.front.is_some() {
+            self.drop_lent();
+        }
+    }
+
+    #[inline(never)]
+    fn drop_lent(&mut self) {
+        self.front = None;
     }
 
     /// By way of `front`, where it stays.
@@ -162,6 +176,7 @@ impl Queue {
         if !plain {
             return if wanted(kind) { self.pop_any() } else { None };
         }
+        self.forget_lent();
         self.count_out(len);
         let payload = self.chunk.slice(start..start + len);
         Some(if kind == Kind::Text { Frame::Text(Utf8Bytes::from_validated(payload)) } else { Frame::Binary(payload) })
@@ -177,6 +192,7 @@ impl Queue {
     /// Takes the first frame out of the spans, whatever it is.
     #[inline(never)]
     fn advance(&mut self) {
+        self.front = None;
         let Some(&span) = self.spans.get(self.next) else { return };
         let payload = self.take(span);
         self.front = Some(match span.kind {
@@ -196,6 +212,7 @@ impl Queue {
         if span.kind != Kind::Part {
             return None;
         }
+        self.forget_lent();
         let [text, first, last] = self.parts.pop_front()?;
         Some(Chunk { payload: self.take(span), text, first, last })
     }
@@ -221,6 +238,7 @@ impl Queue {
 
     /// Forgets the spans that were polled, if they are most of them: each span is moved once at most on average.
     pub(super) fn compact(&mut self) {
+        self.forget_lent();
         if self.next > self.spans.len() / 2 {
             self.spans.drain(..self.next);
             self.uncut -= self.next;
@@ -269,6 +287,27 @@ mod tests {
 
     fn polled(queue: &mut Queue, frames: usize) -> Vec<u8> {
         (0..frames).map(|_| queue.pop().unwrap().payload()[0]).collect()
+    }
+
+    #[test]
+    fn what_was_lent_is_given_up_when_the_next_is_asked_for() {
+        let next: [fn(&mut Queue); 4] = [
+            |queue| assert!(queue.pop().is_some()),
+            |queue| assert!(queue.pop_ref().is_some()),
+            |queue| assert!(queue.pop_message().is_some()),
+            |queue| queue.compact(),
+        ];
+        for ask in next {
+            let large = Bytes::from(vec![1; 100_000]);
+            let mut queue = Queue::default();
+            queue.push(Kind::Binary, 0, large.len(), false);
+            queue.cut(large.clone());
+            append(&mut queue, 3);
+            assert_eq!(queue.pop_ref().unwrap().payload(), large);
+            assert!(!large.is_unique());
+            ask(&mut queue);
+            assert!(large.is_unique());
+        }
     }
 
     #[test]

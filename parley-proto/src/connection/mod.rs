@@ -818,7 +818,7 @@ impl Connection {
     /// [`poll_frame`](Self::poll_frame), lent.
     #[inline(always)]
     pub(crate) fn poll_frame_ref(&mut self) -> Option<FrameRef<'_>> {
-        if self.news.is_some() { None } else { self.decoder.poll_ref() }
+        if self.news.is_some() { None } else { self.decoder.next_ref() }
     }
 
     /// [`poll_frame`](Self::poll_frame) has one.

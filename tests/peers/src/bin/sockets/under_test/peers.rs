@@ -322,6 +322,7 @@ async fn work_fastwebsockets(mut socket: FastWebSocket, task: Task) -> Result<()
     use fastwebsockets::{Frame, OpCode, Payload};
     let text = if let Task::Send { size, .. } = task { wire::json(size, 0) } else { String::new() };
     let (mut count, mut sum) = (0, 0);
+    let mut sent = Vec::new();
     loop {
         let frame = socket.read_frame().await?;
         if !matches!(frame.opcode, OpCode::Text | OpCode::Binary) {
@@ -338,8 +339,10 @@ async fn work_fastwebsockets(mut socket: FastWebSocket, task: Task) -> Result<()
             }
             Task::Send { messages, .. } => {
                 for _ in 0..messages {
-                    // The client masks in place, so that it has to own what it sends.
-                    socket.write_frame(Frame::text(Payload::Owned(text.clone().into_bytes()))).await?;
+                    // The client masks in place.
+                    sent.clear();
+                    sent.extend_from_slice(text.as_bytes());
+                    socket.write_frame(Frame::text(Payload::BorrowedMut(&mut sent))).await?;
                 }
             }
         }
