@@ -14,7 +14,7 @@
 //! bytes went in; text is UTF-8; messages and what is held of them stay within the limits; after an end nothing more comes.
 
 use bytes::BytesMut;
-use parley_proto::codec::{Decoder, End, Frame};
+use parley_proto::codec::{Decoder, End, Frame, FrameRef};
 use parley_proto::{Limits, Role};
 
 use crate::input::pieces;

@@ -31,6 +31,14 @@ impl<T> Sparse<T> {
         self.0.take().map_or_else(VecDeque::new, |queue| *queue)
     }
 
+    /// Drops all that is in it.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        if let Some(queue) = &mut self.0 {
+            queue.clear();
+        }
+    }
+
     /// An empty one keeps room for so many, if it has it.
     #[inline]
     pub(crate) fn shrink_to(&mut self, kept: usize) {
@@ -82,10 +90,13 @@ mod tests {
         assert!(queue.iter_mut().next().is_none() && queue.front_mut().is_none());
         assert_eq!((queue.pop_front(), queue.take().len()), (None, 0));
         assert!(queue.0.is_none(), "looking makes no room");
-        queue.extend([1, 2]);
+        queue.clear();
+        assert!(queue.0.is_none());
+        queue.extend([1, 2, 3]);
         queue.rest();
-        assert_eq!((queue.pop_front(), queue.len()), (Some(1), 1));
-        assert_eq!(queue.pop_front(), Some(2));
+        assert_eq!((queue.pop_front(), queue.len()), (Some(1), 2));
+        queue.clear();
+        assert_eq!(queue.pop_front(), None);
         queue.rest();
         assert!(queue.0.is_none());
     }

@@ -258,7 +258,7 @@ impl Encoder {
         let mut n = n.min(self.queued());
         self.written += n as u64;
         if self.written == self.end {
-            return self.rest();
+            return self.emptied();
         }
         while n > 0 {
             let until = self.large.front().map_or(self.filled, |large| large.at);
@@ -279,19 +279,21 @@ impl Encoder {
     /// Drops what is not yet taken; offsets go on from [`written`](Self::written).
     pub fn clear(&mut self) {
         self.end = self.written;
-        self.rest();
+        self.emptied();
     }
 
-    /// Everything is taken: hold nothing.
-    fn rest(&mut self) {
+    /// Everything is taken: hold no payload, and no buffer.
+    fn emptied(&mut self) {
         (self.start, self.filled) = (0, 0);
-        self.large = Sparse::new();
+        self.large.clear();
         pool::give_output(std::mem::take(&mut self.buffer));
     }
 
-    /// Nothing will be encoded soon: of the masking keys, no more is held than where the next comes from.
+    /// Nothing will be encoded soon: no room is held for what is large, and of the masking keys no more than where the next
+    /// comes from.
     #[inline]
-    pub(crate) fn rest_keys(&mut self) {
+    pub(crate) fn rest(&mut self) {
+        self.large.rest();
         if let Some(keys) = &mut self.keys {
             keys.rest();
         }
@@ -572,7 +574,7 @@ mod tests {
         let mut client = client();
         client.frame(Frame::text("one"));
         assert!(client.keys.as_ref().is_some_and(|keys| keys.generator.is_some()));
-        client.rest_keys();
+        client.rest();
         assert!(client.keys.is_some_and(|keys| keys.generator.is_none()));
     }
 
@@ -647,8 +649,10 @@ mod tests {
         encoder.frame(Frame::binary(vec![0; LARGE]));
         assert!(!encoder.transmit().is_empty());
         encoder.advance(encoder.queued());
-        assert_eq!((encoder.buffer.capacity(), encoder.large.capacity()), (0, 0));
+        assert_eq!((encoder.buffer.capacity(), encoder.large.len()), (0, 0), "neither buffer nor payload");
         assert!(encoder.transmit().is_empty());
+        encoder.rest();
+        assert_eq!(encoder.large.capacity(), 0);
     }
 
     #[test]

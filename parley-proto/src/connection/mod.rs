@@ -420,7 +420,7 @@ impl Connection {
     /// Whoever drives it is about to wait: what can be made again is not held.
     #[inline]
     pub(crate) fn rest(&mut self) {
-        self.encoder.rest_keys();
+        self.encoder.rest();
         self.decoder.release_if_empty();
     }
 

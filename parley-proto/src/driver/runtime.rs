@@ -18,7 +18,9 @@ pub trait Clock: Send + Unpin + 'static {
     /// The present moment, on a clock that never goes back.
     fn now(&self) -> Instant;
 
-    /// Ready once `until` has come; else the task is woken then. One sleep at a time: another `until` replaces it.
+    /// Ready once `until` has come; else the task is woken then. One sleep at a time: another `until` replaces it. Most calls
+    /// come with a later one than the last, since input moves it: a clock that keeps the earlier sleep, and is woken by it once in vain,
+    /// sets few.
     fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()>;
 }
 
