@@ -417,13 +417,8 @@ impl<I, T: PartialEq> Session<I, T> {
     /// Frames that handles have sent, and nobody waits for: as a [`Command::Send`] each.
     pub(crate) fn feed(&mut self, now: Instant, frames: impl Iterator<Item = Frame>) {
         for frame in frames {
-            let begun = match &mut self.phase {
-                Phase::Up(Up { connection, stage: Stage::Open, .. }) if self.stop.is_none() => {
-                    self.outbox.send_short(connection, &frame)
-                }
-                _ => false,
-            };
-            if !begun {
+            let connection = if self.outlet() == Outlet::Open { self.phase.connection_mut() } else { None };
+            if !connection.is_some_and(|connection| self.outbox.send_short(connection, &frame)) {
                 self.send(now, frame, None, false);
             }
         }
