@@ -460,23 +460,10 @@ impl<'a> Transmit<'a> {
     }
 
     /// The pieces, none of them empty. The last may be the beginning of a large payload that is masked as it leaves.
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let encoder = self.encoder;
-        // Nothing behind a payload that leaves in pieces.
-        let keyed = encoder.large.iter().position(|large| large.key.is_some());
-        let ends = encoder.large.iter().take(keyed.map_or(usize::MAX, |at| at + 1)).map(|large| match &encoder.piece {
-            Some(piece) if large.key.is_some() => (large.at, piece.waits()),
-            _ => (large.at, &large.payload[..]),
-        });
-        let rest = if keyed.is_none() { Some((encoder.filled, &[][..])) } else { None };
-        let mut start = encoder.start;
-        ends.chain(rest)
-            .flat_map(move |(at, payload)| {
-                let piece = &encoder.buffer[start..at];
-                start = at;
-                [piece, payload]
-            })
-            .filter(|piece| !piece.is_empty())
+        Pieces { encoder, start: encoder.start, large: 0, payload: &[], ended: false }
     }
 
     /// Puts the first pieces into `slices`, as many as fit, and returns their number.
@@ -490,6 +477,57 @@ impl<'a> Transmit<'a> {
             filled += 1;
         }
         filled
+    }
+}
+
+/// See [`Transmit::iter`]: by turns of the buffer and of what is queued beside it.
+struct Pieces<'a> {
+    encoder: &'a Encoder,
+    /// What comes next of the buffer,
+    start: usize,
+    /// and beside it.
+    large: usize,
+    /// Comes before both.
+    payload: &'a [u8],
+    /// Nothing but that comes any more.
+    ended: bool,
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        loop {
+            let payload = std::mem::take(&mut self.payload);
+            if !payload.is_empty() {
+                return Some(payload);
+            }
+            if self.ended {
+                return None;
+            }
+            let Encoder { buffer, filled, large, piece, .. } = self.encoder;
+            let end = match large.get(self.large) {
+                None => {
+                    self.ended = true;
+                    *filled
+                }
+                Some(Large { at, payload, key }) => {
+                    self.large += 1;
+                    self.payload = payload;
+                    if let Some(piece) = piece.as_ref().filter(|_| key.is_some()) {
+                        // Nothing goes behind it before its end.
+                        (self.payload, self.ended) = (piece.waits(), true);
+                    }
+                    *at
+                }
+            };
+            let piece = &buffer[self.start..end];
+            self.start = end;
+            if !piece.is_empty() {
+                return Some(piece);
+            }
+        }
     }
 }
 

@@ -806,6 +806,9 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Error>>> {
         let flushed = |socket: &Self| socket.link.connection.queued() == 0 && socket.link.pipe.is_flushed();
         self.poll_output(cx, |socket| flushed(socket) || socket.link.connection.state() == State::Closed).map(|()| {
+            if self.link.connection.state() == State::Open {
+                return None;
+            }
             let cut_off = self.link.connection.is_cut_off();
             let reason = match self.link.connection.outcome().as_ref().or(self.closed.as_deref()) {
                 Some(closed) if closed.error.is_some() || cut_off && closed.received => closed.reason(),
