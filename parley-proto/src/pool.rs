@@ -131,11 +131,11 @@ mod tests {
 
     #[test]
     fn clients_that_dial_alike_share_what_they_dial_and_it_goes_with_the_last() {
-        let target = |url: &str| {
+        let shared = |url: &str| {
             let request = ClientRequest::new(url).unwrap();
-            super::target(Target::new(request, Duration::ZERO, None, TcpOptions::default()))
+            target(Target::new(request, Duration::ZERO, None, TcpOptions::default()))
         };
-        let [a, b, c] = ["ws://localhost/", "ws://localhost/", "ws://user:secret@localhost/"].map(target);
+        let [a, b, c] = ["ws://localhost/", "ws://localhost/", "ws://user:secret@localhost/"].map(shared);
         assert!(Arc::ptr_eq(&a, &b) && !Arc::ptr_eq(&a, &c));
         let secret = Arc::downgrade(&c);
         drop(c);
