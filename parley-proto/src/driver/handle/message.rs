@@ -40,7 +40,7 @@ pub struct MessageWriter<I = ()> {
     /// What a text has yet to be followed by; `None`: binary.
     utf8: Option<Utf8Validator>,
     /// The connection on which it began.
-    epoch: Option<u64>,
+    epoch: Option<u32>,
     /// Whether it is this message's turn; an own handle's does not wait for it.
     admitted: bool,
     /// It has begun, and its last part was not accepted yet.
@@ -266,7 +266,7 @@ impl<I> Drop for MessageWriter<I> {
 
 impl<I> Inner<I> {
     /// Why a part of a message that belongs to the connection `epoch` cannot be accepted now, if so.
-    fn refusal_of_part(&self, own: bool, epoch: u64) -> Option<fn(Chunk) -> ChunkError> {
+    fn refusal_of_part(&self, own: bool, epoch: u32) -> Option<fn(Chunk) -> ChunkError> {
         match self.state {
             ClientState::Stopped => Some(ChunkError::Stopped),
             _ if self.epoch != epoch => Some(ChunkError::Disconnected),
