@@ -1,6 +1,5 @@
 //! A client as its user holds it, and the future that is its life.
 
-use std::any::Any;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io as std_io;
@@ -10,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use super::handle::{Handle, Shared, Ticket};
+use super::handle::{Fate, Handle, Shared, Ticket};
 use super::io::Io;
 use super::runtime::Runtime;
 use super::{End, Ending, drive};
@@ -86,9 +85,9 @@ where
     H: Handler<I>,
     I: Send + 'static,
 {
-    let join = Join { shared: shared.clone(), outcome: |any| any.downcast().map_or(None, |outcome| Some(*outcome)) };
     let guard = JoinGuard::<H, I> { shared: Some(shared.clone()), handler: PhantomData };
-    let client = Client { handle: Handle::new(shared, false), join, platform: PhantomData };
+    let outcome = |outcome: Fate| outcome.downcast().map_or(None, |outcome| Some(*outcome));
+    let client = Client { join: Join { handle: Handle::new(shared, false), outcome }, platform: PhantomData };
     (client, Life { drive: Box::pin(drive(io, handler)), guard })
 }
 
@@ -137,7 +136,6 @@ impl<H> End<H> {
 /// A client that was started. It derefs to its [`Handle`]; dropping it detaches the client. `P` is the
 /// [`Platform`](super::Platform) that it was built for.
 pub struct Client<H, I = (), P = ()> {
-    handle: Handle<I>,
     join: Join<H, I>,
     platform: PhantomData<fn() -> P>,
 }
@@ -145,7 +143,7 @@ pub struct Client<H, I = (), P = ()> {
 impl<H, I> Client<H, I> {
     /// The same as a client of this platform.
     pub(super) fn on<P>(self) -> Client<H, I, P> {
-        Client { handle: self.handle, join: self.join, platform: PhantomData }
+        Client { join: self.join, platform: PhantomData }
     }
 }
 
@@ -160,7 +158,7 @@ impl<H, I, P> Client<H, I, P> {
     ///
     /// `init` failed or panicked, or the client's future was dropped.
     pub async fn started(&self) -> Result<(), StartError> {
-        self.handle.wait_started().await.map_err(|reason| match reason {
+        self.join.handle.wait_started().await.map_err(|reason| match reason {
             StopReason::Handler(error) => StartError::Init(error),
             StopReason::Panicked => StartError::Panicked,
             StopReason::NameInUse => StartError::NameInUse,
@@ -181,16 +179,16 @@ impl<H, I, P> Client<H, I, P> {
     ///
     /// The client ended otherwise than by `stop`, `Action::Stop`, or a clean close.
     pub async fn join(self) -> Result<H, JoinError<H>> {
-        let Self { handle, join, .. } = self;
-        drop(handle);
-        let outcome = poll_fn(|cx| join.shared.poll_join(cx)).await;
+        let Self { mut join, .. } = self;
+        join.handle.give_up();
+        let outcome = poll_fn(|cx| join.handle.shared().poll_join(cx)).await;
         (join.outcome)(outcome).expect("what was handed over is of the type that this handler was started with")
     }
 
     /// Another handle, for another task. Shorthand for cloning what this derefs to.
     #[must_use]
     pub fn handle(&self) -> Handle<I> {
-        self.handle.clone()
+        self.join.handle.clone()
     }
 }
 
@@ -198,7 +196,7 @@ impl<H, I, P> Deref for Client<H, I, P> {
     type Target = Handle<I>;
 
     fn deref(&self) -> &Handle<I> {
-        &self.handle
+        &self.join.handle
     }
 }
 
@@ -210,14 +208,14 @@ impl<H, I, P> fmt::Debug for Client<H, I, P> {
 
 /// To wait for the client's end; dropped, it detaches the client.
 struct Join<H, I> {
-    shared: Arc<Shared<I>>,
+    handle: Handle<I>,
     /// What was handed over, with its type, which the handles do not know.
-    outcome: fn(Box<dyn Any + Send>) -> Option<Result<H, JoinError<H>>>,
+    outcome: fn(Fate) -> Option<Result<H, JoinError<H>>>,
 }
 
 impl<H, I> Drop for Join<H, I> {
     fn drop(&mut self) {
-        self.shared.detach();
+        self.handle.shared().detach();
     }
 }
 

@@ -24,7 +24,7 @@ use super::stats::{Published, Stats};
 use crate::Limits;
 use crate::codec::{CloseFrame, Frame, PreparedFrame};
 use crate::error::{SendError, StopReason};
-use crate::session::{ClientState, Command, QUEUE_KEPT, TimerId, cost, cost_prepared};
+use crate::session::{ClientState, Command, Losses, QUEUE_KEPT, TimerId, cost, cost_prepared};
 use crate::sparse::Sparse;
 
 /// Names a waiting send in [`Inner::slots`].
@@ -58,22 +58,30 @@ struct Inner<I> {
     detached: bool,
     /// Counts the ends of connections and attempts, round and round: a send that waits for room is not carried over one.
     epoch: u32,
-    stopped: Option<Box<StopReason>>,
+    /// `None` while the client lives and nobody waits for its end.
+    end: Option<Box<End>>,
     /// Tasks that wait for a state; `None` while nobody does. Most clients are watched once, while they start.
     watchers: Option<Box<Slab<Waker>>>,
     driver: Option<Waker>,
-    /// `None` while the client lives and nobody waits for its end.
-    join: Option<Box<Join>>,
 }
 
-/// Between the client that has ended and whoever joins it.
+/// A client's end, and whoever joins it.
+#[derive(Default)]
+struct End {
+    /// Why; `None` while the client lives.
+    reason: Option<StopReason>,
+    join: Option<Join>,
+}
+
+/// What a client's handler has come to, of a type that who hands it over and who takes it know.
+pub(super) type Fate = Box<dyn Any + Send>;
+
 enum Join {
     Waits(Waker),
-    /// What its handler has come to, of a type that these two know.
-    Ended(Box<dyn Any + Send>),
+    Ended(Fate),
 }
 
-/// What few clients need: for infos, messages in parts, and broadcasts.
+/// What few clients need: for infos, messages in parts, and broadcasts; and what was lost.
 struct Seldom {
     infos: Gate,
     /// One message in parts at a time,
@@ -84,12 +92,13 @@ struct Seldom {
     messages: u64,
     timers: u64,
     broadcasts: u64,
+    losses: Losses,
 }
 
 impl Seldom {
     fn new(info_limit: usize) -> Box<Self> {
         let (infos, writers, parts) = (Gate::new(info_limit), Gate::new(1), Gate::new(message::PARTS));
-        Box::new(Self { infos, writers, parts, messages: 0, timers: 0, broadcasts: 0 })
+        Box::new(Self { infos, writers, parts, messages: 0, timers: 0, broadcasts: 0, losses: Losses::default() })
     }
 }
 
@@ -231,10 +240,9 @@ impl<I> Shared<I> {
                 started: false,
                 detached: false,
                 epoch: 0,
-                stopped: None,
+                end: None,
                 watchers: None,
                 driver: None,
-                join: None,
             }),
             dirty: AtomicBool::new(true),
             asleep: AtomicBool::new(false),
@@ -280,9 +288,11 @@ impl<I> Shared<I> {
     /// The client's numbers.
     pub(super) fn numbers(&self) -> Stats {
         let inner = self.lock();
-        let queued = inner.frames.used + inner.seldom.as_ref().map_or(0, |seldom| seldom.parts.used);
+        let (parts, losses) =
+            inner.seldom.as_ref().map(|seldom| (seldom.parts.used, seldom.losses)).unwrap_or_default();
+        let queued = inner.frames.used + parts;
         drop(inner);
-        self.stats.load(queued)
+        self.stats.load(queued, losses)
     }
 
     // ---- the driver's side
@@ -329,6 +339,10 @@ impl<I> Shared<I> {
         wake(first.into_iter().chain(seldom.into_iter().flatten().flatten()));
     }
 
+    pub(super) fn tell_losses(&self, losses: Losses) {
+        self.lock().seldom().losses = losses;
+    }
+
     pub(super) fn settle(&self, ticket: Ticket, outcome: Result<(), SendError>) {
         let waker = self.lock().answer(ticket, outcome);
         wake(waker);
@@ -366,7 +380,7 @@ impl<I> Shared<I> {
     pub(super) fn end(&self, reason: StopReason, outcomes: impl IntoIterator<Item = (Ticket, Result<(), SendError>)>) {
         let mut inner = self.lock();
         inner.state = ClientState::Stopped;
-        inner.stopped.get_or_insert_with(|| Box::new(reason));
+        inner.end.get_or_insert_default().reason.get_or_insert(reason);
         let mut wakers = inner.watchers();
         for (ticket, outcome) in outcomes {
             wakers.extend(inner.answer(ticket, outcome));
@@ -396,26 +410,27 @@ impl<I> Shared<I> {
     // ---- the end, for whoever joins
 
     /// The future is over, with this for whoever joins; dropped if nobody can.
-    pub(super) fn hand_over(&self, outcome: Box<dyn Any + Send>) {
+    pub(super) fn hand_over(&self, outcome: Fate) {
         let mut inner = self.lock();
         if inner.detached {
             drop(inner);
             return drop(outcome); // a handler may do anything when it is dropped
         }
-        let waits = inner.join.replace(Box::new(Join::Ended(outcome)));
+        let waits = inner.end.get_or_insert_default().join.replace(Join::Ended(outcome));
         drop(inner);
-        if let Some(Join::Waits(waker)) = waits.map(|join| *join) {
+        if let Some(Join::Waits(waker)) = waits {
             waker.wake();
         }
     }
 
     /// What was handed over, once.
-    pub(super) fn poll_join(&self, cx: &Context<'_>) -> Poll<Box<dyn Any + Send>> {
+    pub(super) fn poll_join(&self, cx: &Context<'_>) -> Poll<Fate> {
         let mut inner = self.lock();
-        match inner.join.take().map(|join| *join) {
+        let end = inner.end.get_or_insert_default();
+        match end.join.take() {
             Some(Join::Ended(outcome)) => Poll::Ready(outcome),
             _ => {
-                inner.join = Some(Box::new(Join::Waits(cx.waker().clone())));
+                end.join = Some(Join::Waits(cx.waker().clone()));
                 Poll::Pending
             }
         }
@@ -425,7 +440,7 @@ impl<I> Shared<I> {
     pub(super) fn detach(&self) {
         let mut inner = self.lock();
         inner.detached = true;
-        let join = inner.join.take();
+        let join = inner.end.as_mut().and_then(|end| end.join.take());
         drop(inner);
         drop(join); // with a handler in it, as above
     }
@@ -517,6 +532,11 @@ impl<I> Inner<I> {
         }
     }
 
+    /// Why the client has ended, if it has.
+    fn stopped(&self) -> Option<&StopReason> {
+        self.end.as_ref()?.reason.as_ref()
+    }
+
     fn seldom(&mut self) -> &mut Seldom {
         self.seldom.get_or_insert_with(|| Seldom::new(self.info_limit))
     }
@@ -565,7 +585,7 @@ impl<I> Inner<I> {
 
     /// Why a frame that was under way at the end is lost.
     fn lost(&self) -> crate::DisconnectReason {
-        match self.stopped.as_deref() {
+        match self.stopped() {
             Some(StopReason::Disconnected(reason)) => reason.clone(),
             _ => crate::DisconnectReason::Local,
         }
@@ -610,9 +630,7 @@ impl<I> Clone for Handle<I> {
 
 impl<I> Drop for Handle<I> {
     fn drop(&mut self) {
-        if !self.own && self.shared.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.shared.notify();
-        }
+        self.give_up();
     }
 }
 
@@ -671,6 +689,13 @@ impl<I> Handle<I> {
             shared.handles.fetch_add(1, Ordering::SeqCst);
         }
         Self { shared, own }
+    }
+
+    /// From now on it keeps no disconnected client alive.
+    pub(super) fn give_up(&mut self) {
+        if !mem::replace(&mut self.own, true) && self.shared.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.shared.notify();
+        }
     }
 
     /// Sends a frame, and waits until the operating system has all of it.
@@ -749,7 +774,7 @@ impl<I> Handle<I> {
     pub async fn flush(&self) -> Result<(), SendError> {
         let ticket = {
             let mut inner = self.shared.lock();
-            if inner.stopped.is_some() {
+            if inner.stopped().is_some() {
                 return Err(SendError::Lost(inner.lost()));
             }
             let ticket = inner.slots.insert(Slot::Waiting(None));
@@ -768,7 +793,7 @@ impl<I> Handle<I> {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
             let Some(waiting) = frame.take() else { return Poll::Pending }; // polled again after the end
-            if inner.stopped.is_none() && *epoch.get_or_insert(inner.epoch) != inner.epoch {
+            if inner.stopped().is_none() && *epoch.get_or_insert(inner.epoch) != inner.epoch {
                 return Poll::Ready(Err(SendError::Disconnected(waiting)));
             }
             if let Some(refusal) = inner.refusal(self.own, &waiting) {
@@ -812,7 +837,7 @@ impl<I> Handle<I> {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
             let Some(waiting) = info.take() else { return Poll::Pending };
-            if inner.stopped.is_some() {
+            if inner.stopped().is_some() {
                 return Poll::Ready(Err(InfoError::Stopped(waiting)));
             }
             let Poll::Ready(next) = inner.seldom().infos.poll_enter(&mut entry.place, 1, cx) else {
@@ -833,7 +858,7 @@ impl<I> Handle<I> {
     /// `Full` or `Stopped`, with the info.
     pub fn try_send_info(&self, info: I) -> Result<(), InfoError<I>> {
         let mut inner = self.shared.lock();
-        if inner.stopped.is_some() {
+        if inner.stopped().is_some() {
             return Err(InfoError::Stopped(info));
         }
         if !inner.seldom().infos.try_enter(1) {
@@ -851,7 +876,7 @@ impl<I> Handle<I> {
     /// `Full` or `Stopped`, with the info.
     pub fn send_info_after(&self, delay: Duration, info: I) -> Result<TimerId, InfoError<I>> {
         let mut inner = self.shared.lock();
-        if inner.stopped.is_some() {
+        if inner.stopped().is_some() {
             return Err(InfoError::Stopped(info));
         }
         if !inner.seldom().infos.try_enter(1) {
@@ -941,7 +966,7 @@ impl<I> Handle<I> {
         if inner.commands.back().is_some_and(|last| command.repeats(last)) {
             return; // else a task that goes on asking grows the queue while a callback keeps the driver
         }
-        if inner.stopped.is_none() {
+        if inner.stopped().is_none() {
             // Nothing is accepted behind a close, though the driver has not seen it yet. What it does to a client in
             // these states changes what is published, which puts this right.
             inner.closing |=
@@ -975,7 +1000,7 @@ impl<I> Handle<I> {
     /// Why the client ended, when it can never be in that state again.
     pub async fn wait_for(&self, state: ClientState) -> Result<(), StopReason> {
         self.shared
-            .watch(|inner| match inner.stopped.as_deref() {
+            .watch(|inner| match inner.stopped() {
                 _ if inner.state == state => Some(Ok(())),
                 Some(reason) => Some(Err(reason.clone())),
                 None => None,
@@ -986,7 +1011,7 @@ impl<I> Handle<I> {
     /// Waits until `init` has run.
     pub(super) async fn wait_started(&self) -> Result<(), StopReason> {
         self.shared
-            .watch(|inner| match inner.stopped.as_deref() {
+            .watch(|inner| match inner.stopped() {
                 _ if inner.started => Some(Ok(())),
                 Some(reason) => Some(Err(reason.clone())),
                 None => None,

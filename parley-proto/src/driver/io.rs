@@ -96,6 +96,9 @@ impl<R: Runtime, I> Io<R, I> {
         if released > 0 || parts > 0 || infos > 0 {
             self.ending.shared.release(released, parts, infos);
         }
+        if let Some(losses) = self.session.take_losses() {
+            self.ending.shared.tell_losses(losses);
+        }
         let rtt = self.session.rtt();
         self.ending.shared.stats.store(&self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);
         let state = (self.session.state(), self.session.is_closing());

@@ -37,8 +37,8 @@ pub use dial::DialId;
 use dial::{Addresses, Dialling, Step};
 pub use options::{BuildError, ClientOptions};
 pub use outbox::cost;
+pub(crate) use outbox::{Losses, QUEUE_KEPT, cost_chunk, cost_prepared};
 use outbox::{Outbox, Source};
-pub(crate) use outbox::{QUEUE_KEPT, cost_chunk, cost_prepared};
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
@@ -67,8 +67,8 @@ pub struct Session<I, T> {
     infos: Option<Box<Infos<I>>>,
     /// The info's turn: infos and frames alternate.
     info_turn: bool,
-    /// `handle_disconnect` is to be called with this.
-    lost: Option<Box<DisconnectReason>>,
+    /// `handle_disconnect` is to be called, with the last reason.
+    lost: bool,
     outbox: Outbox<T>,
     outputs: Sparse<Output<I, T>>,
     /// What a handler that leaves it to the policy gets.
@@ -306,7 +306,7 @@ impl<I, T: PartialEq> Session<I, T> {
             abandon: false,
             infos: None,
             info_turn: false,
-            lost: None,
+            lost: false,
             outbox: Outbox::new(),
             outputs: Sparse::new(),
             then: Then::Policy,
@@ -459,9 +459,14 @@ impl<I, T: PartialEq> Session<I, T> {
     /// What has happened so far, in numbers.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let Outbox { sent, dropped, refused, .. } = self.outbox;
+        let (sent, Losses { dropped, refused }) = (self.outbox.sent, self.outbox.losses());
         let attempts = self.dial.as_ref().map_or(0, |dial| dial.attempts.into());
         Counters { attempts, frames_received: self.frames_received, frames_sent: sent, dropped, refused }
+    }
+
+    /// What was dropped and refused so far, if that is more than at the last call.
+    pub(crate) fn take_losses(&mut self) -> Option<Losses> {
+        self.outbox.take_losses()
     }
 
     /// Round-trip times of the present connection; see [`Connection::rtt`].
@@ -507,7 +512,7 @@ impl<I, T: PartialEq> Session<I, T> {
         if greets || self.outlet() == Outlet::Open {
             self.enqueue(now, frame, None, Source::Push);
         } else {
-            self.outbox.refused += 1;
+            self.outbox.count_refused();
         }
     }
 
@@ -543,7 +548,7 @@ impl<I, T: PartialEq> Session<I, T> {
         if !matches!(self.phase, Phase::Down(_)) {
             return;
         }
-        if self.lost.is_some() || self.outstanding == Some(Outstanding::Disconnect) {
+        if self.lost || self.outstanding == Some(Outstanding::Disconnect) {
             self.then = Then::Dial; // once handle_disconnect has returned
         } else {
             self.begin_attempt(now);
@@ -596,7 +601,7 @@ impl<I, T: PartialEq> Session<I, T> {
         }
         let deadline = deadline(now, self.config.close_timeout);
         self.stop = Some(Box::new(Stop { reason, deadline, terminated: false }));
-        self.lost = None;
+        self.lost = false;
         self.disconnect(now, close, DisconnectReason::Local, false);
     }
 
@@ -734,7 +739,7 @@ impl<I, T: PartialEq> Session<I, T> {
             let deadline = deadline(now, self.config.close_timeout);
             self.stop = Some(Box::new(Stop { reason: StopReason::Disconnected(reason), deadline, terminated: false }));
         } else if self.stop.is_none() {
-            self.lost = Some(Box::new(reason)); // what waits is given back once handle_disconnect has run
+            self.lost = true; // what waits is given back once handle_disconnect has run
             return;
         }
         self.give_back();
@@ -889,11 +894,9 @@ impl<I, T: PartialEq> Session<I, T> {
         let normal = closed.close.as_ref().is_some_and(|close| matches!(u16::from(close.code()), 1000 | 1001));
         self.clean = closed.was_clean && normal || matches!(reason, DisconnectReason::Local);
         self.phase = Phase::Down(None);
-        self.last = Some(Box::new(reason.clone()));
+        self.last = Some(Box::new(reason));
         self.give_back();
-        if self.stop.is_none() {
-            self.lost = Some(Box::new(reason));
-        }
+        self.lost = self.stop.is_none();
     }
 
     // ---- timers
@@ -1072,7 +1075,7 @@ impl<I, T: PartialEq> Session<I, T> {
             Returned::Panicked => {
                 let deadline = deadline(now, self.config.close_timeout);
                 self.stop = Some(Box::new(Stop { reason: StopReason::Panicked, deadline, terminated: true }));
-                self.lost = None;
+                self.lost = false;
                 self.infos.iter_mut().for_each(|infos| infos.due.clear());
                 if !self.refuse_new(now, None) {
                     self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Local, false);
@@ -1298,7 +1301,10 @@ impl<I, T: PartialEq> Session<I, T> {
             Phase::New(_) if self.stop.is_none() => (Outstanding::Init, Call::Init),
             Phase::New(_) | Phase::Down(_) if self.stop.is_some() => return self.next_end(now),
             _ if self.stop.is_some() => return None,
-            Phase::Down(_) if self.lost.is_some() => (Outstanding::Disconnect, Call::Disconnect(self.lost.take()?)),
+            Phase::Down(_) if self.lost => {
+                self.lost = false;
+                (Outstanding::Disconnect, Call::Disconnect(Box::new(self.last_reason())))
+            }
             Phase::Dialling(dialling) if matches!(dialling.step, Step::Prepare { called: false }) => {
                 dialling.step = Step::Prepare { called: true };
                 let dial = self.dial.as_ref()?;

@@ -103,8 +103,6 @@ pub(super) struct Outbox<T> {
     pushed: usize,
     /// Cost of what handles sent and that has begun, or was given back, since the handles were last told.
     released: usize,
-    /// The same of parts of messages, which have a bound of their own: what waits for a message's end fills the other.
-    released_parts: usize,
     /// Begun and not flushed: the output offset at which each ticket is settled.
     begun: Sparse<(u64, T)>,
     /// Up to this output offset the operating system has all.
@@ -112,12 +110,30 @@ pub(super) struct Outbox<T> {
     settled: Sparse<(T, Result<(), SendError>)>,
     /// Frames whose encoding has begun.
     pub(super) sent: u64,
-    /// Frames that were accepted and nobody waits for, and that were not sent.
-    pub(super) dropped: u64,
-    /// Pushes that were refused from the start.
-    pub(super) refused: u64,
+    /// `None` for a client that has counted none of it.
+    seldom: Option<Box<Seldom>>,
     /// Of this attempt or its connection, a frame was dropped that a handle had accepted and nobody waits for: a flush tells.
     unsent: bool,
+}
+
+/// Counts that few clients need.
+#[derive(Default)]
+struct Seldom {
+    /// As [`Outbox::released`] for parts of messages, which have a bound of their own: what waits for a message's end fills the
+    /// other.
+    released_parts: usize,
+    losses: Losses,
+    /// They have grown since the handles were last told.
+    is_news: bool,
+}
+
+/// Frames that did not leave.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Losses {
+    /// Those that were accepted and nobody waits for.
+    pub(crate) dropped: u64,
+    /// Pushes that were refused from the start.
+    pub(crate) refused: u64,
 }
 
 impl<T> Outbox<T> {
@@ -130,13 +146,11 @@ impl<T> Outbox<T> {
             first: 0,
             pushed: 0,
             released: 0,
-            released_parts: 0,
             begun: Sparse::new(),
             flushed: 0,
             settled: Sparse::new(),
             sent: 0,
-            dropped: 0,
-            refused: 0,
+            seldom: None,
             unsent: false,
         }
     }
@@ -163,7 +177,33 @@ impl<T> Outbox<T> {
 
     /// Of frames, and of parts.
     pub(super) fn take_released(&mut self) -> (usize, usize) {
-        (mem::take(&mut self.released), mem::take(&mut self.released_parts))
+        let parts = self.seldom.as_mut().map_or(0, |seldom| mem::take(&mut seldom.released_parts));
+        (mem::take(&mut self.released), parts)
+    }
+
+    pub(super) fn losses(&self) -> Losses {
+        self.seldom.as_ref().map_or(Losses::default(), |seldom| seldom.losses)
+    }
+
+    /// What was lost so far, if that is more than at the last call.
+    pub(super) fn take_losses(&mut self) -> Option<Losses> {
+        let seldom = self.seldom.as_mut()?;
+        mem::take(&mut seldom.is_news).then_some(seldom.losses)
+    }
+
+    fn count_dropped(&mut self, frames: u64) {
+        if frames > 0 {
+            let seldom = self.seldom.get_or_insert_default();
+            seldom.losses.dropped += frames;
+            seldom.is_news = true;
+        }
+    }
+
+    /// A push is refused from the start.
+    pub(super) fn count_refused(&mut self) {
+        let seldom = self.seldom.get_or_insert_default();
+        seldom.losses.refused += 1;
+        seldom.is_news = true;
     }
 
     pub(super) fn poll_settled(&mut self) -> Option<(T, Result<(), SendError>)> {
@@ -251,8 +291,7 @@ impl<T> Outbox<T> {
 
     /// What waits of this broadcast will not be sent, nor were `unseen` of its frames.
     pub(super) fn skip(&mut self, broadcast: u64, unseen: u64) {
-        let mut skipped = 0;
-        self.dropped += unseen;
+        let (mut skipped, mut dropped) = (0, unseen);
         // Frames of a broadcast are never among those that `handle_connect` sent: `first` stays right.
         for queue in [&mut self.control, &mut self.data].into_iter().filter(|queue| !queue.is_empty()) {
             let before = queue.len();
@@ -263,15 +302,16 @@ impl<T> Outbox<T> {
                 }
                 _ => true,
             });
-            self.dropped += (before - queue.len()) as u64;
+            dropped += (before - queue.len()) as u64;
         }
+        self.count_dropped(dropped);
         self.released += skipped;
     }
 
     /// A frame of a broadcast that this client cannot send.
     pub(super) fn drop_prepared(&mut self, frame: &PreparedFrame) {
         self.released += cost_prepared(frame);
-        self.dropped += 1;
+        self.count_dropped(1);
     }
 
     fn begin_prepared(&mut self, connection: &mut Connection, now: Instant, frame: &PreparedFrame) {
@@ -395,7 +435,7 @@ impl<T> Outbox<T> {
 
     fn uncount_chunk(&mut self, chunk: &Chunk, own: bool) {
         let cost = cost_chunk(chunk);
-        self.released_parts += cost;
+        self.seldom.get_or_insert_default().released_parts += cost;
         if own {
             self.pushed = self.pushed.saturating_sub(cost);
         }
@@ -604,9 +644,9 @@ impl<T> Outbox<T> {
         }
         match ticket {
             Some(ticket) => self.settled.push_back((ticket, Err(error))),
-            None if matches!(error, SendError::ControlTooLong(_)) && source == Source::Push => self.refused += 1,
+            None if matches!(error, SendError::ControlTooLong(_)) && source == Source::Push => self.count_refused(),
             None => {
-                self.dropped += 1;
+                self.count_dropped(1);
                 self.unsent |= source != Source::Push;
             }
         }
