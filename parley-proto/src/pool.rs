@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::BytesMut;
 
-use crate::codec::{Message, Queue};
+use crate::codec::Queue;
 use crate::connection::Config;
 use crate::session::Target;
 
@@ -23,8 +23,6 @@ struct Pool {
     windows: Vec<BytesMut>,
     #[allow(clippy::vec_box, reason = "decoders hold their queue in a box, and the box is what is kept")]
     queues: Vec<Box<Queue>>,
-    #[allow(clippy::vec_box, reason = "as above")]
-    messages: Vec<Box<Message>>,
     outputs: Vec<Vec<u8>>,
     config: Option<Arc<Config>>,
     /// Weak: credentials may be in it, which go with the last client that has them.
@@ -32,7 +30,7 @@ struct Pool {
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { windows: Vec::new(), queues: Vec::new(), messages: Vec::new(), outputs: Vec::new(), config: None, target: Weak::new() }) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { windows: Vec::new(), queues: Vec::new(), outputs: Vec::new(), config: None, target: Weak::new() }) };
 }
 
 /// Runs `f` on the pool of this thread; `None` while the thread is being torn down.
@@ -74,26 +72,6 @@ pub(crate) fn give_queue(mut queue: Box<Queue>) {
             }
         });
     }
-}
-
-/// A box with this in it, for a message in fragments.
-pub(crate) fn message(message: Message) -> Box<Message> {
-    match with(|pool| pool.messages.pop()).flatten() {
-        Some(mut place) => {
-            *place = message;
-            place
-        }
-        None => Box::new(message),
-    }
-}
-
-/// Takes such a box back. No buffer is left in it.
-pub(crate) fn give_message(message: Box<Message>) {
-    with(|pool| {
-        if pool.messages.len() < KEPT {
-            pool.messages.push(message);
-        }
-    });
 }
 
 /// An output buffer, all of it initialised, with any length; what it holds has no meaning.

@@ -41,8 +41,8 @@ pub enum End {
     Error(FrameError),
 }
 
-/// The message under way, from the header of its first fragment to the end of its last. In a box from the pool: most messages
-/// are in one piece, and every connection would have room for this.
+/// The message under way, from the header of its first fragment to the end of its last. Boxed: most messages are in one
+/// piece, and every connection would have room for this.
 #[derive(Debug)]
 pub(crate) struct Message {
     kind: Kind,
@@ -54,8 +54,27 @@ pub(crate) struct Message {
     /// Fragments without payload since the last that had some.
     empty: usize,
     parts: Parts,
-    /// The fragment under way.
+    /// The fragment under way, between two looks at it.
     fragment: Option<Fragment>,
+}
+
+impl Message {
+    /// In the box that an earlier one has left, if there is one.
+    #[inline]
+    fn begin(queue: &mut Queue, opcode: OpCode, joins: bool) -> Box<Self> {
+        let mut message = queue.spare.take().unwrap_or_default();
+        message.kind = if opcode == OpCode::Text { Kind::Text } else { Kind::Binary };
+        message.parts = if joins { Parts::No } else { Parts::First };
+        (message.len, message.fragments, message.empty) = (0, 0, 0);
+        message
+    }
+}
+
+impl Default for Message {
+    fn default() -> Self {
+        let (kind, parts) = (Kind::Binary, Parts::No);
+        Self { kind, buffer: None, len: 0, fragments: 0, empty: 0, parts, fragment: None }
+    }
 }
 
 /// How much of a message has been queued in parts.
@@ -445,8 +464,11 @@ impl Decoder {
     /// Any one frame, or the part of it that is here. `None`: it is consumed, go on.
     #[inline(never)]
     fn step(&mut self, walk: &mut Walk<'_>) -> Result<Option<Stop>, FrameError> {
-        if let Some(fragment) = self.message.as_ref().and_then(|message| message.fragment) {
-            return self.step_fragment(walk, fragment);
+        if let Some(message) = &mut self.message {
+            if let Some(fragment) = message.fragment {
+                message.fragment = None;
+                return self.step_fragment(walk, fragment);
+            }
         }
         self.lacking = 0;
         let rest = &walk.window[walk.at..];
@@ -468,17 +490,10 @@ impl Decoder {
                 self.step_whole(walk, kind, key, start, len)
             }
             opcode => {
-                let message = self.message.get_or_insert_with(|| {
-                    pool::message(Message {
-                        kind: if opcode == OpCode::Text { Kind::Text } else { Kind::Binary },
-                        buffer: None,
-                        len: 0,
-                        fragments: 0,
-                        empty: 0,
-                        parts: if self.joins { Parts::No } else { Parts::First },
-                        fragment: None,
-                    })
-                });
+                let message = match &mut self.message {
+                    Some(message) => message,
+                    none => none.insert(Message::begin(walk.queue, opcode, self.joins)),
+                };
                 // `payload_within` and `vet` have held the sums against the limits.
                 message.len += len;
                 message.fragments += 1;
@@ -618,13 +633,12 @@ impl Decoder {
             message.fragment = Some(fragment);
             return Ok(Some(Stop::Incomplete));
         }
-        message.fragment = None;
         if !fragment.fin {
             return Ok(None);
         }
         utf8.finish()?;
         let (kind, buffer, joined) = (message.kind, message.buffer.take(), message.parts == Parts::No);
-        self.message.take().into_iter().for_each(pool::give_message);
+        walk.queue.spare = self.message.take();
         if *discard || !joined {
             return Ok(None);
         }

@@ -18,7 +18,6 @@ mod utf8;
 
 pub use chunk::Chunk;
 pub use close::{CloseCode, CloseFrame, CloseFrameError};
-pub(crate) use decoder::Message;
 pub use decoder::{Decoder, End};
 pub use encoder::{Encoder, Transmit};
 pub use error::FrameError;
