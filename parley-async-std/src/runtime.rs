@@ -328,7 +328,7 @@ async fn dial(addr: SocketAddr, options: &TcpOptions, hook: Option<&SocketHook>)
 fn is_under_way(error: &io::Error) -> bool {
     #[cfg(unix)]
     {
-        error.raw_os_error() == Some(libc::EINPROGRESS)
+        error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
     }
     #[cfg(not(unix))]
     {

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use async_io::Async;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_io::{AsyncRead, AsyncWrite};
 #[cfg(feature = "tls")]
 use futures_rustls::TlsStream;
@@ -17,8 +17,12 @@ use futures_rustls::TlsStream;
 use parley_proto::driver::TlsFacts;
 use parley_proto::driver::{self, TransportFacts};
 
-/// Bytes of one read at most: what the driver's windows have room for.
+/// Bytes of one read by way of zeroed memory at most: what the driver's windows have room for.
 const MOST: usize = 128 * 1024;
+/// So much costs more to copy, or to zero, than to make a vector of the window and a window of the vector.
+const LARGE: usize = 16 * 1024;
+/// With less room a window may be one that frames are slices of, which the driver fills up lest they pin another.
+const ROOMY: usize = 48 * 1024;
 
 thread_local! {
     /// What reads go into: futures-io asks for initialised bytes, and these are zeroed once.
@@ -28,8 +32,9 @@ thread_local! {
 /// A byte stream, plain or under TLS: over TCP by default, over any stream of futures-io by [`new`](Self::new).
 ///
 /// Bytes are read into a buffer of the thread's, which is zeroed once, and copied from there into the driver's window; where
-/// reads come back full, into the window itself, which costs less to zero than so much to copy. A batch of slices leaves
-/// in one system call (plain) or in shared records (TLS).
+/// reads come back full, into the window itself, which costs less to zero than so much to copy. Those of [`Async`], without
+/// TLS, go into the window as it is where they bring much. A batch of slices leaves in one system call (plain) or in shared
+/// records (TLS).
 ///
 /// Under TLS a write is complete only once [`poll_flush`](driver::Transport::poll_flush) is: rustls keeps up to 64 KiB of
 /// ciphertext that the socket has not taken. The end of the stream below without the peer's `close_notify` (RFC 8446,
@@ -39,6 +44,8 @@ pub struct Transport<S = Async<TcpStream>> {
     layers: Layers<S>,
     /// The last read took all that there was room for: so will the next one, most likely.
     full: bool,
+    /// It was a [`LARGE`] one, and then the stream may have waited.
+    large: bool,
 }
 
 #[derive(Debug)]
@@ -79,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport<S> {
     }
 
     fn plain(stream: S, kind: Kind<S>) -> Self {
-        Self { layers: Layers::Plain(Socket { stream, kind, drained: false }), full: false }
+        Self { layers: Layers::Plain(Socket { stream, kind, drained: false }), full: false, large: false }
     }
 
     /// The same with a function that tells the stream's addresses. What TLS agreed on over it is added to that.
@@ -96,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport<S> {
     /// A stream whose TLS handshake is done, by either side.
     #[cfg(feature = "tls")]
     pub(crate) fn secured(stream: TlsStream<Socket<S>>) -> Self {
-        Self { layers: Layers::Tls(Box::new(stream)), full: false }
+        Self { layers: Layers::Tls(Box::new(stream)), full: false, large: false }
     }
 
     /// The stream, unless TLS runs over it.
@@ -110,6 +117,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+    /// For reads that bring much, if the stream and the window are fit for it.
+    fn read_uncopied(&mut self, cx: &mut Context<'_>, window: &mut BytesMut) -> Option<Poll<io::Result<usize>>> {
+        let (held, room) = (window.len(), window.capacity() - window.len());
+        // What is held may be moved: no more than is likely to come. A buffer that is larger than a window holds an unfinished
+        // frame, which begins where the memory does.
+        let fits = room >= ROOMY && (held <= room || window.capacity() > MOST);
+        match &mut self.layers {
+            Layers::Plain(socket) if fits && self.large => {
+                let &Direct { append, poll_readable, .. } = socket.kind.direct.as_ref()?;
+                let read = socket.poll_direct(poll_readable, cx, |stream| {
+                    let mut memory = into_memory(window);
+                    let read = append(stream, &mut memory);
+                    *window = BytesMut::from(Bytes::from(memory));
+                    read
+                });
+                Some(socket.done(cx, read, room))
+            }
+            _ => None,
+        }
+    }
+
     /// For reads that are full: so much is zeroed faster than copied.
     fn read_in_place(&mut self, cx: &mut Context<'_>, window: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
         let held = window.len();
@@ -149,12 +177,30 @@ impl From<Async<TcpStream>> for Transport {
             },
             direct: Some(Direct {
                 read: |stream, buffer| stream.get_ref().read(buffer),
+                append: append_tcp,
                 poll_readable: Async::poll_readable,
             }),
             shutdown: Some(|stream| stream.get_ref().shutdown(Shutdown::Write)),
         };
         Self::plain(stream, kind)
     }
+}
+
+/// Into memory that is not initialised: the system says how much of it is afterwards, and rustix takes its word.
+#[cfg(unix)]
+fn append_tcp(stream: &Async<TcpStream>, memory: &mut Vec<u8>) -> io::Result<usize> {
+    use rustix::buffer::spare_capacity;
+    use rustix::net::{RecvFlags, recv};
+    Ok(recv(stream, spare_capacity(memory), RecvFlags::empty()).map(|(_, n)| n)?)
+}
+
+#[cfg(not(unix))]
+fn append_tcp(stream: &Async<TcpStream>, memory: &mut Vec<u8>) -> io::Result<usize> {
+    let held = memory.len();
+    memory.resize(memory.capacity(), 0);
+    let read = stream.get_ref().read(&mut memory[held..]);
+    memory.truncate(held + read.as_ref().map_or(0, |n| *n));
+    read
 }
 
 impl From<async_std::net::TcpStream> for Transport<async_std::net::TcpStream> {
@@ -171,11 +217,13 @@ impl From<async_std::net::TcpStream> for Transport<async_std::net::TcpStream> {
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> driver::Transport for Transport<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>, window: &mut BytesMut) -> Poll<io::Result<usize>> {
         let room = (window.capacity() - window.len()).min(MOST);
-        let read = match self.full {
-            true => self.read_in_place(cx, window, room),
-            false => self.read_by_way_of_scratch(cx, window, room),
+        let read = match self.read_uncopied(cx, window) {
+            Some(read) => read,
+            None if self.full => self.read_in_place(cx, window, room),
+            None => self.read_by_way_of_scratch(cx, window, room),
         };
-        self.full = matches!(read, Poll::Ready(Ok(n)) if n == room);
+        self.full = matches!(read, Poll::Ready(Ok(n)) if n >= room);
+        self.large = matches!(read, Poll::Ready(Ok(n)) if n >= room.min(LARGE)) || self.large && read.is_pending();
         read
     }
 
@@ -220,12 +268,26 @@ struct Kind<S> {
 }
 
 struct Direct<S> {
-    read: TryRead<S>,
-    poll_readable: PollReadable<S>,
+    read: fn(&S, &mut [u8]) -> io::Result<usize>,
+    /// Reads into what a vector has of spare capacity, all of it, which is not initialised.
+    append: fn(&S, &mut Vec<u8>) -> io::Result<usize>,
+    poll_readable: fn(&S, &mut Context<'_>) -> Poll<io::Result<()>>,
 }
 
-type TryRead<S> = fn(&S, &mut [u8]) -> io::Result<usize>;
-type PollReadable<S> = fn(&S, &mut Context<'_>) -> Poll<io::Result<()>>;
+/// The window as a vector with as much room. That allocates nothing, and moves what is held to where the memory begins: what lay
+/// before it is room as well then.
+fn into_memory(window: &mut BytesMut) -> Vec<u8> {
+    let size = window.capacity();
+    let memory = Vec::from(mem::take(window));
+    // Somebody else has the memory and keeps it, or it is larger than a window, and has more room than was shown: what is
+    // read behind a frame may have to be moved.
+    if memory.capacity() < size || memory.capacity() > MOST.max(size) {
+        let mut fresh = Vec::with_capacity(size);
+        fresh.extend_from_slice(&memory);
+        return fresh;
+    }
+    memory
+}
 
 /// The stream below TLS.
 pub(crate) struct Socket<S> {
@@ -244,14 +306,13 @@ impl<S> Socket<S> {
 
     fn poll_direct(
         &mut self,
-        read: TryRead<S>,
-        poll_readable: PollReadable<S>,
+        poll_readable: fn(&S, &mut Context<'_>) -> Poll<io::Result<()>>,
         cx: &mut Context<'_>,
-        buffer: &mut [u8],
+        mut read: impl FnMut(&S) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
             if !mem::take(&mut self.drained) {
-                match read(&self.stream, buffer) {
+                match read(&self.stream) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     read => return Poll::Ready(read),
                 }
@@ -261,6 +322,13 @@ impl<S> Socket<S> {
             ready!(poll_readable(&self.stream, cx))?;
             ready!(poll_readable(&self.stream, cx))?;
         }
+    }
+
+    /// After a read with so much room.
+    fn done(&mut self, cx: &Context<'_>, read: Poll<io::Result<usize>>, room: usize) -> Poll<io::Result<usize>> {
+        let read = ready!(uninterrupted(cx, read));
+        self.drained = matches!(read, Ok(n) if 0 < n && n < room);
+        Poll::Ready(read)
     }
 }
 
@@ -274,12 +342,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let socket = self.get_mut();
         let read = match socket.kind.direct {
-            Some(Direct { read, poll_readable }) => socket.poll_direct(read, poll_readable, cx, buffer),
+            Some(Direct { read, poll_readable, .. }) => {
+                socket.poll_direct(poll_readable, cx, |stream| read(stream, buffer))
+            }
             None => Pin::new(&mut socket.stream).poll_read(cx, buffer),
         };
-        let read = ready!(uninterrupted(cx, read));
-        socket.drained = matches!(read, Ok(n) if 0 < n && n < buffer.len());
-        Poll::Ready(read)
+        socket.done(cx, read, buffer.len())
     }
 }
 

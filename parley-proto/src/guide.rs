@@ -40,7 +40,8 @@
 //! - **3.3** `handle_connect` runs when the handshake is complete. What it pushes leaves before any frame that was
 //!   queued while connecting: authentication comes first.
 //! - **3.4** `handle_frame` gets a whole text or binary message, its fragments joined, or a pong. Pongs that answer
-//!   pings of our own keepalive are not delivered.
+//!   pings of our own keepalive are not delivered. `handle_frame_ref` is lent it before, and what that deals with,
+//!   `handle_frame` does not get.
 //! - **3.5** `handle_ping` gets a ping's payload. The pong is queued before the call, and written when a callback
 //!   first waits, at the latest when those for what was read with it have run.
 //! - **3.6** `handle_info` gets what other tasks send, in every state, alternating with frames. The queue holds 1,024

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec::{Chunk, CloseFrame, Frame};
+use crate::codec::{Chunk, CloseFrame, Frame, FrameRef};
 use crate::error::{BoxError, DisconnectReason, StopReason};
 use crate::handshake::{ClientRequest, Negotiated};
 use crate::transport::TransportFacts;
@@ -83,6 +83,39 @@ pub trait Handler<Info: Send + 'static = ()>: Send + 'static {
         async { Ok(Action::Continue) }
     }
 
+    /// The same message or pong, lent, before [`handle_frame`](Self::handle_frame) gets it: for who need not wait, nor keep
+    /// it. It lies in the buffer that it was read into, no reference to that is counted, and no future is made: that is
+    /// most of what a small frame costs. What [`Answer::Pass`] leaves, `handle_frame` gets; the default leaves all.
+    ///
+    /// An answer may lie in the handler, or in the frame:
+    ///
+    /// ```
+    /// use parley_proto::codec::{FrameRef, OpCode};
+    /// use parley_proto::{Answer, Handler};
+    ///
+    /// #[derive(Default)]
+    /// struct Count {
+    ///     messages: u64,
+    /// }
+    ///
+    /// impl Handler for Count {
+    ///     fn handle_frame_ref<'a>(&'a mut self, frame: FrameRef<'a>) -> Answer<'a> {
+    ///         match frame.opcode() {
+    ///             OpCode::Binary => Answer::Push(frame), // an echo
+    ///             OpCode::Text => {
+    ///                 self.messages += 1;
+    ///                 Answer::Continue
+    ///             }
+    ///             _ => Answer::Pass,
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    fn handle_frame_ref<'a>(&'a mut self, frame: FrameRef<'a>) -> Answer<'a> {
+        let _ = frame;
+        Answer::Pass
+    }
+
     /// A part of a big message, where messages come in parts: where
     /// [`chunks_above`](crate::connection::Config::chunks_above) is set. Its parts come in order, with nothing but pings,
     /// pongs and infos between them. Without this callback a part is an error: nobody would get the message.
@@ -152,6 +185,27 @@ pub enum Action {
     Stop,
     /// The same with this code and reason.
     StopWith(CloseFrame),
+}
+
+/// What [`Handler::handle_frame_ref`] makes of a frame that is lent to it.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub enum Answer<'a> {
+    /// Nothing: [`Handler::handle_frame`] is to have it.
+    #[default]
+    Pass,
+    /// It is dealt with, and nothing is to be done.
+    Continue,
+    /// Send this frame, as [`Action::Push`] does. It is copied, unless it has 8 KiB or more and is (a part of) what was lent.
+    Push(FrameRef<'a>),
+    /// What `handle_frame` would return.
+    Return(Result<Action, BoxError>),
+}
+
+impl From<Action> for Answer<'_> {
+    fn from(action: Action) -> Self {
+        Self::Return(Ok(action))
+    }
 }
 
 impl From<Frame> for Action {

@@ -109,7 +109,7 @@ pub use error::{
     BoxError, ChunkError, ConnectPhase, DisconnectReason, NetworkError, ProtocolError, SendError, SharedError,
     StopReason,
 };
-pub use handler::{Action, Attempt, Connected, Handler, Retry};
+pub use handler::{Action, Answer, Attempt, Connected, Handler, Retry};
 pub use limits::{LimitError, Limits};
 
 /// Which side of a connection an endpoint is (RFC 6455, section 1.2): clients mask what they send.

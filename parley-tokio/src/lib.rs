@@ -93,7 +93,7 @@ pub use parley_proto::codec::{
 pub use parley_proto::connection::{Closed, Config, Keepalive, Rtt};
 pub use parley_proto::driver::{
     AcceptError, Broadcast, BroadcastStats, Delivered, Error, Handle, InfoError, JoinError, LookupError, MessageWriter,
-    Part, ServerStats, Slow, StartError, Stats, Subscription, TcpOptions, TlsError, TransportFacts, lookup,
+    Part, Reply, ServerStats, Slow, StartError, Stats, Subscription, TcpOptions, TlsError, TransportFacts, lookup,
 };
 pub use parley_proto::handshake::{
     Acceptance, ApiMisuse, ClientRequest, HandshakeError, HeaderError, Negotiated, OriginError, Origins, Rejected,
@@ -103,8 +103,8 @@ pub use parley_proto::session::{BuildError, ClientState, Jitter, Reconnect, Time
 #[cfg(feature = "testing")]
 pub use parley_proto::testing;
 pub use parley_proto::{
-    Action, Attempt, BoxError, ChunkError, ConnectPhase, Connected, DisconnectReason, Handler, LimitError, Limits,
-    NetworkError, ProtocolError, Retry, SendError, SharedError, StopReason,
+    Action, Answer, Attempt, BoxError, ChunkError, ConnectPhase, Connected, DisconnectReason, Handler, LimitError,
+    Limits, NetworkError, ProtocolError, Retry, SendError, SharedError, StopReason,
 };
 #[doc(no_inline)]
 pub use parley_proto::{bytes, http};

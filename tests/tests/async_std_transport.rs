@@ -3,7 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -14,7 +14,7 @@ use parley_proto::driver::{Clock, Runtime, TcpOptions, TlsTarget, Transport as _
 use parley_tests::echo::EchoServer;
 use parley_tests::io::{read, read_exact, shutdown, write_all};
 use parley_tests::peers::{CA, Server, on_peers, server_config};
-use parley_tests::raw::End;
+use parley_tests::raw::{End, RawConn};
 
 mod adapter {
     pub(crate) use parley_async_std::{AsyncStd as Platform, Tls};
@@ -93,6 +93,139 @@ fn tls_runs_over_a_stream_of_smols() {
         assert_eq!((facts.peer_addr, facts.tls.is_some()), (Some(server.addr()), true));
         assert_eq!(read_exact(&mut transport, 6).await.unwrap(), "secret");
         assert_eq!(read(&mut transport, &mut BytesMut::with_capacity(16)).await.unwrap(), 0, "a clean end");
+    });
+}
+
+/// A transport, its socket once more to look at, and the peer.
+async fn fed() -> (Transport, TcpStream, RawConn) {
+    let server = Server::bind(false).await;
+    let stream = smol::Async::<TcpStream>::connect(server.addr()).await.unwrap();
+    let socket = stream.get_ref().try_clone().unwrap();
+    (Transport::from(stream), socket, server.accept().await)
+}
+
+/// What the next read is done by: one that brought much.
+async fn read_much(transport: &mut Transport, socket: &TcpStream, peer: &mut RawConn) {
+    peer.send(&[1; 20_000]).await;
+    arrived(socket, 20_000).await;
+    assert_eq!(read(transport, &mut BytesMut::with_capacity(20_000)).await.unwrap(), 20_000);
+}
+
+/// So much has come.
+async fn arrived(socket: &TcpStream, len: usize) {
+    let mut seen = vec![0; len];
+    loop {
+        match socket.peek(&mut seen) {
+            Ok(n) if n == len => return,
+            Ok(n) => assert_ne!(n, 0, "the end"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        smol::future::yield_now().await;
+    }
+}
+
+/// Held in each of the windows below, but those that are empty.
+const HELD: &[u8] = b"held";
+
+/// A window with room for about 50,000 bytes, and what else refers to its memory.
+fn window(shape: &str) -> (BytesMut, Option<BytesMut>) {
+    const ROOM: usize = 50_000;
+    let behind = |len: usize, memory: usize| {
+        let mut window = BytesMut::with_capacity(memory);
+        window.resize(len, 9);
+        window.extend_from_slice(HELD);
+        let before = window.split_to(len);
+        (window, before)
+    };
+    match shape {
+        "empty" => (BytesMut::with_capacity(ROOM), None),
+        "held" => (behind(0, ROOM + HELD.len()).0, None),
+        "behind what nobody has any more" => (behind(20_000, 70_000 + HELD.len()).0, None),
+        "with little room behind what nobody has any more" => (behind(20_000, 50_000).0, None),
+        "behind what somebody keeps" => {
+            let (window, before) = behind(20_000, 70_000 + HELD.len());
+            (window, Some(before))
+        }
+        "empty, behind what somebody keeps" => {
+            let (mut window, before) = behind(20_000, 70_000 + HELD.len());
+            drop(window.split());
+            (window, Some(before))
+        }
+        "a part of a large buffer" => {
+            let mut window = behind(20_000, 1024 * 1024).0;
+            drop(window.split_off(HELD.len() + ROOM));
+            (window, None)
+        }
+        "more held than there is room for" => {
+            let (mut window, _) = behind(20_000, 121_000);
+            window.resize(51_000, 9);
+            (window, None)
+        }
+        other => panic!("no shape is called {other}"),
+    }
+}
+
+const SHAPES: [&str; 8] = [
+    "empty",
+    "held",
+    "behind what nobody has any more",
+    "with little room behind what nobody has any more",
+    "behind what somebody keeps",
+    "empty, behind what somebody keeps",
+    "a part of a large buffer",
+    "more held than there is room for",
+];
+
+#[test]
+fn after_much_a_window_of_any_shape_takes_what_it_has_room_for() {
+    block_on(async {
+        for shape in SHAPES {
+            let (mut transport, socket, mut peer) = fed().await;
+            read_much(&mut transport, &socket, &mut peer).await;
+            let (mut window, kept) = window(shape);
+            let (before, room) = (window.clone(), window.capacity() - window.len());
+            let sent: Vec<_> = (0..room + 5_000).map(|i| (i % 251) as u8).collect();
+            peer.send(&sent).await;
+            arrived(&socket, sent.len()).await;
+            let n = read(&mut transport, &mut window).await.unwrap();
+            // Where nobody has it any more, what lies before a window with much room is room as well.
+            let expected = if shape == "behind what nobody has any more" { sent.len() } else { room };
+            assert_eq!(n, expected, "{shape}");
+            let mut rest = BytesMut::with_capacity(sent.len());
+            while n + rest.len() < sent.len() {
+                assert_ne!(read(&mut transport, &mut rest).await.unwrap(), 0, "{shape}");
+            }
+            assert_eq!(window.len(), before.len() + n, "{shape}");
+            assert!([&window[..], &rest].concat() == [&before[..], &sent].concat(), "{shape}");
+            assert!(kept.is_none_or(|kept| kept.iter().all(|byte| *byte == 9)), "{shape}");
+        }
+    });
+}
+
+#[test]
+fn after_much_a_window_of_any_shape_keeps_what_it_holds_when_nothing_comes() {
+    block_on(async {
+        for shape in SHAPES {
+            let (mut transport, socket, mut peer) = fed().await;
+            read_much(&mut transport, &socket, &mut peer).await;
+            let (mut window, _kept) = window(shape);
+            let (before, room) = (window.clone(), window.capacity() - window.len());
+            let polled = poll_fn(|cx| Poll::Ready(transport.poll_read(cx, &mut window))).await;
+            assert!(polled.is_pending(), "{shape}: {polled:?}");
+            assert_eq!(window, before, "{shape}");
+            assert!(window.capacity() - window.len() >= room, "{shape}");
+            peer.send(b"more").await;
+            while window.len() < before.len() + 4 {
+                assert_ne!(read(&mut transport, &mut window).await.unwrap(), 0, "{shape}");
+            }
+            assert_eq!(window, [&before[..], b"more"].concat(), "{shape}");
+
+            read_much(&mut transport, &socket, &mut peer).await;
+            peer.shutdown().await;
+            let (mut window, _kept) = self::window(shape);
+            assert_eq!(read(&mut transport, &mut window).await.unwrap(), 0, "{shape}");
+            assert_eq!(window, before, "{shape}: nor at the end");
+        }
     });
 }
 

@@ -21,7 +21,7 @@ use std::ops::Range;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::header::{FIN, LENGTH_16, MASK, MAX_CONTROL, Prefix};
-use super::queue::{Kind, Queue};
+use super::queue::{Kind, Lent, Queue};
 use super::{Chunk, CloseFrame, Frame, FrameError, FrameRef, OpCode, Utf8Validator, mask, utf8};
 use crate::{Limits, Role, pool};
 
@@ -306,17 +306,17 @@ impl Decoder {
         if !self.is_frame_next() {
             self.release_if_empty();
         }
-        self.next_ref()
+        self.next_lent().map(|lent| lent.frame)
     }
 
     /// [`poll_ref`](Self::poll_ref) for who polls otherwise where there is nothing.
     #[inline(always)]
-    pub(crate) fn next_ref(&mut self) -> Option<FrameRef<'_>> {
-        self.queue.as_deref_mut()?.pop_ref()
+    pub(crate) fn next_lent(&mut self) -> Option<Lent<'_>> {
+        self.queue.as_deref_mut()?.pop_lent()
     }
 
     /// Lends a frame as [`poll_ref`](Self::poll_ref) does.
-    pub(crate) fn lend(&mut self, frame: Frame) -> FrameRef<'_> {
+    pub(crate) fn lend(&mut self, frame: Frame) -> Lent<'_> {
         self.queue.get_or_insert_with(pool::queue).lend(frame)
     }
 
@@ -330,6 +330,20 @@ impl Decoder {
     #[inline(always)]
     pub(crate) fn poll_message(&mut self) -> Option<Frame> {
         self.queue.as_deref_mut()?.pop_message()
+    }
+
+    /// Lends what [`poll_message`](Self::poll_message) would give. It stays the next, until [`skip`](Self::skip).
+    #[inline(always)]
+    pub(crate) fn lend_message(&self) -> Option<Lent<'_>> {
+        self.queue.as_ref()?.lend_message()
+    }
+
+    /// Drops the next frame, which was lent.
+    #[inline(always)]
+    pub(crate) fn skip(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.skip();
+        }
     }
 
     /// [`poll_message`](Self::poll_message) has something.

@@ -330,11 +330,30 @@ impl<'a> FrameRef<'a> {
         Self(Payload::Binary(payload))
     }
 
-    /// A text that has been through a check already.
+    /// A ping.
+    #[inline]
+    #[must_use]
+    pub const fn ping(payload: &'a [u8]) -> Self {
+        Self(Payload::Ping(payload))
+    }
+
+    /// A pong.
+    #[inline]
+    #[must_use]
+    pub const fn pong(payload: &'a [u8]) -> Self {
+        Self(Payload::Pong(payload))
+    }
+
+    /// A message, ping or pong; a text has been through a check already.
     #[inline(always)]
-    pub(super) fn from_validated(text: &'a [u8]) -> Self {
-        debug_assert!(std::str::from_utf8(text).is_ok());
-        Self(Payload::Text(text))
+    pub(super) fn of_kind(opcode: OpCode, payload: &'a [u8]) -> Self {
+        debug_assert!(opcode != OpCode::Text || std::str::from_utf8(payload).is_ok());
+        Self(match opcode {
+            OpCode::Text => Payload::Text(payload),
+            OpCode::Ping => Payload::Ping(payload),
+            OpCode::Pong => Payload::Pong(payload),
+            OpCode::Binary | OpCode::Continuation | OpCode::Close => Payload::Binary(payload),
+        })
     }
 
     /// [`Text`](OpCode::Text), [`Binary`](OpCode::Binary), [`Ping`](OpCode::Ping) or [`Pong`](OpCode::Pong).
@@ -386,7 +405,12 @@ impl<'a> FrameRef<'a> {
     /// A frame of its own, with a copy of the payload.
     #[must_use]
     pub fn to_frame(self) -> Frame {
-        let payload = Bytes::copy_from_slice(self.payload());
+        self.with_payload(Bytes::copy_from_slice(self.payload()))
+    }
+
+    /// A frame of this kind, with this payload in other memory.
+    pub(super) fn with_payload(self, payload: Bytes) -> Frame {
+        debug_assert_eq!(self.payload(), payload);
         match self.0 {
             Payload::Text(_) => Frame::Text(Utf8Bytes::from_validated(payload)),
             Payload::Binary(_) => Frame::Binary(payload),

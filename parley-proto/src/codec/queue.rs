@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::decoder::Message;
-use super::{Chunk, Frame, FrameRef, Utf8Bytes};
+use super::{Chunk, Frame, FrameRef, OpCode, Utf8Bytes};
 
 /// What a span holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,51 @@ pub(super) enum Kind {
     Pong,
     /// A part of a message; what more is to be said of it is in [`Queue::parts`].
     Part,
+}
+
+impl Kind {
+    #[inline(always)]
+    fn frame_ref(self, payload: &[u8]) -> FrameRef<'_> {
+        let opcode = match self {
+            Self::Text => OpCode::Text,
+            Self::Binary | Self::Part => OpCode::Binary,
+            Self::Ping => OpCode::Ping,
+            Self::Pong => OpCode::Pong,
+        };
+        FrameRef::of_kind(opcode, payload)
+    }
+}
+
+/// A frame that is lent, and the memory that it lies in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lent<'a> {
+    pub(crate) frame: FrameRef<'a>,
+    within: &'a Bytes,
+}
+
+impl<'a> Lent<'a> {
+    /// `frame` as one of its own: without a copy, if it is this one or lies in the same memory.
+    #[inline(always)]
+    pub(crate) fn own(&self, frame: FrameRef<'_>) -> Box<Frame> {
+        own(self.within, frame.opcode(), frame.payload())
+    }
+}
+
+/// Of arguments that go in registers: a reference to a frame that is lent would have it, and all that is beside it, in memory,
+/// also where this is not called.
+#[cold]
+#[inline(never)]
+fn own(within: &Bytes, opcode: OpCode, payload: &[u8]) -> Box<Frame> {
+    let (all, part) = (within.as_ptr_range(), payload.as_ptr_range());
+    let is_within = all.start <= part.start && part.end <= all.end;
+    let owned = if is_within { within.slice_ref(payload) } else { Bytes::copy_from_slice(payload) };
+    Box::new(FrameRef::of_kind(opcode, payload).with_payload(owned))
+}
+
+impl<'a> From<&'a Frame> for Lent<'a> {
+    fn from(frame: &'a Frame) -> Self {
+        Self { frame: frame.into(), within: frame.payload() }
+    }
 }
 
 /// The payload of one frame, as a part of a chunk.
@@ -120,15 +165,40 @@ impl Queue {
 
     /// [`pop`](Self::pop), without a part in the count of who refers to the chunk.
     #[inline(always)]
-    pub(super) fn pop_ref(&mut self) -> Option<FrameRef<'_>> {
+    pub(super) fn pop_lent(&mut self) -> Option<Lent<'_>> {
         let Span { start, len, kind, plain, .. } = *self.spans.get(self.next)?;
         if !plain {
-            return if kind == Kind::Part { None } else { self.pop_any_ref() };
+            return if kind == Kind::Part { None } else { self.pop_any_lent() };
         }
         self.forget_lent();
         self.count_out(len);
-        let payload = &self.chunk[start..start + len];
-        Some(if kind == Kind::Text { FrameRef::from_validated(payload) } else { FrameRef::binary(payload) })
+        Some(Lent { frame: kind.frame_ref(&self.chunk[start..start + len]), within: &self.chunk })
+    }
+
+    /// What [`pop_message`](Self::pop_message) would take, where it lies.
+    #[inline(always)]
+    pub(super) fn lend_message(&self) -> Option<Lent<'_>> {
+        let Span { start, len, kind, .. } = *self.spans.get(self.next)?;
+        if matches!(kind, Kind::Part | Kind::Ping) {
+            return None;
+        }
+        Some(Lent { frame: kind.frame_ref(&self.chunk[start..start + len]), within: &self.chunk })
+    }
+
+    /// Whoever was lent the first frame is done with it, and nobody else wants it.
+    #[inline(always)]
+    pub(super) fn skip(&mut self) {
+        let Some(&Span { len, last, .. }) = self.spans.get(self.next) else { return };
+        self.forget_lent();
+        self.count_out(len);
+        if last {
+            self.next_chunk();
+        }
+    }
+
+    #[inline(never)]
+    fn next_chunk(&mut self) -> Bytes {
+        std::mem::replace(&mut self.chunk, self.chunks.pop_front().unwrap_or_default())
     }
 
     /// The next is asked for: whoever was lent the last has no use for it any more.
@@ -146,14 +216,14 @@ impl Queue {
 
     /// By way of `front`, where it stays.
     #[inline(never)]
-    fn pop_any_ref(&mut self) -> Option<FrameRef<'_>> {
+    fn pop_any_lent(&mut self) -> Option<Lent<'_>> {
         self.advance();
-        self.front.as_ref().map(FrameRef::from)
+        self.front.as_ref().map(Lent::from)
     }
 
     /// A frame that was put together elsewhere, until the next is asked for.
-    pub(super) fn lend(&mut self, frame: Frame) -> FrameRef<'_> {
-        FrameRef::from(&*self.front.insert(frame))
+    pub(super) fn lend(&mut self, frame: Frame) -> Lent<'_> {
+        Lent::from(&*self.front.insert(frame))
     }
 
     /// [`pop`](Self::pop) takes one.
@@ -235,7 +305,7 @@ impl Queue {
             let slice = &self.chunk[span.start..end];
             return if span.copied { Bytes::copy_from_slice(slice) } else { self.chunk.slice_ref(slice) };
         }
-        let chunk = std::mem::replace(&mut self.chunk, self.chunks.pop_front().unwrap_or_default());
+        let chunk = self.next_chunk();
         if span.copied { Bytes::copy_from_slice(&chunk[span.start..end]) } else { rest(chunk, span.start, end) }
     }
 
@@ -296,7 +366,7 @@ mod tests {
     fn what_was_lent_is_given_up_when_the_next_is_asked_for() {
         let next: [fn(&mut Queue); 4] = [
             |queue| assert!(queue.pop().is_some()),
-            |queue| assert!(queue.pop_ref().is_some()),
+            |queue| assert!(queue.pop_lent().is_some()),
             |queue| assert!(queue.pop_message().is_some()),
             |queue| queue.compact(),
         ];
@@ -306,7 +376,7 @@ mod tests {
             queue.push(Kind::Binary, 0, large.len(), false);
             queue.cut(large.clone());
             append(&mut queue, 3);
-            assert_eq!(queue.pop_ref().unwrap().payload(), large);
+            assert_eq!(queue.pop_lent().unwrap().frame.payload(), large);
             assert!(!large.is_unique());
             ask(&mut queue);
             assert!(large.is_unique());

@@ -19,6 +19,7 @@
 
 mod event;
 mod keepalive;
+mod outgoing;
 mod timer;
 
 use std::fmt;
@@ -29,11 +30,13 @@ use bytes::{Bytes, BytesMut};
 
 pub use event::{Closed, ConnectionError, Event, Initiator, Shutdown, State};
 pub use keepalive::{Keepalive, Rtt};
+use outgoing::Gate;
+pub(crate) use outgoing::Outgoing;
 pub use timer::Timer;
 pub(crate) use timer::{deadline, earliest};
 
 use crate::codec::{
-    Chunk, CloseFrame, Decoder, Encoder, End, Frame, FrameRef, OpCode, PreparedFrame, Transmit, Utf8Validator,
+    Chunk, CloseFrame, Decoder, Encoder, End, Frame, Lent, OpCode, PreparedFrame, Transmit, Utf8Validator,
 };
 use crate::error::{ChunkError, NetworkError, SendError};
 use crate::handshake::{
@@ -179,6 +182,22 @@ enum Phase {
     Closed(Option<Box<Closed>>),
 }
 
+impl Phase {
+    /// That of a connection that is not open.
+    fn gate(&self) -> Gate {
+        if self.state() == State::Connecting { Gate::Connecting } else { Gate::Closing }
+    }
+
+    fn state(&self) -> State {
+        match self {
+            Self::ClientHandshake(_) | Self::ServerHandshake(_) | Self::Deciding(_) => State::Connecting,
+            Self::Open => State::Open,
+            Self::Closing(_) => State::Closing,
+            Self::Closed(_) => State::Closed,
+        }
+    }
+}
+
 /// What has been sent of a message in parts.
 #[derive(Clone, Copy)]
 struct Sending {
@@ -274,12 +293,7 @@ impl Connection {
     /// The state, as the application has seen it: what was parsed ahead does not count yet.
     #[must_use]
     pub fn state(&self) -> State {
-        match self.phase {
-            Phase::ClientHandshake(_) | Phase::ServerHandshake(_) | Phase::Deciding(_) => State::Connecting,
-            Phase::Open => State::Open,
-            Phase::Closing(_) => State::Closing,
-            Phase::Closed(_) => State::Closed,
-        }
+        self.phase.state()
     }
 
     // ---- in: the transport and the clock
@@ -450,11 +464,27 @@ impl Connection {
     }
 
     /// Pings and pongs go ahead of data not yet begun (section 5.5.2: as soon as is practical).
-    fn encode_pong(&mut self) {
+    #[inline]
+    pub(crate) fn encode_pong(&mut self) {
         if let Some(payload) = self.pong.take() {
-            if matches!(self.phase, Phase::Open) {
-                self.encoder.frame(Frame::Pong(*payload));
-            }
+            self.encode_pong_of(*payload);
+        }
+    }
+
+    #[inline(never)]
+    fn encode_pong_of(&mut self, payload: Bytes) {
+        if matches!(self.phase, Phase::Open) {
+            self.encoder.frame(Frame::Pong(payload));
+        }
+    }
+
+    #[inline(always)]
+    fn gate(&self) -> Gate {
+        match self.phase {
+            Phase::Open if self.pong.is_some() => Gate::Pong,
+            Phase::Open if self.sending.is_some() => Gate::Parts,
+            Phase::Open => Gate::Open,
+            _ => self.phase.gate(),
         }
     }
 
@@ -626,29 +656,14 @@ impl Connection {
     /// [`send`](Self::send) without the bound: for a callback's pushes, which their own rule bounds.
     #[inline]
     pub(crate) fn send_anyway(&mut self, _now: Instant, frame: Frame) -> Result<u64, SendError> {
-        if !matches!(self.phase, Phase::Open) {
-            return Err(match self.state() {
-                State::Connecting => SendError::Disconnected(frame),
-                _ => SendError::Closing(frame),
-            });
-        }
-        if frame.is_control() && frame.len() > 125 {
-            return Err(SendError::ControlTooLong(frame));
-        }
-        if self.sending.is_some() && !frame.is_control() {
-            return Err(SendError::OutOfTurn(frame));
-        }
-        if self.pong.is_some() {
-            self.encode_pong();
-        }
-        Ok(self.encoder.frame(frame))
+        self.encode_pong();
+        self.outgoing().send(frame)
     }
 
-    /// [`send`](Self::send) for the usual case: false if anything at all is in its way, or the frame is not a small message.
-    #[inline]
-    pub(crate) fn send_short(&mut self, frame: FrameRef<'_>) -> bool {
-        let is_free = matches!(self.phase, Phase::Open) && self.sending.is_none() && self.pong.is_none();
-        is_free && self.has_room() && self.encoder.small_message(frame)
+    /// What sends, by itself.
+    #[inline(always)]
+    pub(crate) fn outgoing(&mut self) -> Outgoing<'_> {
+        Outgoing { gate: self.gate(), encoder: &mut self.encoder }
     }
 
     /// As [`send`](Self::send), a frame that many connections send. An error gives back nothing that its sender does not
@@ -815,10 +830,31 @@ impl Connection {
         self.decoder.poll()
     }
 
-    /// [`poll_frame`](Self::poll_frame), lent.
+    /// [`poll_frame`](Self::poll_frame), lent, and what may answer it.
     #[inline(always)]
-    pub(crate) fn poll_frame_ref(&mut self) -> Option<FrameRef<'_>> {
-        if self.news.is_some() { None } else { self.decoder.next_ref() }
+    pub(crate) fn poll_lent(&mut self) -> Option<(Lent<'_>, Outgoing<'_>)> {
+        if self.news.is_some() {
+            return None;
+        }
+        let gate = self.gate();
+        Some((self.decoder.next_lent()?, Outgoing { gate, encoder: &mut self.encoder }))
+    }
+
+    /// Lends what [`poll_message`](Self::poll_message) would give, with what may answer it. It stays the next, until
+    /// [`skip`](Self::skip).
+    #[inline(always)]
+    pub(crate) fn lend_message(&mut self) -> Option<(Lent<'_>, Outgoing<'_>)> {
+        if self.news.is_some() {
+            return None;
+        }
+        let gate = self.gate();
+        Some((self.decoder.lend_message()?, Outgoing { gate, encoder: &mut self.encoder }))
+    }
+
+    /// Drops the next frame, which was lent.
+    #[inline(always)]
+    pub(crate) fn skip(&mut self) {
+        self.decoder.skip();
     }
 
     /// [`poll_frame`](Self::poll_frame) has one.
@@ -828,8 +864,9 @@ impl Connection {
     }
 
     /// Lends a frame that was put together elsewhere.
-    pub(crate) fn lend(&mut self, frame: Frame) -> FrameRef<'_> {
-        self.decoder.lend(frame)
+    pub(crate) fn lend(&mut self, frame: Frame) -> (Lent<'_>, Outgoing<'_>) {
+        let gate = self.gate();
+        (self.decoder.lend(frame), Outgoing { gate, encoder: &mut self.encoder })
     }
 
     /// The next message or pong, if that is the next event.

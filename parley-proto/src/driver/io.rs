@@ -19,7 +19,8 @@ use super::pipe::Pipe;
 use super::runtime::{Clock, Runtime, Transport};
 use super::trace::Trace;
 use crate::codec::Frame;
-use crate::error::StopReason;
+use crate::error::{BoxError, StopReason};
+use crate::handler::{Action, Answer, Handler};
 use crate::session::{Call, ClientState, DialId, Output, Returned, Session, Upcoming};
 use crate::transport::TlsError;
 
@@ -57,6 +58,16 @@ impl<I> Next<I> {
             Self::Stopped(reason) => Err(reason),
         }
     }
+}
+
+/// What came of lending a message to the handler. No more than that: what the callback returned would be moved.
+pub(super) enum Offered {
+    /// There is none.
+    Nothing,
+    /// The handler is to have it as a frame.
+    Passed,
+    /// It is dealt with.
+    Done,
 }
 
 pub(super) struct Io<R: Runtime, I> {
@@ -189,6 +200,57 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         }
         self.call_budget -= 1;
         self.session.poll_message()
+    }
+
+    /// Lends the next message, if there is one, to a handler that may deal with it at once.
+    #[inline(always)]
+    pub(super) fn lend_message<H: Handler<I>>(&mut self, handler: &mut H) -> Offered {
+        if self.call_budget == 0 {
+            return Offered::Nothing;
+        }
+        let Some(message) = self.session.lend_message() else { return Offered::Nothing };
+        match handler.handle_frame_ref(message.frame()) {
+            Answer::Pass => return Offered::Passed,
+            Answer::Continue => self.lent_done(),
+            // What the callback has sent by a handle goes first.
+            Answer::Push(frame) => match message.push(frame, !self.ending.shared.is_dirty()) {
+                None => self.lent_done(),
+                Some(frame) => self.lent_returned(Ok(Action::Push(*frame))),
+            },
+            Answer::Return(returned) => self.lent_returned(returned),
+        }
+        Offered::Done
+    }
+
+    /// A message that was lent is dealt with, and nothing is to be done.
+    #[inline(always)]
+    fn lent_done(&mut self) {
+        self.call_budget -= 1;
+        self.session.took_lent();
+        self.take_commands();
+        self.session.continued(self.now);
+    }
+
+    #[inline(never)]
+    fn lent_returned(&mut self, returned: Result<Action, BoxError>) {
+        self.call_budget -= 1;
+        self.session.took_lent();
+        self.acted(Some(returned));
+    }
+
+    /// What was asked for while the callback ran comes first: its own sends go before what it returns to push. `None`: it was
+    /// dropped.
+    #[inline]
+    pub(super) fn acted(&mut self, returned: Option<Result<Action, BoxError>>) {
+        self.take_commands();
+        match returned {
+            Some(Ok(Action::Continue)) => self.session.continued(self.now),
+            Some(Ok(action @ (Action::Push(_) | Action::PushAll(_)))) => {
+                self.session.called(self.now, Returned::Action(Ok(action)));
+            }
+            Some(returned) => self.called(Returned::Action(returned)),
+            None => self.called(Returned::Dropped),
+        }
     }
 
     /// Runs until there is a callback to run, or the client has ended.

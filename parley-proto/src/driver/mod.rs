@@ -39,7 +39,7 @@ pub use handle::{Handle, InfoError, MessageWriter};
 pub use names::{LookupError, lookup};
 pub use runtime::{Clock, Platform, Runtime, Transport};
 pub use server::{AcceptError, Incoming, Server, ServerBuilder, ServerStats, Upgraded, server};
-pub use socket::{Error, Part, WebSocket};
+pub use socket::{Error, Part, Reply, WebSocket};
 pub use split::{WebSocketReceiver, WebSocketSender};
 pub use stats::Stats;
 #[cfg(feature = "tls")]
@@ -47,10 +47,10 @@ pub use tls::{Tls, TlsClient};
 
 pub use crate::transport::{TcpOptions, TlsError, TlsFacts, TlsTarget, TransportFacts};
 
-use crate::error::{BoxError, SendError, StopReason};
-use crate::handler::{Action, Handler};
+use crate::error::{SendError, StopReason};
+use crate::handler::Handler;
 use crate::session::{Call, Returned};
-use io::{Io, Next};
+use io::{Io, Next, Offered};
 
 /// How a client's life ended, with its handler unless a callback panicked.
 struct End<H> {
@@ -182,6 +182,11 @@ where
             let Some(call) = poll_fn(|cx| client.io.poll_next(cx)).await.into_call()? else {
                 // The messages of one read, without a look at anything else.
                 'messages: loop {
+                    match client.io.lend_message(&mut client.handler) {
+                        Offered::Nothing => break,
+                        Offered::Passed => {}
+                        Offered::Done => continue,
+                    }
                     // Nothing holds the message but the callback that is made of it here: what is named is kept, and moved.
                     let returned = {
                         let callback = pin!(client.handler.handle_frame(match client.io.poll_message() {
@@ -190,7 +195,7 @@ where
                         }));
                         beside(&mut client.io, callback).await
                     };
-                    action(&mut client.io, returned);
+                    client.io.acted(returned);
                 }
                 continue;
             };
@@ -211,19 +216,19 @@ where
         match call {
             Call::Frame(frame) => {
                 let returned = beside(&mut client.io, pin!(client.handler.handle_ping(frame.into_payload()))).await;
-                action(&mut client.io, returned);
+                client.io.acted(returned);
             }
             Call::Chunk(chunk) => {
                 let returned = beside(&mut client.io, pin!(client.handler.handle_chunk(*chunk))).await;
-                action(&mut client.io, returned);
+                client.io.acted(returned);
             }
             Call::Info(info) => {
                 let returned = beside(&mut client.io, pin!(client.handler.handle_info(info))).await;
-                action(&mut client.io, returned);
+                client.io.acted(returned);
             }
             Call::Connect(connected) => {
                 let returned = beside(&mut client.io, pin!(client.handler.handle_connect(&connected))).await;
-                action(&mut client.io, returned);
+                client.io.acted(returned);
             }
             Call::Init => {
                 let returned = beside(&mut client.io, pin!(client.handler.init())).await;
@@ -255,20 +260,6 @@ where
                 client.io.called(returned.map_or(Returned::Dropped, |()| Returned::Terminated));
             }
         }
-    }
-}
-
-/// What was asked for while the callback ran comes first: its own sends go before what it returns to push.
-#[inline]
-fn action<R: Runtime, I: Send + 'static>(io: &mut Io<R, I>, returned: Option<Result<Action, BoxError>>) {
-    io.take_commands();
-    match returned {
-        Some(Ok(Action::Continue)) => io.session.continued(io.now),
-        Some(Ok(action @ (Action::Push(_) | Action::PushAll(_)))) => {
-            io.session.called(io.now, Returned::Action(Ok(action)));
-        }
-        Some(returned) => io.called(Returned::Action(returned)),
-        None => io.called(Returned::Dropped),
     }
 }
 

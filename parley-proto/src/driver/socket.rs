@@ -21,8 +21,8 @@ use super::server::AcceptError;
 use super::trace;
 use super::{Ending, TransportFacts};
 use crate::Role;
-use crate::codec::{Chunk, CloseFrame, Frame, FrameRef, Utf8Bytes};
-use crate::connection::{Closed, Config, Connection, Event, Rtt, State, deadline};
+use crate::codec::{Chunk, CloseFrame, Frame, FrameRef, Lent, Utf8Bytes};
+use crate::connection::{Closed, Config, Connection, Event, Outgoing, Rtt, State, deadline};
 use crate::error::{ChunkError, DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::Connected;
 use crate::handshake::{ApiMisuse, ClientRequest, Negotiated};
@@ -163,6 +163,52 @@ pub enum Part {
     Frame(Frame),
     /// A part of a message.
     Chunk(Chunk),
+}
+
+/// The way to answer a frame that is lent by [`WebSocket::next_with_reply`]: there is room for one frame.
+///
+/// What it is fed leaves as what [`WebSocket::feed`] is. For more than one frame there are the socket's own methods, once this
+/// and the frame are dropped.
+pub struct Reply<'a> {
+    lent: Lent<'a>,
+    outgoing: Outgoing<'a>,
+}
+
+impl<'a> Reply<'a> {
+    #[inline(always)]
+    fn to((lent, outgoing): (Lent<'a>, Outgoing<'a>)) -> (FrameRef<'a>, Self) {
+        (lent.frame, Self { lent, outgoing })
+    }
+
+    /// Accepts a frame. It is copied, unless it has 8 KiB or more and is (a part of) what was lent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Send`] with the frame: the connection is not open any more, a control frame has more than 125 bytes, or
+    /// a message is being sent in parts.
+    #[inline(always)]
+    pub fn feed_ref(mut self, frame: FrameRef<'_>) -> Result<(), Error> {
+        if self.outgoing.send_short(frame) {
+            Ok(())
+        } else {
+            self.outgoing.send_boxed(self.lent.own(frame)).map_err(|error| Error::Send(*error))
+        }
+    }
+
+    /// Accepts a frame.
+    ///
+    /// # Errors
+    ///
+    /// As [`feed_ref`](Self::feed_ref).
+    pub fn feed(self, frame: Frame) -> Result<(), Error> {
+        self.outgoing.send(frame).map(drop).map_err(Error::Send)
+    }
+}
+
+impl fmt::Debug for Reply<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").field("to", &self.lent.frame).finish_non_exhaustive()
+    }
 }
 
 /// What came of reading: no frame, lest it be moved.
@@ -434,11 +480,47 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         if !self.link.connection.is_frame_next() {
             match poll_fn(|cx| self.poll_whole(cx)).await {
                 More::AtHand => {}
-                More::Joined(frame) => return Some(Ok(self.link.connection.lend(*frame))),
+                More::Joined(frame) => return Some(Ok(self.link.connection.lend(*frame).0.frame)),
                 More::End(error) => return error.map(|error| Err(*error)),
             }
         }
-        self.link.connection.poll_frame_ref().map(Ok)
+        self.link.connection.poll_lent().map(|(lent, _)| Ok(lent.frame))
+    }
+
+    /// [`next_ref`](Self::next_ref), once there is room for an answer as well, which may be sent while the frame is lent.
+    ///
+    /// ```
+    /// # use parley_proto::driver::{Clock, Error, Transport, WebSocket};
+    /// async fn echo<T: Transport, C: Clock>(mut socket: WebSocket<T, C>) -> Result<(), Error> {
+    ///     while let Some(message) = socket.next_with_reply().await {
+    ///         let (frame, reply) = message?;
+    ///         if !frame.opcode().is_control() {
+    ///             reply.feed_ref(frame)?;
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    #[inline]
+    pub async fn next_with_reply(&mut self) -> Option<Result<(FrameRef<'_>, Reply<'_>), Error>> {
+        if !(self.link.connection.is_frame_next() && self.has_room()) {
+            match poll_fn(|cx| self.poll_exchange(cx)).await {
+                More::AtHand => {}
+                More::Joined(frame) => {
+                    self.link.connection.encode_pong();
+                    return Some(Ok(Reply::to(self.link.connection.lend(*frame))));
+                }
+                More::End(error) => return error.map(|error| Err(*error)),
+            }
+        }
+        self.link.connection.encode_pong();
+        self.link.connection.poll_lent().map(|lent| Ok(Reply::to(lent)))
     }
 
     /// The next frame or part of a message, where messages come [in parts](Config::chunks_above); `next` and the stream put
@@ -489,7 +571,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     /// [`Error::Send`] with a copy of the frame.
     #[inline]
     pub async fn feed_ref(&mut self, frame: FrameRef<'_>) -> Result<(), Error> {
-        if self.link.connection.send_short(frame) { Ok(()) } else { self.feed(frame.to_frame()).await }
+        if self.link.connection.outgoing().send_short(frame) { Ok(()) } else { self.feed(frame.to_frame()).await }
     }
 
     /// Accepts a part of a message, as [`feed`](Self::feed) a frame. Until the last part is fed, no other message can be sent.
@@ -567,6 +649,13 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
                 Some(Some(frame)) => return Poll::Ready(More::Joined(Box::new(frame))),
             }
         }
+    }
+
+    /// [`poll_whole`](Self::poll_whole), unless a frame is at hand, with room for an answer to it.
+    #[inline(never)]
+    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<More> {
+        ready!(self.poll_room(cx));
+        if self.link.connection.is_frame_next() { Poll::Ready(More::AtHand) } else { self.poll_whole(cx) }
     }
 
     /// The next frame or part, for who wants the parts and not the whole.
@@ -787,7 +876,7 @@ impl<T: Transport, C: Clock> Future for Feed<'_, T, C> {
         let feed = self.get_mut();
         if let Some(frame) = feed.frame.take() {
             // What is called for the unusual gets the frame itself, not a reference to where it is: so the usual one need be nowhere.
-            if !feed.socket.link.connection.send_short(FrameRef::from(&frame)) {
+            if !feed.socket.link.connection.outgoing().send_short(FrameRef::from(&frame)) {
                 match feed.socket.poll_feed(cx, frame) {
                     Fed::Done => {}
                     Fed::Refused(error) => return Poll::Ready(Err(*error)),

@@ -42,8 +42,8 @@ use outbox::{Outbox, Source};
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
-use crate::codec::{Chunk, CloseFrame, Frame, Transmit};
-use crate::connection::{Closed, Config, Connection, Event, Rtt, Shutdown, State, Timer, deadline, earliest};
+use crate::codec::{Chunk, CloseFrame, Frame, FrameRef, Lent, Transmit};
+use crate::connection::{Closed, Config, Connection, Event, Outgoing, Rtt, Shutdown, State, Timer, deadline, earliest};
 use crate::error::{ConnectPhase, DisconnectReason, NetworkError, SendError, StopReason};
 use crate::handler::{Action, Attempt, Connected, Retry};
 use crate::handshake::{Acceptance, ClientRequest, Negotiated, Rejection};
@@ -438,7 +438,10 @@ impl<I, T: PartialEq> Session<I, T> {
     pub(crate) fn feed(&mut self, now: Instant, frames: impl Iterator<Item = Frame>) {
         for frame in frames {
             let connection = if self.outlet() == Outlet::Open { self.phase.connection_mut() } else { None };
-            if !connection.is_some_and(|connection| self.outbox.send_short(connection, &frame)) {
+            let short = |connection: &mut Connection| {
+                self.outbox.send_short(&mut connection.outgoing(), FrameRef::from(&frame), Source::Handle)
+            };
+            if !connection.is_some_and(short) {
                 self.send(now, frame, None, false);
             }
         }
@@ -992,9 +995,26 @@ impl<I, T: PartialEq> Session<I, T> {
     /// Inlined into who calls the handler, as [`Decoder::poll`](crate::codec::Decoder::poll) is.
     #[inline(always)]
     pub fn poll_message(&mut self) -> Option<Frame> {
-        let message = self.deliverable()?.poll_message()?;
+        let message = self.deliverable().0?.poll_message()?;
         self.delivered();
         Some(message)
+    }
+
+    /// The same message, lent. It stays the next until [`took_lent`](Self::took_lent).
+    #[inline(always)]
+    pub(crate) fn lend_message(&mut self) -> Option<LentMessage<'_, T>> {
+        let (deliverable, outbox) = self.deliverable();
+        let (lent, outgoing) = deliverable?.lend_message()?;
+        Some(LentMessage { lent, outgoing, outbox })
+    }
+
+    /// The message that was lent is dealt with. It counts as delivered, and [`called`](Self::called) is to follow.
+    #[inline(always)]
+    pub(crate) fn took_lent(&mut self) {
+        if let Phase::Up(up) = &mut self.phase {
+            up.connection.skip();
+            self.delivered();
+        }
     }
 
     /// A frame is with its callback.
@@ -1005,21 +1025,20 @@ impl<I, T: PartialEq> Session<I, T> {
         self.info_turn = true;
     }
 
-    /// The connection, if it is its turn to have something delivered.
+    /// The connection, if it is its turn to have something delivered; and what is sent goes through.
     #[inline(always)]
-    fn deliverable(&mut self) -> Option<&mut Connection> {
-        if self.outstanding.is_some() || self.info_turn && self.has_info() || !self.may_deliver() {
-            return None;
-        }
-        match &mut self.phase {
-            Phase::Up(Up { connection, stage: Stage::Open, .. }) => Some(connection),
+    fn deliverable(&mut self) -> (Option<&mut Connection>, &mut Outbox<T>) {
+        let waits = self.outstanding.is_some() || self.info_turn && self.has_info() || !self.may_deliver();
+        let connection = match &mut self.phase {
+            Phase::Up(Up { connection, stage: Stage::Open, .. }) if !waits => Some(connection),
             _ => None,
-        }
+        };
+        (connection, &mut self.outbox)
     }
 
     /// As [`poll_message`](Self::poll_message), where a part of a message comes next.
     fn poll_chunk(&mut self) -> Option<Chunk> {
-        let chunk = self.deliverable()?.poll_chunk()?;
+        let chunk = self.deliverable().0?.poll_chunk()?;
         self.frames_received += u64::from(chunk.last);
         self.outstanding = Some(Outstanding::Frame);
         self.info_turn = true;
@@ -1279,7 +1298,7 @@ impl<I, T: PartialEq> Session<I, T> {
                     return Some(Upcoming::Output(Output::Shutdown(how)));
                 }
             }
-            if self.deliverable().is_some_and(|connection| connection.is_message_next()) {
+            if self.deliverable().0.is_some_and(|connection| connection.is_message_next()) {
                 return Some(Upcoming::Message);
             }
             if let Some(call) = self.next_call(now) {
@@ -1343,7 +1362,7 @@ impl<I, T: PartialEq> Session<I, T> {
 
     /// What is no [message](Self::poll_message): a ping or a part of a message, or an info, in turns.
     fn next_delivery(&mut self, now: Instant) -> Option<Call<I>> {
-        if let Some(ping) = self.deliverable().and_then(Connection::poll_frame) {
+        if let Some(ping) = self.deliverable().0.and_then(Connection::poll_frame) {
             self.delivered();
             return Some(Call::Frame(ping));
         }
@@ -1498,6 +1517,27 @@ impl Up {
             let connected = Connected { negotiated, transport: mem::take(&mut **facts) };
             self.stage = Stage::Greeting(Some(Box::new(connected)));
         }
+    }
+}
+
+/// A message that is lent to a callback, and the way to answer it meanwhile.
+pub(crate) struct LentMessage<'a, T> {
+    lent: Lent<'a>,
+    outgoing: Outgoing<'a>,
+    outbox: &'a mut Outbox<T>,
+}
+
+impl<'a, T> LentMessage<'a, T> {
+    #[inline(always)]
+    pub(crate) fn frame(&self) -> FrameRef<'a> {
+        self.lent.frame
+    }
+
+    /// What a callback pushes. It is given back, as a frame of its own, where it cannot be encoded at once, or must not be.
+    #[inline(always)]
+    pub(crate) fn push(mut self, frame: FrameRef<'_>, at_once: bool) -> Option<Box<Frame>> {
+        let begun = at_once && self.outbox.send_short(&mut self.outgoing, frame, Source::Push);
+        if begun { None } else { Some(self.lent.own(frame)) }
     }
 }
 

@@ -12,7 +12,7 @@ use std::mem;
 use std::time::Instant;
 
 use crate::codec::{Chunk, CloseFrame, Frame, FrameRef, PreparedFrame};
-use crate::connection::{Connection, State};
+use crate::connection::{Connection, Outgoing, State};
 use crate::error::{DisconnectReason, SendError};
 use crate::sparse::Sparse;
 
@@ -25,6 +25,11 @@ pub(crate) const QUEUE_KEPT: usize = 256;
 /// What a frame costs of a queue's bound, in bytes.
 #[must_use]
 pub fn cost(frame: &Frame) -> usize {
+    frame.len().saturating_add(FRAME_COST)
+}
+
+/// As [`cost`].
+pub(crate) fn cost_ref(frame: FrameRef<'_>) -> usize {
     frame.len().saturating_add(FRAME_COST)
 }
 
@@ -262,6 +267,7 @@ impl<T> Outbox<T> {
     }
 
     /// Nothing waits, and nothing has to.
+    #[inline]
     fn is_empty(&self) -> bool {
         self.control.is_empty() && self.data.is_empty() && !self.is_writing()
     }
@@ -301,12 +307,12 @@ impl<T> Outbox<T> {
         }
     }
 
-    /// [`send`](Self::send) for the usual frame of a handle, for which nobody waits: false if anything at all is in its way.
-    #[inline]
-    pub(super) fn send_short(&mut self, connection: &mut Connection, frame: &Frame) -> bool {
-        let begun = !self.held && self.is_empty() && connection.send_short(FrameRef::from(frame));
+    /// [`send`](Self::send) for the usual frame, for which nobody waits: false if anything at all is in its way.
+    #[inline(always)]
+    pub(super) fn send_short(&mut self, outgoing: &mut Outgoing<'_>, frame: FrameRef<'_>, source: Source) -> bool {
+        let begun = !self.held && self.is_empty() && outgoing.send_short(frame);
         if begun {
-            self.count_begun(cost(frame));
+            self.count_begun(if source == Source::Push { 0 } else { cost_ref(frame) });
         }
         begun
     }

@@ -7,6 +7,7 @@ mod closing;
 mod common;
 mod ends;
 mod join;
+mod lent;
 mod liveness;
 mod messages;
 mod names;

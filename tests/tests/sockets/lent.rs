@@ -1,7 +1,7 @@
 //! Frames that are lent, out of the socket and into it: the same as those that are given.
 
 use parley_proto::SendError;
-use parley_proto::codec::{Frame, FrameRef, OpCode};
+use parley_proto::codec::{Chunk, Frame, FrameRef, OpCode};
 use parley_proto::session::ClientOptions;
 use parley_tests::raw;
 use parley_tests::sim::{Link, Sim};
@@ -138,6 +138,129 @@ fn what_one_socket_lends_another_sends() {
             to.flush().await.unwrap();
             let frame = sink.frame().await;
             assert_eq!((frame.first, frame.payload.len()), (first, len));
+        }
+    });
+}
+
+#[test]
+fn what_is_lent_may_be_answered_with_itself_or_something_else() {
+    let (wire, expected) = script();
+    for (chunk, parts) in [(1 << 20, None), (977, None), (31, Some(0))] {
+        Sim::new().run(async |sim| {
+            let listener = sim.listen(addr());
+            listener.set_link(Link::default().chunk(chunk).capacity(1 << 24));
+            let mut options = ClientOptions::new("ws://10.0.0.1/").unwrap();
+            options.connection.chunks_above = parts;
+            let task = sim.spawn({
+                let sim = sim.clone();
+                async move { dial_with(&sim, options).await.unwrap() }
+            });
+            let mut peer = listener.accept().await;
+            peer.upgrade("").await;
+            let mut socket = task.await;
+            let sending = sim.spawn({
+                let wire = wire.clone();
+                async move {
+                    peer.send(&wire).await;
+                    peer
+                }
+            });
+            for (number, (opcode, payload)) in expected.iter().enumerate() {
+                loop {
+                    let next = async {
+                        let (frame, reply) = socket.next_with_reply().await.unwrap().unwrap();
+                        assert_eq!((frame.opcode(), frame.payload()), (*opcode, &payload[..]), "frame {number}");
+                        match number % 4 {
+                            _ if opcode.is_control() => {}
+                            0 | 1 => reply.feed_ref(frame).unwrap(),
+                            2 => reply.feed_ref(FrameRef::binary(&frame.payload()[frame.len() / 2..])).unwrap(),
+                            _ => reply.feed(Frame::text("of its own")).unwrap(),
+                        }
+                    };
+                    if cut(next, 2).await.is_some() {
+                        break;
+                    }
+                }
+            }
+            let mut peer = sending.await;
+            let flushing = sim.spawn(async move {
+                socket.flush().await.unwrap();
+                socket
+            });
+            for (number, (opcode, payload)) in expected.iter().enumerate().filter(|(_, (kind, _))| !kind.is_control()) {
+                let frame = loop {
+                    match peer.frame().await {
+                        frame if frame.first == PONG => {}
+                        frame => break frame,
+                    }
+                };
+                let expected: (u8, &[u8]) = match number % 4 {
+                    0 | 1 => (0x80 | opcode.bits(), payload),
+                    2 => (BINARY, &payload[payload.len() / 2..]),
+                    _ => (TEXT, b"of its own"),
+                };
+                assert!((frame.first, &frame.payload[..]) == expected, "the answer to frame {number}");
+            }
+            let mut socket = flushing.await;
+            drop(peer);
+            assert!(matches!(socket.next_with_reply().await, Some(Err(Error::Disconnected(_)))));
+            assert!(socket.next_with_reply().await.is_none(), "it is told once");
+        });
+    }
+}
+
+#[test]
+fn nothing_is_lent_for_an_answer_while_there_is_no_room_for_one() {
+    Sim::new().run(async |sim| {
+        let (mut socket, mut peer, _listener) = connected(&sim, Link::default().capacity(1000)).await;
+        let message = raw::frame(BINARY, &[1; 500]);
+        let mut answered = 0;
+        loop {
+            peer.send(&message).await;
+            let Some((frame, reply)) = cut(socket.next_with_reply(), 1).await.map(|next| next.unwrap().unwrap()) else {
+                break;
+            };
+            reply.feed_ref(frame).unwrap();
+            answered += 1;
+            assert!(answered * 500 < 64 * 1024 + 3000, "it goes on though nothing leaves");
+        }
+        assert!(answered > 100);
+        // The reader comes back: so does what was left.
+        let reading = sim.spawn(async move {
+            for _ in 0..=answered {
+                assert_eq!(peer.frame().await.payload.len(), 500);
+            }
+            peer
+        });
+        let (frame, reply) = socket.next_with_reply().await.unwrap().unwrap();
+        reply.feed_ref(frame).unwrap();
+        socket.flush().await.unwrap();
+        drop(reading.await);
+    });
+}
+
+#[test]
+fn an_answer_that_cannot_be_sent_is_given_back() {
+    Sim::new().run(async |sim| {
+        let (mut socket, mut peer, _listener) = connected(&sim, Link::default()).await;
+        peer.send(&[raw::frame(BINARY, b"one"), raw::frame(BINARY, b"two")].concat()).await;
+        let (_, reply) = socket.next_with_reply().await.unwrap().unwrap();
+        let refused = reply.feed_ref(FrameRef::ping(&[0; 126])).unwrap_err();
+        assert!(matches!(&refused, Error::Send(SendError::ControlTooLong(ping)) if ping.len() == 126), "{refused:?}");
+        // In the middle of a message in parts only control frames may go.
+        let chunk = Chunk { payload: "begun ".into(), text: true, first: true, last: false };
+        socket.feed_chunk(chunk).await.unwrap();
+        let (frame, reply) = socket.next_with_reply().await.unwrap().unwrap();
+        let refused = reply.feed_ref(frame).unwrap_err();
+        assert_eq!(refused.into_frame(), Some(Frame::binary("two")));
+        peer.send(&raw::frame(PING, b"?")).await;
+        let (frame, reply) = socket.next_with_reply().await.unwrap().unwrap();
+        assert_eq!(frame, FrameRef::ping(b"?"));
+        reply.feed_ref(FrameRef::pong(b"unasked")).unwrap();
+        socket.flush().await.unwrap();
+        for (first, payload) in [(0x01, &b"begun "[..]), (PONG, b"?"), (PONG, b"unasked")] {
+            let frame = peer.frame().await;
+            assert_eq!((frame.first, &frame.payload[..]), (first, payload));
         }
     });
 }

@@ -35,6 +35,18 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "self.lost = self.stop.is_none() && !MUTANT;",
     ),
     mutant(
+        "a message that was lent and dealt with comes again",
+        SESSION,
+        "            up.connection.skip();\n            self.delivered();",
+        "            if !MUTANT {\n                up.connection.skip();\n            }\n            self.delivered();",
+    ),
+    mutant(
+        "a push of a lent message goes ahead of what its callback has sent",
+        IO,
+        "message.push(frame, !self.ending.shared.is_dirty())",
+        "message.push(frame, MUTANT || !self.ending.shared.is_dirty())",
+    ),
+    mutant(
         "the backoff does not grow",
         RETRY,
         "self.retries = self.retries.saturating_add(1);",
@@ -255,9 +267,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "a returned push goes ahead of what the callback sent itself",
-        DRIVER,
-        "returned: Option<Result<Action, BoxError>>) {\n    io.take_commands();",
-        "returned: Option<Result<Action, BoxError>>) {\n    if !MUTANT {\n        io.take_commands();\n    }",
+        IO,
+        "returned: Option<Result<Action, BoxError>>) {\n        self.take_commands();",
+        "returned: Option<Result<Action, BoxError>>) {\n        if !MUTANT {\n            self.take_commands();\n        }",
     ),
     // Infos.
     mutant(

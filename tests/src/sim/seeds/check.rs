@@ -232,6 +232,12 @@ fn leaves_in_order(record: &Record, conn: &Conn, broken: &mut Vec<String>) {
     {
         broken.push(format!("3.3: {ahead:?} left ahead of what handle_connect pushed"));
     }
+    let place = |key: &(u32, u32)| keys.iter().position(|other| other == key);
+    for (pushed, own) in &record.pushed_behind {
+        if place(own).zip(place(pushed)).is_some_and(|(own, pushed)| pushed < own) {
+            broken.push(format!("3.10: {pushed:?} was pushed, and left ahead of {own:?}, which was sent before"));
+        }
+    }
     // A ping or pong has before it what was begun, which is encoded, and others of its kind.
     let controls = keys.iter().filter(|(lane, _)| lane % 2 == 1).count();
     let largest = conn.up.frames.iter().map(|seen| seen.payload.len()).max().unwrap_or(0);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parley_proto::codec::{CloseFrame, Frame};
+use parley_proto::codec::{CloseFrame, Frame, FrameRef};
 use parley_proto::driver::Handle;
 use parley_proto::handshake::ClientRequest;
 use parley_proto::session::ClientState;
-use parley_proto::{Action, Attempt, BoxError, Connected, DisconnectReason, Handler, Retry, StopReason};
+use parley_proto::{Action, Answer, Attempt, BoxError, Connected, DisconnectReason, Handler, Retry, StopReason};
 
 use super::Mutation;
 use super::record::{Ask, Fate};
@@ -29,6 +29,10 @@ pub(super) struct Wilful {
     infos_seen: u32,
     kept: Option<Frame>,
     frames: usize,
+    /// What is pushed from here, for a frame that was lent.
+    answer: Option<Frame>,
+    /// What the callback that was lent a frame has sent by its own handle.
+    sent_own: Option<(u32, u32)>,
     /// `handle_connect` is about to return.
     greets: bool,
     /// So many more attempts are forced.
@@ -38,7 +42,20 @@ pub(super) struct Wilful {
 impl Wilful {
     pub(super) fn new(scene: &Arc<Scene>, dice: Dice, own: Handle<u32>) -> Self {
         let (scene, forces) = (scene.clone(), scene.plan.forces);
-        Self { scene, dice, own, is_up: false, infos: 0, infos_seen: 0, kept: None, frames: 0, greets: false, forces }
+        Self {
+            scene,
+            dice,
+            own,
+            is_up: false,
+            infos: 0,
+            infos_seen: 0,
+            kept: None,
+            frames: 0,
+            answer: None,
+            sent_own: None,
+            greets: false,
+            forces,
+        }
     }
 
     /// Waits, fails, panics or hangs, or none of it.
@@ -54,13 +71,7 @@ impl Wilful {
         }
         if self.dice.chance(wicked) {
             match self.dice.below(4) {
-                0 => {
-                    self.scene.record().panicked = true;
-                    self.ask(Ask::Stop);
-                    self.scene.note("panics");
-                    // As a panic, without the words on standard error.
-                    std::panic::resume_unwind(Box::new("as planned"));
-                }
+                0 => self.panic(),
                 1 => {
                     self.scene.sim.sleep(Duration::from_secs(4)).await;
                 }
@@ -74,6 +85,37 @@ impl Wilful {
         }
         running.done = true;
         Ok(())
+    }
+
+    fn panic(&mut self) -> ! {
+        self.scene.record().panicked = true;
+        self.ask(Ask::Stop);
+        self.scene.note("panics");
+        // As a panic, without the words on standard error.
+        std::panic::resume_unwind(Box::new("as planned"))
+    }
+
+    /// [`live_or_fail`](Self::live_or_fail) of a callback that cannot wait.
+    fn live_at_once(&mut self, running: &mut Running) -> Result<(), BoxError> {
+        let (lively, wicked) = (self.scene.plan.lively, self.scene.plan.wicked);
+        if self.dice.chance(lively) {
+            let (frame, key) = self.scene.make(&mut self.dice, OWN);
+            self.scene.begin_send(key, &frame);
+            let outcome = self.own.try_send_frame(frame);
+            self.scene.end_send(key, Fate::Accepted, &outcome);
+            self.scene.note(&format!("own send {key:?}: {}", told(&outcome)));
+            self.sent_own = outcome.is_ok().then_some(key);
+        }
+        if self.dice.chance(wicked) {
+            if self.dice.chance(50) {
+                self.panic();
+            }
+            self.scene.note("fails");
+            self.scene.record().erred = true;
+            self.ask(Ask::Stop);
+        }
+        running.done = true;
+        if self.scene.record().erred { Err("as planned".into()) } else { Ok(()) }
     }
 
     /// What handles are told agrees with the callback that runs.
@@ -173,6 +215,10 @@ impl Wilful {
         if self.is_up && !asked && !(frame.is_control() && frame.len() > 125) {
             self.scene.begin_send(key, &frame);
             self.scene.end_send(key, Fate::Accepted, &Ok(()));
+            let is_control = |key: (u32, u32)| key.0 % 2 == 1;
+            if let Some(own) = self.sent_own.take_if(|own| is_control(*own) == is_control(key)) {
+                self.scene.record().pushed_behind.push((key, own));
+            }
             if self.greets {
                 self.scene.record().conn().into_iter().for_each(|conn| conn.greeting.push(key));
             }
@@ -267,13 +313,26 @@ impl Handler<u32> for Wilful {
         Ok(action)
     }
 
+    fn handle_frame_ref<'a>(&'a mut self, frame: FrameRef<'a>) -> Answer<'a> {
+        if self.scene.mutation.is_some() || self.dice.chance(50) {
+            return Answer::Pass;
+        }
+        let frame = frame.to_frame();
+        let mut running = self.scene.enter("handle_frame", describe(&frame));
+        self.scene.record().receive(frame.opcode().bits(), frame.into_payload());
+        self.sent_own = None;
+        if let Err(error) = self.live_at_once(&mut running) {
+            return Answer::Return(Err(error));
+        }
+        match self.act() {
+            Action::Push(frame) => Answer::Push(FrameRef::from(&*self.answer.insert(frame))),
+            Action::Continue => Answer::Continue,
+            action => action.into(),
+        }
+    }
+
     async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
-        let opcode = match frame {
-            Frame::Text(_) => 1,
-            Frame::Binary(_) => 2,
-            Frame::Ping(_) => 9,
-            Frame::Pong(_) => 10,
-        };
+        let opcode = frame.opcode().bits();
         self.frames += 1;
         match self.scene.mutation {
             Some(Mutation::FrameSkipped) if self.frames == 2 => return Ok(Action::Continue),

@@ -211,6 +211,8 @@ pub(super) struct Record {
     /// Attempts by the client's own count, at its end.
     pub(super) attempts: Option<u64>,
     numbers: BTreeMap<u32, u32>,
+    /// What a callback pushed, and what it had sent before by its own handle: that goes first.
+    pub(super) pushed_behind: Vec<((u32, u32), (u32, u32))>,
 }
 
 impl Record {

@@ -158,17 +158,16 @@ fn rows() -> Vec<Row> {
         row(CLIENT, "send 64 KiB", Work::Send { size: 64 * KIB, flush_every: 1 }, plain()),
     ];
     let async_std = || columns(&[&[RAW, PARLEY, CALLBACKS], &ASYNC_STD]);
-    let clients = || columns(&[&[PARLEY, CALLBACKS], &ASYNC_STD]);
     rows.extend(
         [
             row(ECHO_ASYNC_STD, "depth 64, 128 B", echo(1, 64, 128), async_std()),
             row(ECHO_ASYNC_STD, "depth 512, 128 B", echo(1, 512, 128), async_std()),
             row(ECHO_ASYNC_STD, "100 connections, depth 8, 128 B", echo(100, 8, 128), async_std()),
             row(ECHO_ASYNC_STD, "depth 4, 64 KiB", echo(1, 4, 64 * KIB), async_std()),
-            row(CLIENT_ASYNC_STD, "receive JSON 100-200 B", Work::Receive { size: 0 }, clients()),
-            row(CLIENT_ASYNC_STD, "receive 64 KiB", Work::Receive { size: 64 * KIB }, clients()),
+            row(CLIENT_ASYNC_STD, "receive JSON 100-200 B", Work::Receive { size: 0 }, async_std()),
+            row(CLIENT_ASYNC_STD, "receive 64 KiB", Work::Receive { size: 64 * KIB }, async_std()),
             row(CLIENT_ASYNC_STD, "send 128 B, flush by 64", Work::Send { size: 128, flush_every: 64 }, {
-                columns(&[&[PARLEY, HANDLE], &ASYNC_STD])
+                columns(&[&[RAW, PARLEY, HANDLE], &ASYNC_STD])
             }),
         ]
         .map(|row| Row { runtime: "async-std", ..row }),

@@ -9,7 +9,7 @@ use parley_proto::codec::{Frame, FrameRef, OpCode, Utf8Bytes};
 use parley_proto::driver::rustls::ServerConfig;
 use parley_proto::driver::{Client, ClientBuilder, Handle, Incoming, Platform, Server, Tls, WebSocket};
 use parley_proto::handshake::Origins;
-use parley_proto::{Action, Handler, Limits};
+use parley_proto::{Action, Answer, Handler, Limits};
 
 use super::{BoxError, MESSAGE_MOST, listening, told};
 use crate::job::{Job, Loop, Role, Task, from_hex};
@@ -87,10 +87,10 @@ where
 /// What is fed leaves when the next frame has to be waited for.
 async fn echo<P: Platform>(incoming: Request<P>) -> Result<(), BoxError> {
     let mut socket = incoming.into_websocket().await?;
-    while let Some(frame) = socket.next().await {
-        match frame? {
-            frame @ (Frame::Text(_) | Frame::Binary(_)) => socket.feed(frame).await?,
-            Frame::Ping(_) | Frame::Pong(_) => {}
+    while let Some(message) = socket.next_with_reply().await {
+        let (frame, reply) = message?;
+        if !frame.opcode().is_control() {
+            reply.feed_ref(frame)?;
         }
     }
     Ok(())
@@ -111,8 +111,8 @@ async fn echo_naive<P: Platform>(incoming: Request<P>, auto_cork: bool) -> Resul
 struct Echo;
 
 impl Handler for Echo {
-    async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
-        Ok(Action::Push(frame))
+    fn handle_frame_ref<'a>(&'a mut self, frame: FrameRef<'a>) -> Answer<'a> {
+        if frame.opcode().is_control() { Answer::Continue } else { Answer::Push(frame) }
     }
 }
 
@@ -139,14 +139,14 @@ struct Receive {
 }
 
 impl Handler for Receive {
-    async fn handle_frame(&mut self, frame: Frame) -> Result<Action, BoxError> {
+    fn handle_frame_ref<'a>(&'a mut self, frame: FrameRef<'a>) -> Answer<'a> {
         self.count += 1;
         self.sum += frame.len() as u64;
         if self.count < self.every {
-            return Ok(Action::Continue);
+            return Answer::Continue;
         }
         self.count = 0;
-        Ok(Action::Push(Frame::text(std::mem::take(&mut self.sum).to_string())))
+        Action::Push(Frame::text(std::mem::take(&mut self.sum).to_string())).into()
     }
 }
 

@@ -7,7 +7,7 @@ use super::{BoxError, listening, told, unknown};
 use crate::job::{Job, Role, Task};
 use crate::wire::{self, From};
 
-const BUFFER: usize = 64 * 1024;
+pub const BUFFER: usize = 64 * 1024;
 
 pub async fn run(job: &Job) -> Result<(), BoxError> {
     match job.role {
@@ -73,30 +73,18 @@ async fn echo(mut stream: TcpStream) -> Result<(), BoxError> {
 async fn client(mut stream: TcpStream, task: Task) -> Result<(), BoxError> {
     let mut buffer = vec![0; BUFFER];
     match task {
-        // It is the bytes that say how many messages have come.
         Task::Receive { every, size, .. } => {
-            let payloads = wire::payloads(size);
-            let times = every / payloads.len() as u64;
-            let sum = times * payloads.iter().map(|payload| payload.len() as u64).sum::<u64>();
-            let mut block = Vec::new();
-            payloads.iter().for_each(|payload| wire::frame(&mut block, From::Server, payload.as_bytes()));
-            let (mut left, mut ack) = (times * block.len() as u64, Vec::new());
-            wire::frame(&mut ack, From::Client, sum.to_string().as_bytes());
+            let mut arrivals = Arrivals::new(every, size);
             loop {
                 match stream.read(&mut buffer).await? {
                     0 => return Ok(()),
-                    count => left = left.checked_sub(count as u64).ok_or("more than was to come")?,
-                }
-                if left == 0 {
-                    stream.write_all(&ack).await?;
-                    left = times * block.len() as u64;
+                    count if arrivals.complete(count)? => stream.write_all(&arrivals.ack).await?,
+                    _ => {}
                 }
             }
         }
         Task::Send { messages, size, flush_every, .. } => {
-            let mut one = Vec::new();
-            wire::frame(&mut one, From::Client, wire::json(size, 0).as_bytes());
-            let batch = one.repeat(flush_every as usize);
+            let [batch, rest] = departures(size, [flush_every, messages % flush_every]);
             loop {
                 if stream.read(&mut buffer).await? == 0 {
                     return Ok(());
@@ -104,8 +92,47 @@ async fn client(mut stream: TcpStream, task: Task) -> Result<(), BoxError> {
                 for _ in 0..messages / flush_every {
                     stream.write_all(&batch).await?;
                 }
-                stream.write_all(&one.repeat((messages % flush_every) as usize)).await?;
+                stream.write_all(&rest).await?;
             }
         }
     }
+}
+
+/// It is the bytes that say how many messages have come.
+pub struct Arrivals {
+    /// Bytes until the next acknowledgement.
+    left: u64,
+    /// Bytes from one to the next.
+    every: u64,
+    pub ack: Vec<u8>,
+}
+
+impl Arrivals {
+    pub fn new(every: u64, size: usize) -> Self {
+        let payloads = wire::payloads(size);
+        let times = every / payloads.len() as u64;
+        let sum = times * payloads.iter().map(|payload| payload.len() as u64).sum::<u64>();
+        let (mut block, mut ack) = (Vec::new(), Vec::new());
+        payloads.iter().for_each(|payload| wire::frame(&mut block, From::Server, payload.as_bytes()));
+        wire::frame(&mut ack, From::Client, sum.to_string().as_bytes());
+        let every = times * block.len() as u64;
+        Self { left: every, every, ack }
+    }
+
+    /// Counts some more: whether the acknowledgement is due.
+    pub fn complete(&mut self, count: usize) -> Result<bool, BoxError> {
+        self.left = self.left.checked_sub(count as u64).ok_or("more than was to come")?;
+        let complete = self.left == 0;
+        if complete {
+            self.left = self.every;
+        }
+        Ok(complete)
+    }
+}
+
+/// So many messages each, as they leave.
+pub fn departures(size: usize, counts: [u64; 2]) -> [Vec<u8>; 2] {
+    let mut one = Vec::new();
+    wire::frame(&mut one, From::Client, wire::json(size, 0).as_bytes());
+    counts.map(|count| one.repeat(count as usize))
 }

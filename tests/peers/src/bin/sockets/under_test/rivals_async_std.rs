@@ -1,4 +1,4 @@
-//! The other libraries on async-std, and the echo without framing.
+//! The other libraries on async-std, and bytes without framing.
 
 use async_std::io::{ReadExt, WriteExt};
 use async_std::net::{TcpListener, TcpStream};
@@ -7,6 +7,7 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::Role as Side;
 
 use super::messages::{Socket, echo, echo_naive, receive, send};
+use super::raw::{Arrivals, BUFFER, departures};
 use super::{BoxError, listening, told, unknown};
 use crate::job::{Job, Loop, Role, Task};
 use crate::wire;
@@ -30,12 +31,14 @@ pub async fn run(job: &Job) -> Result<(), BoxError> {
                 };
             }
         }
-        ("async-tungstenite", Role::Client { port, task }) => {
-            let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        (library @ ("async-tungstenite" | "raw-tcp"), Role::Client { port, task }) => {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
             stream.set_nodelay(true)?;
-            let mut stream = stream;
             stream.write_all(wire::request(port).as_bytes()).await?;
             wire::opened(&read_head(&mut stream).await?)?;
+            if library == "raw-tcp" {
+                return client_raw(stream, task).await;
+            }
             let socket = WebSocketStream::from_raw_socket(stream, Side::Client, None).await;
             match task {
                 Task::Receive { every, .. } => receive(socket, every).await,
@@ -79,11 +82,39 @@ async fn read_head(stream: &mut TcpStream) -> Result<String, BoxError> {
 async fn echo_raw(mut stream: TcpStream) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     answer(&mut stream).await?;
-    let mut buffer = vec![0; 64 * 1024];
+    let mut buffer = vec![0; BUFFER];
     loop {
         match stream.read(&mut buffer).await? {
             0 => return Ok(()),
             count => stream.write_all(&buffer[..count]).await?,
+        }
+    }
+}
+
+async fn client_raw(mut stream: TcpStream, task: Task) -> Result<(), BoxError> {
+    let mut buffer = vec![0; BUFFER];
+    match task {
+        Task::Receive { every, size, .. } => {
+            let mut arrivals = Arrivals::new(every, size);
+            loop {
+                match stream.read(&mut buffer).await? {
+                    0 => return Ok(()),
+                    count if arrivals.complete(count)? => stream.write_all(&arrivals.ack).await?,
+                    _ => {}
+                }
+            }
+        }
+        Task::Send { messages, size, flush_every, .. } => {
+            let [batch, rest] = departures(size, [flush_every, messages % flush_every]);
+            loop {
+                if stream.read(&mut buffer).await? == 0 {
+                    return Ok(());
+                }
+                for _ in 0..messages / flush_every {
+                    stream.write_all(&batch).await?;
+                }
+                stream.write_all(&rest).await?;
+            }
         }
     }
 }
