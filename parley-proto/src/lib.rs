@@ -65,9 +65,11 @@
 //!                 _ => {}
 //!             }
 //!         }
-//!         let output: Vec<u8> = connection.transmit().iter().flatten().copied().collect();
-//!         stream.write_all(&output)?;
-//!         connection.handle_written(Instant::now(), output.len());
+//!         while !connection.transmit().is_empty() {
+//!             let output: Vec<u8> = connection.transmit().iter().flatten().copied().collect();
+//!             stream.write_all(&output)?;
+//!             connection.handle_written(Instant::now(), output.len());
+//!         }
 //!         if let Some(Shutdown::Close | Shutdown::Abort) = connection.poll_shutdown() {
 //!             return Ok(());
 //!         }

@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::header::{FIN, LENGTH_16, MASK, MAX_CONTROL, Prefix};
+use super::header::{FIN, KEY, LENGTH_16, MASK, MAX_CONTROL, Prefix};
 use super::queue::{Kind, Lent, Queue};
 use super::{Chunk, CloseFrame, Frame, FrameError, FrameRef, OpCode, Utf8Validator, mask, utf8};
 use crate::{Limits, Role, pool};
@@ -29,8 +29,6 @@ use crate::{Limits, Role, pool};
 const SMALL_CHUNK: usize = 4 * 1024;
 /// With [`Decoder::set_copy_small`], payloads up to this size in bytes are copied.
 const SMALL_FRAME: usize = 1024;
-/// Masking keys have 4 bytes.
-const KEY: usize = 4;
 
 /// How the incoming frames end: nothing comes after it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use rand::rngs::ChaCha12Rng;
 use rand::{Rng, SeedableRng};
 
-use super::header::{FIN, MAX_CONTROL, MAX_HEADER, put_header};
+use super::header::{FIN, KEY, MAX_CONTROL, MAX_HEADER, put_header};
 use super::{CloseFrame, Frame, FrameRef, OpCode, PreparedFrame, mask};
 use crate::sparse::Sparse;
 use crate::{Role, pool};
@@ -20,12 +20,43 @@ const LARGE_SHARED: usize = 64 * 1024;
 /// The size in bytes in which an output buffer starts.
 const BUFFER: usize = 4 * 1024;
 
+/// What a client sends of a large payload that others share is masked so many bytes at a time, while they leave.
+const PIECE: usize = 128 * 1024;
+
 /// A payload that is queued by reference.
 #[derive(Debug)]
 struct Large {
     /// It goes out once the buffer is taken up to here.
     at: usize,
+    /// What has not left of it.
     payload: Bytes,
+    /// It is not masked, since others share it: what leaves is a copy, piece by piece.
+    key: Option<[u8; KEY]>,
+}
+
+/// The next bytes of the first payload that leaves in pieces, masked.
+#[derive(Default)]
+struct Piece {
+    /// Initialised all along; what waits is `bytes[start..end]`.
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Piece {
+    fn waits(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// The front of `payload`. A piece is a whole number of keys, so that the key fits the next one, too.
+    fn fill(&mut self, key: [u8; KEY], payload: &[u8]) {
+        let payload = &payload[..payload.len().min(PIECE)];
+        if self.bytes.len() < payload.len() {
+            self.bytes.resize(payload.len(), 0);
+        }
+        mask::copy_masked(key, payload, &mut self.bytes[..payload.len()]);
+        (self.start, self.end) = (0, payload.len());
+    }
 }
 
 /// The outgoing half of a connection: the bytes that the transport has not taken yet.
@@ -56,6 +87,8 @@ pub struct Encoder {
     filled: usize,
     /// In order; `start <= at <= filled` holds for each.
     large: Sparse<Large>,
+    /// Of the first in `large` that has a key. With room for the next one until the connection rests.
+    piece: Option<Box<Piece>>,
     written: u64,
     end: u64,
     seed: [u8; 32],
@@ -142,6 +175,7 @@ impl Encoder {
             start: 0,
             filled: 0,
             large: Sparse::new(),
+            piece: None,
             written: 0,
             end: 0,
             seed,
@@ -210,7 +244,7 @@ impl Encoder {
             return self.raw(&bytes);
         }
         self.end += bytes.len() as u64;
-        self.large.push_back(Large { at: self.filled, payload: bytes });
+        self.large.push_back(Large { at: self.filled, payload: bytes, key: None });
         self.end
     }
 
@@ -271,14 +305,29 @@ impl Encoder {
             let taken = n.min(until - self.start);
             self.start += taken;
             n -= taken;
-            if let Some(Large { payload, .. }) = self.large.front_mut() {
-                let taken = n.min(payload.len());
+            if let Some(Large { payload, key, .. }) = self.large.front_mut() {
+                let piece = self.piece.as_deref_mut().filter(|_| key.is_some());
+                let taken = n.min(piece.as_ref().map_or(payload.len(), |piece| piece.waits().len()));
                 payload.advance(taken);
                 n -= taken;
+                if let Some(piece) = piece {
+                    piece.start += taken;
+                }
                 if payload.is_empty() && self.start == until {
                     self.large.pop_front();
                 }
+                self.fill_piece();
             }
+        }
+    }
+
+    /// Masks what is next to leave in pieces, if what was masked has left.
+    fn fill_piece(&mut self) {
+        let mut keyed = self.large.iter().filter_map(|large| Some((large.key?, &large.payload)));
+        let Some((key, payload)) = keyed.next() else { return };
+        let piece = self.piece.get_or_insert_default();
+        if piece.waits().is_empty() {
+            piece.fill(key, payload);
         }
     }
 
@@ -292,6 +341,9 @@ impl Encoder {
     fn emptied(&mut self) {
         (self.start, self.filled) = (0, 0);
         self.large.clear();
+        if let Some(piece) = &mut self.piece {
+            piece.end = piece.start;
+        }
         pool::give_output(std::mem::take(&mut self.buffer));
     }
 
@@ -300,6 +352,7 @@ impl Encoder {
     #[inline]
     pub(crate) fn rest(&mut self) {
         self.large.rest();
+        self.piece.take_if(|piece| piece.waits().is_empty());
         if let Some(keys) = &mut self.keys {
             keys.rest();
         }
@@ -325,7 +378,7 @@ impl Encoder {
     }
 
     /// The header goes to the buffer, the payload beside it. A client masks it where it is if no one else has a part
-    /// in it, else in a copy.
+    /// in it, else in a copy, as it leaves.
     #[inline(never)]
     fn encode_large(&mut self, first: u8, payload: Bytes) -> u64 {
         if self.keys.is_some() && payload.len() <= LARGE_SHARED && !payload.is_unique() {
@@ -333,19 +386,20 @@ impl Encoder {
         }
         let key = self.keys.as_mut().map(|keys| keys.next_u32(&self.seed).to_le_bytes());
         let header = put_header(self.room(MAX_HEADER), first, payload.len(), key);
-        let payload = match key {
-            None => payload,
+        let (payload, key) = match key {
+            None => (payload, None),
             Some(key) => match payload.try_into_mut() {
                 Ok(mut payload) => {
                     mask::apply_mask(key, 0, &mut payload);
-                    payload.freeze()
+                    (payload.freeze(), None)
                 }
-                Err(payload) => masked_copy(key, &payload),
+                Err(payload) => (payload, Some(key)),
             },
         };
         self.fill(header);
         self.end += payload.len() as u64;
-        self.large.push_back(Large { at: self.filled, payload });
+        self.large.push_back(Large { at: self.filled, payload, key });
+        self.fill_piece();
         self.end
     }
 
@@ -389,20 +443,6 @@ impl Encoder {
     }
 }
 
-/// A copy that goes by way of a small buffer, so that the memory it ends up in need not be zeroed first.
-fn masked_copy(key: [u8; 4], payload: &[u8]) -> Bytes {
-    /// A whole number of keys.
-    const PIECE: usize = 4 * 1024;
-    let mut copy = Vec::with_capacity(payload.len());
-    let mut piece = [0; PIECE];
-    for bytes in payload.chunks(PIECE) {
-        let masked = &mut piece[..bytes.len()];
-        mask::copy_masked(key, bytes, masked);
-        copy.extend_from_slice(masked);
-    }
-    copy.into()
-}
-
 /// What an [`Encoder`] has to write next, in order.
 #[derive(Clone, Copy, Debug)]
 pub struct Transmit<'a> {
@@ -417,19 +457,26 @@ impl<'a> Transmit<'a> {
         self.len() == 0
     }
 
-    /// Bytes to write, all pieces together.
+    /// Bytes that wait, all together. [`iter`](Self::iter) may have less, but never nothing: the rest comes behind an
+    /// [`advance`](Encoder::advance).
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.encoder.queued()
     }
 
-    /// The pieces, none of them empty.
+    /// The pieces, none of them empty. The last may be the beginning of a large payload that is masked as it leaves.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let encoder = self.encoder;
-        let ends = encoder.large.iter().map(|large| (large.at, &large.payload[..]));
+        // Nothing behind a payload that leaves in pieces.
+        let keyed = encoder.large.iter().position(|large| large.key.is_some());
+        let ends = encoder.large.iter().take(keyed.map_or(usize::MAX, |at| at + 1)).map(|large| match &encoder.piece {
+            Some(piece) if large.key.is_some() => (large.at, piece.waits()),
+            _ => (large.at, &large.payload[..]),
+        });
+        let rest = if keyed.is_none() { Some((encoder.filled, &[][..])) } else { None };
         let mut start = encoder.start;
-        ends.chain([(encoder.filled, &[][..])])
+        ends.chain(rest)
             .flat_map(move |(at, payload)| {
                 let piece = &encoder.buffer[start..at];
                 start = at;
@@ -473,9 +520,14 @@ mod tests {
     }
 
     fn taken(encoder: &mut Encoder) -> Vec<u8> {
-        let bytes = pending(encoder);
-        encoder.advance(bytes.len());
-        bytes
+        let mut all = Vec::new();
+        while !encoder.transmit().is_empty() {
+            let bytes = pending(encoder);
+            assert!(!bytes.is_empty(), "there is always something to write");
+            encoder.advance(bytes.len());
+            all.extend(bytes);
+        }
+        all
     }
 
     /// The header of the frame at the front, its payload unmasked, and what comes after it.
@@ -632,6 +684,58 @@ mod tests {
             assert_eq!(client.transmit().iter().count(), pieces, "{len} bytes");
             assert!(client.transmit().iter().all(|piece| !shared.as_ptr_range().contains(&piece.as_ptr())));
         }
+    }
+
+    /// Never so much as a second copy of it, and nothing behind it before its end.
+    #[test]
+    fn a_payload_that_others_share_is_masked_as_it_leaves() {
+        let plain: Vec<u8> = (0..2 * PIECE + 100).map(|i| (i % 251) as u8).collect();
+        let shared = Bytes::from(plain);
+        let lens = [LARGE_SHARED + 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 100];
+        for step in [1000, PIECE, 3 * PIECE] {
+            let mut encoder = client();
+            for len in lens {
+                encoder.frame(Frame::text("between"));
+                encoder.frame(Frame::binary(shared.slice(..len)));
+                encoder.frame(Frame::binary(vec![1; LARGE]));
+            }
+            let mut bytes = Vec::new();
+            while !encoder.transmit().is_empty() {
+                let mut next = pending(&encoder);
+                assert!(!next.is_empty() && next.len() <= PIECE + 2 * LARGE, "{} bytes", next.len());
+                next.truncate(step);
+                encoder.advance(next.len());
+                bytes.extend(next);
+            }
+            let mut rest = &bytes[..];
+            for len in lens {
+                for expected in [&b"between"[..], &shared[..len], &[1; LARGE]] {
+                    let (_, payload, behind) = split(rest);
+                    assert!(payload == expected, "{len} bytes by {step}");
+                    rest = behind;
+                }
+            }
+            assert!(rest.is_empty());
+            assert!(encoder.piece.as_ref().is_some_and(|piece| piece.bytes.len() == PIECE));
+            encoder.rest();
+            assert!(encoder.piece.is_none(), "at rest no room is held for a piece");
+        }
+    }
+
+    #[test]
+    fn what_leaves_in_pieces_may_be_dropped_on_its_way() {
+        let shared = Bytes::from(vec![7; 3 * PIECE]);
+        let mut encoder = client();
+        encoder.frame(Frame::binary(shared.clone()));
+        encoder.advance(PIECE + 1000);
+        encoder.clear();
+        encoder.frame(Frame::text("behind"));
+        encoder.frame(Frame::binary(shared.clone()));
+        encoder.rest();
+        let bytes = taken(&mut encoder);
+        let (_, text, rest) = split(&bytes);
+        let (_, payload, rest) = split(rest);
+        assert!(text == b"behind" && payload == shared && rest.is_empty());
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(super) const FIN: u8 = 0x80;
 pub(super) const MASK: u8 = 0x80;
 /// The largest payload of a control frame, and the largest length that seven bits carry as themselves.
 pub(crate) const MAX_CONTROL: usize = 125;
+/// Bytes of a masking key.
+pub(super) const KEY: usize = 4;
 /// The 7-bit length that says: the length is in the next two bytes.
 pub(super) const LENGTH_16: u8 = 126;
 /// The 7-bit length that says: the length is in the next eight bytes.

@@ -123,9 +123,11 @@ impl Config {
 /// let mut server = Connection::server(Arc::new(Config::new(Role::Server)), [2; 32], deadline);
 ///
 /// fn carry(now: Instant, from: &mut Connection, to: &mut Connection) {
-///     let bytes: Vec<u8> = from.transmit().iter().flatten().copied().collect();
-///     from.handle_written(now, bytes.len());
-///     to.handle_input(now, &mut BytesMut::from(&bytes[..]));
+///     while !from.transmit().is_empty() {
+///         let bytes: Vec<u8> = from.transmit().iter().flatten().copied().collect();
+///         from.handle_written(now, bytes.len());
+///         to.handle_input(now, &mut BytesMut::from(&bytes[..]));
+///     }
 /// }
 ///
 /// carry(now, &mut client, &mut server);
@@ -912,7 +914,7 @@ impl Connection {
         self.decoder.has_frames()
     }
 
-    /// What to write next.
+    /// What to write next. When that was taken, by [`handle_written`](Self::handle_written), there may be more.
     #[inline]
     #[must_use]
     pub fn transmit(&self) -> Transmit<'_> {
