@@ -29,7 +29,8 @@ type SocketHook = dyn Fn(SockRef<'_>) -> io::Result<()> + Send + Sync;
 /// Its futures can be polled on any executor, smol's say: the reactor has a thread of its own.
 pub struct AsyncStd {
     timer: Timer,
-    socket_hook: Option<Arc<SocketHook>>,
+    /// Boxed: a word in each client, of which few have one.
+    socket_hook: Option<Arc<Box<SocketHook>>>,
     #[cfg(feature = "tls")]
     connector: Connector,
 }
@@ -91,7 +92,7 @@ impl AsyncStd {
     /// [`TcpOptions`] were applied: for options that these do not have. Its error fails the attempt.
     #[must_use]
     pub fn with_socket_hook(mut self, hook: impl Fn(SockRef<'_>) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        self.socket_hook = Some(Arc::new(hook));
+        self.socket_hook = Some(Arc::new(Box::new(hook)));
         self
     }
 
@@ -212,7 +213,7 @@ impl Runtime for AsyncStd {
     ) -> impl Future<Output = io::Result<Transport>> + Send + 'static {
         let options = options.clone();
         let hook = self.socket_hook.clone();
-        async move { Ok(Transport::from(dial(addr, &options, hook.as_deref()).await?)) }
+        async move { Ok(Transport::from(dial(addr, &options, hook.as_ref().map(|hook| &***hook)).await?)) }
     }
 
     fn start_tls(

@@ -1,15 +1,16 @@
-//! What connections share: buffers, of which one that is at rest holds none, and the configuration of clients.
+//! What connections share: buffers, of which one that is at rest holds none, and what clients that are alike are told alike.
 //!
 //! Every thread keeps at most [`KEPT`] of a kind. A buffer is given back by whoever empties it, on whatever thread
 //! that happens.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::BytesMut;
 
 use crate::codec::Queue;
 use crate::connection::Config;
+use crate::session::Target;
 
 /// How many buffers of one kind a thread keeps.
 const KEPT: usize = 4;
@@ -24,10 +25,12 @@ struct Pool {
     queues: Vec<Box<Queue>>,
     outputs: Vec<Vec<u8>>,
     config: Option<Arc<Config>>,
+    /// Weak: credentials may be in it, which go with the last client that has them.
+    target: Weak<Target>,
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { windows: Vec::new(), queues: Vec::new(), outputs: Vec::new(), config: None }) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { windows: Vec::new(), queues: Vec::new(), outputs: Vec::new(), config: None, target: Weak::new() }) };
 }
 
 /// Runs `f` on the pool of this thread; `None` while the thread is being torn down.
@@ -99,10 +102,24 @@ pub(crate) fn config(config: Config) -> Arc<Config> {
     })
 }
 
+/// The same for what clients dial, and how.
+pub(crate) fn target(target: Target) -> Arc<Target> {
+    let known = with(|pool| pool.target.upgrade()).flatten().filter(|known| **known == target);
+    known.unwrap_or_else(|| {
+        let target = Arc::new(target);
+        with(|pool| pool.target = Arc::downgrade(&target));
+        target
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::Role;
+    use crate::handshake::ClientRequest;
+    use crate::transport::TcpOptions;
 
     #[test]
     fn connections_that_are_configured_alike_share_it() {
@@ -110,6 +127,19 @@ mod tests {
         let [a, b, c, d] = [Config::new(Role::Client), Config::new(Role::Client), other.clone(), other].map(config);
         assert!(Arc::ptr_eq(&a, &b) && Arc::ptr_eq(&c, &d));
         assert_eq!((&*a, c.chunks_above), (&Config::new(Role::Client), Some(1)));
+    }
+
+    #[test]
+    fn clients_that_dial_alike_share_what_they_dial_and_it_goes_with_the_last() {
+        let shared = |url: &str| {
+            let request = ClientRequest::new(url).unwrap();
+            target(Target::new(request, Duration::ZERO, None, TcpOptions::default()))
+        };
+        let [a, b, c] = ["ws://localhost/", "ws://localhost/", "ws://user:secret@localhost/"].map(shared);
+        assert!(Arc::ptr_eq(&a, &b) && !Arc::ptr_eq(&a, &c));
+        let secret = Arc::downgrade(&c);
+        drop(c);
+        assert!(secret.upgrade().is_none());
     }
 
     #[test]

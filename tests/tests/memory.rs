@@ -506,22 +506,22 @@ mod at_rest {
     }
 
     #[test]
-    fn a_websocket_of_a_server_holds_three_kib() {
-        server(false, 3 * KIB);
+    fn a_websocket_of_a_server_holds_two_and_a_half_kib() {
+        server(false, 5 * KIB / 2);
     }
 
     #[test]
-    fn a_handler_of_a_server_holds_three_and_a_half_kib() {
-        server(true, 7 * KIB / 2);
+    fn a_handler_of_a_server_holds_two_and_a_half_kib() {
+        server(true, 5 * KIB / 2);
     }
 
     #[test]
-    fn a_websocket_of_a_client_holds_three_kib() {
-        client(false, 3 * KIB);
+    fn a_websocket_of_a_client_holds_two_and_a_half_kib() {
+        client(false, 5 * KIB / 2);
     }
 
     #[test]
-    fn a_handler_of_a_client_holds_four_and_a_half_kib() {
-        client(true, 9 * KIB / 2);
+    fn a_handler_of_a_client_holds_two_and_a_half_kib() {
+        client(true, 5 * KIB / 2);
     }
 }

@@ -39,19 +39,40 @@ pub enum End {
     Error(FrameError),
 }
 
-/// The message under way, from the header of its first fragment to the end of its last.
+/// The message under way, from the header of its first fragment to the end of its last. Boxed: most messages are in one
+/// piece, and every connection would have room for this.
 #[derive(Debug)]
-struct Message {
+pub(crate) struct Message {
     kind: Kind,
-    /// What has arrived in windows before this one, or before a control frame. Boxed, and not empty: every connection has room
-    /// for it, and most messages are in one window.
-    buffer: Option<Box<BytesMut>>,
+    /// What has arrived in windows before this one, or before a control frame. Not empty.
+    buffer: Option<BytesMut>,
     /// Bytes of payload that its fragments have announced so far; at most the limit.
     len: usize,
     fragments: usize,
     /// Fragments without payload since the last that had some.
     empty: usize,
     parts: Parts,
+    /// The fragment under way, between two looks at it.
+    fragment: Option<Fragment>,
+}
+
+impl Message {
+    /// In the box that an earlier one has left, if there is one.
+    #[inline]
+    fn begin(queue: &mut Queue, opcode: OpCode, joins: bool) -> Box<Self> {
+        let mut message = queue.spare.take().unwrap_or_default();
+        message.kind = if opcode == OpCode::Text { Kind::Text } else { Kind::Binary };
+        message.parts = if joins { Parts::No } else { Parts::First };
+        (message.len, message.fragments, message.empty) = (0, 0, 0);
+        message
+    }
+}
+
+impl Default for Message {
+    fn default() -> Self {
+        let (kind, parts) = (Kind::Binary, Parts::No);
+        Self { kind, buffer: None, len: 0, fragments: 0, empty: 0, parts, fragment: None }
+    }
 }
 
 /// How much of a message has been queued in parts.
@@ -94,9 +115,7 @@ struct Fragment {
 pub struct Decoder {
     /// Present while frames wait, and until it is noticed that none does.
     queue: Option<Box<Queue>>,
-    message: Option<Message>,
-    /// Only while a message is under way.
-    fragment: Option<Fragment>,
+    message: Option<Box<Message>>,
     /// Of the unfragmented message at the front of the input: bytes of payload that are unmasked and checked.
     scanned: usize,
     /// Of the text under way, in fragments or not.
@@ -160,7 +179,6 @@ impl Decoder {
         Self {
             queue: None,
             message: None,
-            fragment: None,
             scanned: 0,
             utf8: Utf8Validator::new(),
             end: None,
@@ -236,7 +254,7 @@ impl Decoder {
                 }
                 Stop::End(end) => {
                     self.end = Some(Box::new(end));
-                    (self.message, self.fragment, self.scanned, self.lacking) = (None, None, 0, 0);
+                    (self.message, self.scanned, self.lacking) = (None, 0, 0);
                     input.clear();
                     break;
                 }
@@ -458,8 +476,11 @@ impl Decoder {
     /// Any one frame, or the part of it that is here. `None`: it is consumed, go on.
     #[inline(never)]
     fn step(&mut self, walk: &mut Walk<'_>) -> Result<Option<Stop>, FrameError> {
-        if let Some(fragment) = self.fragment {
-            return self.step_fragment(walk, fragment);
+        if let Some(message) = &mut self.message {
+            if let Some(fragment) = message.fragment {
+                message.fragment = None;
+                return self.step_fragment(walk, fragment);
+            }
         }
         self.lacking = 0;
         let rest = &walk.window[walk.at..];
@@ -481,14 +502,10 @@ impl Decoder {
                 self.step_whole(walk, kind, key, start, len)
             }
             opcode => {
-                let message = self.message.get_or_insert_with(|| Message {
-                    kind: if opcode == OpCode::Text { Kind::Text } else { Kind::Binary },
-                    buffer: None,
-                    len: 0,
-                    fragments: 0,
-                    empty: 0,
-                    parts: if self.joins { Parts::No } else { Parts::First },
-                });
+                let message = match &mut self.message {
+                    Some(message) => message,
+                    none => none.insert(Message::begin(walk.queue, opcode, self.joins)),
+                };
                 // `payload_within` and `vet` have held the sums against the limits.
                 message.len += len;
                 message.fragments += 1;
@@ -595,7 +612,7 @@ impl Decoder {
     /// Payload of a fragment, from `walk.at` on: it joins what came before.
     fn step_fragment(&mut self, walk: &mut Walk<'_>, mut fragment: Fragment) -> Result<Option<Stop>, FrameError> {
         // In place: a message that is taken out and put back is moved twice a fragment.
-        let Self { message: Some(message), utf8, mask_bit, discard, .. } = self else { return Ok(None) };
+        let Self { message: Some(message), utf8, lacking, mask_bit, discard, .. } = self else { return Ok(None) };
         let present = fragment.lacks.min(walk.window.len() - walk.at);
         let arrived = walk.at..walk.at + present;
         open(message.kind, *mask_bit, utf8, fragment.key, &mut walk.window[arrived.clone()])?;
@@ -622,25 +639,26 @@ impl Decoder {
         }
 
         fragment.lacks -= present;
-        self.lacking = fragment.lacks;
+        *lacking = fragment.lacks;
         if fragment.lacks > 0 {
             fragment.key = mask::rotated(fragment.key, present);
-            self.fragment = Some(fragment);
+            message.fragment = Some(fragment);
             return Ok(Some(Stop::Incomplete));
         }
-        self.fragment = None;
         if !fragment.fin {
             return Ok(None);
         }
         utf8.finish()?;
-        let Some(message) = self.message.take().filter(|message| !*discard && message.parts == Parts::No) else {
+        let (kind, buffer, joined) = (message.kind, message.buffer.take(), message.parts == Parts::No);
+        walk.queue.spare = self.message.take();
+        if *discard || !joined {
             return Ok(None);
-        };
-        if let Some(buffer) = message.buffer {
-            return Ok(Some(Stop::Message(message.kind, buffer.freeze())));
+        }
+        if let Some(buffer) = buffer {
+            return Ok(Some(Stop::Message(kind, buffer.freeze())));
         }
         let run = std::mem::take(&mut walk.run);
-        walk.queue.push(message.kind, run.start, run.len(), run.len() < walk.copy_below);
+        walk.queue.push(kind, run.start, run.len(), run.len() < walk.copy_below);
         Ok(None)
     }
 

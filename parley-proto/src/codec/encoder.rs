@@ -91,6 +91,7 @@ pub struct Encoder {
     piece: Option<Box<Piece>>,
     written: u64,
     end: u64,
+    seed: [u8; 32],
     /// Where masking keys come from; servers have none (section 5.1).
     keys: Option<Box<Keys>>,
 }
@@ -100,7 +101,6 @@ pub struct Encoder {
 /// The generator makes 64 words at a time, and holds them in 320 bytes. While the task that drives the connection waits,
 /// a few words are kept instead, so that one on which a message is sent now and then need not make 64 for each.
 struct Keys {
-    seed: [u8; 32],
     /// Words that were drawn from the generator, those in `spare` included.
     drawn: u64,
     /// What is left of them: the last `left`, which come before all that the generator makes.
@@ -114,26 +114,26 @@ struct Keys {
 const SPARE: usize = 8;
 
 impl Keys {
-    fn new(seed: [u8; 32]) -> Self {
-        Self { seed, drawn: 0, spare: [0; SPARE], left: 0, generator: None }
+    fn new() -> Self {
+        Self { drawn: 0, spare: [0; SPARE], left: 0, generator: None }
     }
 
     #[inline]
-    fn next_u32(&mut self) -> u32 {
+    fn next_u32(&mut self, seed: &[u8; 32]) -> u32 {
         match &mut self.generator {
             Some(generator) => generator.next_u32(),
-            None => self.next_spare(),
+            None => self.next_spare(seed),
         }
     }
 
     #[inline(never)]
-    fn next_spare(&mut self) -> u32 {
+    fn next_spare(&mut self, seed: &[u8; 32]) -> u32 {
         if self.left > 0 {
             let word = self.spare[SPARE - usize::from(self.left)];
             self.left -= 1;
             return word;
         }
-        let mut generator = ChaCha12Rng::from_seed(self.seed);
+        let mut generator = ChaCha12Rng::from_seed(*seed);
         generator.set_word_pos(self.drawn.into());
         self.generator.insert(Box::new(generator)).next_u32()
     }
@@ -178,8 +178,9 @@ impl Encoder {
             piece: None,
             written: 0,
             end: 0,
+            seed,
             keys: match role {
-                Role::Client => Some(Box::new(Keys::new(seed))),
+                Role::Client => Some(Box::new(Keys::new())),
                 Role::Server => None,
             },
         }
@@ -252,9 +253,14 @@ impl Encoder {
     pub fn nonce(&mut self) -> [u8; 16] {
         let mut nonce = [0; 16];
         if let Some(keys) = &mut self.keys {
-            nonce.chunks_exact_mut(4).for_each(|bytes| bytes.copy_from_slice(&keys.next_u32().to_le_bytes()));
+            nonce.chunks_exact_mut(4).for_each(|bytes| bytes.copy_from_slice(&keys.next_u32(&self.seed).to_le_bytes()));
         }
         nonce
+    }
+
+    /// The seed, of which stream 0 gives the masking keys.
+    pub(crate) fn seed(&self) -> &[u8; 32] {
+        &self.seed
     }
 
     /// Bytes that are encoded and not yet taken.
@@ -360,7 +366,7 @@ impl Encoder {
     /// Header and payload go to the buffer; masked in the same pass.
     #[inline]
     fn encode_small(&mut self, first: u8, payload: &[u8]) -> u64 {
-        let key = self.keys.as_mut().map(|keys| keys.next_u32().to_le_bytes());
+        let key = self.keys.as_mut().map(|keys| keys.next_u32(&self.seed).to_le_bytes());
         let room = self.room(MAX_HEADER + payload.len());
         let header = put_header(room, first, payload.len(), key);
         let out = &mut room[header..header + payload.len()];
@@ -378,7 +384,7 @@ impl Encoder {
         if self.keys.is_some() && payload.len() <= LARGE_SHARED && !payload.is_unique() {
             return self.encode_small(first, &payload);
         }
-        let key = self.keys.as_mut().map(|keys| keys.next_u32().to_le_bytes());
+        let key = self.keys.as_mut().map(|keys| keys.next_u32(&self.seed).to_le_bytes());
         let header = put_header(self.room(MAX_HEADER), first, payload.len(), key);
         let (payload, key) = match key {
             None => (payload, None),
@@ -649,10 +655,10 @@ mod tests {
     #[test]
     fn keys_are_the_words_of_one_generator_however_often_it_is_dropped() {
         let mut generator = ChaCha12Rng::from_seed([7; 32]);
-        let mut keys = Keys::new([7; 32]);
+        let mut keys = Keys::new();
         for words in (0..100).chain([1, 64, 65]) {
             for _ in 0..words {
-                assert_eq!(keys.next_u32(), generator.next_u32());
+                assert_eq!(keys.next_u32(&[7; 32]), generator.next_u32());
             }
             keys.rest();
             assert!(keys.generator.is_none());

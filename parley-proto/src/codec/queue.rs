@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::decoder::Message;
 use super::{Chunk, Frame, FrameRef, OpCode, Utf8Bytes};
 
 /// What a span holds.
@@ -100,6 +101,8 @@ pub(crate) struct Queue {
     front: Option<Frame>,
     /// See [`Queue::backlog`].
     backlog: usize,
+    /// For the next message in fragments: nothing is in it.
+    pub(super) spare: Option<Box<Message>>,
 }
 
 impl Queue {

@@ -123,18 +123,22 @@ struct Ping {
 pub(super) struct Life {
     /// When the last bytes came, or reading went on.
     last_input: Instant,
-    /// A ping asks for a sign of life, and has been waited for since then.
-    asked: Option<Instant>,
     /// Reading was paused when the last bytes had been taken.
     paused: bool,
-    /// What pings ask with comes from here, on a stream of its own: masking keys are the other.
-    seed: [u8; 32],
-    /// Their number, up to where it begins anew: none of those that went so long ago is awaited.
+    /// The number of pings, up to where it begins anew: none of those that went so long ago is awaited.
     pings: u32,
-    /// In order; `None` while there are none.
-    #[expect(clippy::box_collection, reason = "every connection has it, and nearly always there are none")]
-    unanswered: Option<Box<Vec<Ping>>>,
+    /// `None` while all are answered.
+    asked: Option<Box<Asked>>,
     times: Times,
+}
+
+/// Pings that are not answered: at least one.
+#[derive(Default)]
+struct Asked {
+    /// The last asks for a sign of life, and has been waited for since then.
+    since: Option<Instant>,
+    /// In order.
+    pings: Vec<Ping>,
 }
 
 /// What the timer's coming means.
@@ -148,8 +152,8 @@ pub(super) enum Due {
 }
 
 impl Life {
-    pub(super) fn new(now: Instant, seed: [u8; 32]) -> Self {
-        Self { last_input: now, asked: None, paused: false, seed, pings: 0, unanswered: None, times: Times::NONE }
+    pub(super) fn new(now: Instant) -> Self {
+        Self { last_input: now, paused: false, pings: 0, asked: None, times: Times::NONE }
     }
 
     /// The connection is open from now on.
@@ -161,7 +165,9 @@ impl Life {
     #[inline]
     pub(super) fn sign(&mut self, now: Instant) {
         self.last_input = self.last_input.max(now);
-        self.asked = None;
+        if let Some(asked) = &mut self.asked {
+            asked.since = None;
+        }
     }
 
     /// Whether reading is paused, once those bytes were taken.
@@ -172,17 +178,17 @@ impl Life {
 
     /// Output was blocked and has drained: what was asked before may have been behind it.
     pub(super) fn drained(&mut self, now: Instant) {
-        if let Some(asked) = &mut self.asked {
-            *asked = now.max(*asked);
+        if let Some(since) = self.asked.as_mut().and_then(|asked| asked.since.as_mut()) {
+            *since = now.max(*since);
         }
     }
 
     /// When something is due, while reading is not paused and output not blocked.
     pub(super) fn deadline(&self, keepalive: &Keepalive) -> Instant {
-        match self.asked {
+        match self.waited_since() {
             // Nobody was told when the pause ended; the next look at the timers finds out.
             _ if self.paused => self.last_input,
-            Some(asked) => deadline(asked, keepalive.timeout),
+            Some(since) => deadline(since, keepalive.timeout),
             None => deadline(self.last_input, keepalive.interval),
         }
     }
@@ -194,15 +200,19 @@ impl Life {
             self.sign(now);
             return Due::Resumed;
         }
-        if self.asked.is_some() { Due::Lost } else { Due::Ask }
+        if self.waited_since().is_some() { Due::Lost } else { Due::Ask }
     }
 
-    /// The payload of the next ping. The peer cannot know it before.
-    pub(super) fn payload(&mut self) -> [u8; PAYLOAD] {
+    fn waited_since(&self) -> Option<Instant> {
+        self.asked.as_ref()?.since
+    }
+
+    /// The payload of the next ping, out of the connection's seed. The peer cannot know it before.
+    pub(super) fn payload(&mut self, seed: &[u8; 32]) -> [u8; PAYLOAD] {
         /// Stream 0 of the same seed gives masking keys.
         const STREAM: u64 = 1;
         const WORDS: u128 = (PAYLOAD / size_of::<u32>()) as u128;
-        let mut random = ChaCha12Rng::from_seed(self.seed);
+        let mut random = ChaCha12Rng::from_seed(*seed);
         random.set_stream(STREAM);
         random.set_word_pos(WORDS * u128::from(self.pings));
         self.pings = self.pings.wrapping_add(1);
@@ -213,19 +223,19 @@ impl Life {
 
     /// A ping with this payload is in the output, up to this offset.
     pub(super) fn asked(&mut self, now: Instant, payload: [u8; PAYLOAD], end: u64) {
-        self.asked = Some(now);
-        let unanswered = self.unanswered.get_or_insert_default();
-        if unanswered.len() == UNANSWERED {
-            unanswered.remove(0);
+        let Asked { since, pings } = &mut **self.asked.get_or_insert_default();
+        *since = Some(now);
+        if pings.len() == UNANSWERED {
+            pings.remove(0);
         }
-        unanswered.push(Ping { payload, end, left: None });
+        pings.push(Ping { payload, end, left: None });
     }
 
     /// The transport has taken all up to this offset.
     #[inline]
     pub(super) fn written(&mut self, now: Instant, offset: u64) {
-        if let Some(unanswered) = &mut self.unanswered {
-            for ping in &mut **unanswered {
+        if let Some(asked) = &mut self.asked {
+            for ping in &mut asked.pings {
                 if ping.left.is_none() && ping.end <= offset {
                     ping.left = Some(now);
                 }
@@ -236,19 +246,19 @@ impl Life {
     /// When output leaves is of interest to some pings.
     #[inline]
     pub(super) fn has_unanswered(&self) -> bool {
-        self.unanswered.is_some()
+        self.asked.is_some()
     }
 
     /// A pong has come. Whether it answers a ping of our own: that one, and those before it, are answered then.
     pub(super) fn answered(&mut self, now: Instant, payload: &[u8]) -> bool {
-        let Some(unanswered) = &mut self.unanswered else { return false };
-        let Some(index) = unanswered.iter().position(|ping| ping.payload == payload) else { return false };
-        if let Some(left) = unanswered[index].left {
+        let Some(Asked { pings, .. }) = self.asked.as_deref_mut() else { return false };
+        let Some(index) = pings.iter().position(|ping| ping.payload == payload) else { return false };
+        if let Some(left) = pings[index].left {
             self.times.add(now.saturating_duration_since(left));
         }
-        unanswered.drain(..=index);
-        if unanswered.is_empty() {
-            self.unanswered = None; // a connection at rest holds nothing
+        pings.drain(..=index);
+        if pings.is_empty() {
+            self.asked = None; // a connection at rest holds nothing
         }
         true
     }
@@ -284,8 +294,8 @@ mod tests {
     #[test]
     fn no_payload_comes_twice_and_none_from_the_masking_keys() {
         const HALF: usize = PAYLOAD / 2;
-        let mut life = Life::new(Instant::now(), [7; 32]);
-        let mut seen: Vec<u8> = (0..100).flat_map(|_| life.payload()).collect();
+        let mut life = Life::new(Instant::now());
+        let mut seen: Vec<u8> = (0..100).flat_map(|_| life.payload(&[7; 32])).collect();
         let mut keys = [0; 16 * PAYLOAD];
         ChaCha12Rng::from_seed([7; 32]).fill_bytes(&mut keys);
         seen.extend(keys);
@@ -296,14 +306,14 @@ mod tests {
     #[test]
     fn so_many_unanswered_pings_are_remembered() {
         let now = Instant::now();
-        let mut life = Life::new(now, [7; 32]);
-        let payloads: Vec<_> = (0..6).map(|_| life.payload()).collect();
+        let mut life = Life::new(now);
+        let payloads: Vec<_> = (0..6).map(|_| life.payload(&[7; 32])).collect();
         for (end, payload) in payloads.iter().enumerate() {
             life.asked(now, *payload, end as u64);
         }
         assert!(!life.answered(now, &payloads[1]), "too long ago");
         assert!(life.answered(now, &payloads[3]));
         assert!(!life.answered(now, &payloads[2]), "those before it are answered too");
-        assert!(life.answered(now, &payloads[5]) && life.unanswered.is_none());
+        assert!(life.answered(now, &payloads[5]) && life.asked.is_none());
     }
 }

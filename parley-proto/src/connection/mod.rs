@@ -241,7 +241,7 @@ impl Connection {
         let (handshake, head) = ClientHandshake::new(request, encoder.nonce(), &config.limits);
         encoder.raw(&head);
         let timers = Table::handshake(deadline);
-        let life = Life::new(deadline, seed);
+        let life = Life::new(deadline);
         Self::new(Role::Client, Phase::ClientHandshake(Box::new(handshake)), encoder, life, timers, config)
     }
 
@@ -251,14 +251,14 @@ impl Connection {
         let handshake = ServerHandshake::new(&config.limits);
         let encoder = Encoder::new(Role::Server, seed);
         let timers = Table::handshake(deadline);
-        let life = Life::new(deadline, seed);
+        let life = Life::new(deadline);
         Self::new(Role::Server, Phase::ServerHandshake(Box::new(handshake)), encoder, life, timers, config)
     }
 
     /// A connection whose handshake was done elsewhere: by hyper, axum, or over HTTP/2.
     #[must_use]
     pub fn upgraded(now: Instant, role: Role, agreed: Negotiated, config: Arc<Config>, seed: [u8; 32]) -> Self {
-        let (encoder, life) = (Encoder::new(role, seed), Life::new(now, seed));
+        let (encoder, life) = (Encoder::new(role, seed), Life::new(now));
         let mut connection = Self::new(role, Phase::Open, encoder, life, Table::default(), config);
         connection.news = Some(Box::new(Event::Open(Box::new(agreed))));
         connection
@@ -583,7 +583,7 @@ impl Connection {
         match self.life.due(now) {
             Due::Resumed => {}
             Due::Ask => {
-                let payload = self.life.payload();
+                let payload = self.life.payload(self.encoder.seed());
                 let end = self.encoder.frame(Frame::Ping(Bytes::copy_from_slice(&payload)));
                 self.life.asked(now, payload, end);
             }

@@ -7,9 +7,9 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
-use super::handle::{Handle, Shared, Ticket};
+use super::handle::{Fate, Handle, Shared, Ticket};
 use super::io::Io;
 use super::runtime::Runtime;
 use super::{End, Ending, drive};
@@ -85,23 +85,24 @@ where
     H: Handler<I>,
     I: Send + 'static,
 {
-    let join = Arc::new(Join(Mutex::new(Slot { outcome: None, done: false, waker: None })));
-    let client = Client { handle: Handle::new(shared, false), join: join.clone(), platform: PhantomData };
-    (client, Life { drive: Box::pin(drive(io, handler)), guard: JoinGuard(join) })
+    let guard = JoinGuard::<H, I> { shared: Some(shared.clone()), handler: PhantomData };
+    let outcome = |outcome: Fate| outcome.downcast().map_or(None, |outcome| Some(*outcome));
+    let client = Client { join: Join { handle: Handle::new(shared, false), outcome }, platform: PhantomData };
+    (client, Life { drive: Box::pin(drive(io, handler)), guard })
 }
 
 /// The future of a client that can be joined. What drives it is boxed, to be held once, however often this is moved on.
-struct Life<F, H> {
+struct Life<F, H: Send + 'static, I> {
     drive: Pin<Box<F>>,
-    guard: JoinGuard<H>,
+    guard: JoinGuard<H, I>,
 }
 
-impl<F: Future<Output = End<H>>, H> Future for Life<F, H> {
+impl<F: Future<Output = End<H>>, H: Send + 'static, I> Future for Life<F, H, I> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let end = ready!(self.drive.as_mut().poll(cx));
-        self.guard.0.set(end.into_result());
+        self.guard.hand_over(end.into_result());
         Poll::Ready(())
     }
 }
@@ -135,15 +136,14 @@ impl<H> End<H> {
 /// A client that was started. It derefs to its [`Handle`]; dropping it detaches the client. `P` is the
 /// [`Platform`](super::Platform) that it was built for.
 pub struct Client<H, I = (), P = ()> {
-    handle: Handle<I>,
-    join: Arc<Join<H>>,
+    join: Join<H, I>,
     platform: PhantomData<fn() -> P>,
 }
 
 impl<H, I> Client<H, I> {
     /// The same as a client of this platform.
     pub(super) fn on<P>(self) -> Client<H, I, P> {
-        Client { handle: self.handle, join: self.join, platform: PhantomData }
+        Client { join: self.join, platform: PhantomData }
     }
 }
 
@@ -158,7 +158,7 @@ impl<H, I, P> Client<H, I, P> {
     ///
     /// `init` failed or panicked, or the client's future was dropped.
     pub async fn started(&self) -> Result<(), StartError> {
-        self.handle.wait_started().await.map_err(|reason| match reason {
+        self.join.handle.wait_started().await.map_err(|reason| match reason {
             StopReason::Handler(error) => StartError::Init(error),
             StopReason::Panicked => StartError::Panicked,
             StopReason::NameInUse => StartError::NameInUse,
@@ -179,25 +179,16 @@ impl<H, I, P> Client<H, I, P> {
     ///
     /// The client ended otherwise than by `stop`, `Action::Stop`, or a clean close.
     pub async fn join(self) -> Result<H, JoinError<H>> {
-        let Self { handle, join, .. } = self;
-        drop(handle);
-        poll_fn(|cx| {
-            let mut slot = join.0.lock().unwrap_or_else(PoisonError::into_inner);
-            match slot.outcome.take() {
-                Some(outcome) => Poll::Ready(*outcome),
-                None => {
-                    slot.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        })
-        .await
+        let Self { mut join, .. } = self;
+        join.handle.give_up();
+        let outcome = poll_fn(|cx| join.handle.shared().poll_join(cx)).await;
+        (join.outcome)(outcome).expect("what was handed over is of the type that this handler was started with")
     }
 
     /// Another handle, for another task. Shorthand for cloning what this derefs to.
     #[must_use]
     pub fn handle(&self) -> Handle<I> {
-        self.handle.clone()
+        self.join.handle.clone()
     }
 }
 
@@ -205,7 +196,7 @@ impl<H, I, P> Deref for Client<H, I, P> {
     type Target = Handle<I>;
 
     fn deref(&self) -> &Handle<I> {
-        &self.handle
+        &self.join.handle
     }
 }
 
@@ -215,38 +206,37 @@ impl<H, I, P> fmt::Debug for Client<H, I, P> {
     }
 }
 
-struct Join<H>(Mutex<Slot<H>>);
-
-struct Slot<H> {
-    outcome: Option<Box<Result<H, JoinError<H>>>>,
-    done: bool,
-    waker: Option<Waker>,
+/// To wait for the client's end; dropped, it detaches the client.
+struct Join<H, I> {
+    handle: Handle<I>,
+    /// What was handed over, with its type, which the handles do not know.
+    outcome: fn(Fate) -> Option<Result<H, JoinError<H>>>,
 }
 
-impl<H> Join<H> {
-    /// The first outcome stays.
-    fn set(&self, outcome: Result<H, JoinError<H>>) {
-        let waker = {
-            let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if slot.done {
-                return;
-            }
-            slot.done = true;
-            slot.outcome = Some(Box::new(outcome));
-            slot.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
+impl<H, I> Drop for Join<H, I> {
+    fn drop(&mut self) {
+        self.handle.shared().detach();
+    }
+}
+
+/// Tells whoever joins how the client has ended: if by nothing else, by its future being dropped.
+struct JoinGuard<H: Send + 'static, I> {
+    /// `None`: it was told.
+    shared: Option<Arc<Shared<I>>>,
+    handler: PhantomData<fn() -> H>,
+}
+
+impl<H: Send + 'static, I> JoinGuard<H, I> {
+    fn hand_over(&mut self, outcome: Result<H, JoinError<H>>) {
+        if let Some(shared) = self.shared.take() {
+            shared.hand_over(Box::new(outcome));
         }
     }
 }
 
-/// Tells whoever joins that the client's future was dropped.
-struct JoinGuard<H>(Arc<Join<H>>);
-
-impl<H> Drop for JoinGuard<H> {
+impl<H: Send + 'static, I> Drop for JoinGuard<H, I> {
     fn drop(&mut self) {
-        self.0.set(Err(JoinError::new(StopReason::Aborted, None)));
+        self.hand_over(Err(JoinError::new(StopReason::Aborted, None)));
     }
 }
 

@@ -2,12 +2,13 @@
 
 mod message;
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -23,7 +24,8 @@ use super::stats::{Published, Stats};
 use crate::Limits;
 use crate::codec::{CloseFrame, Frame, PreparedFrame};
 use crate::error::{SendError, StopReason};
-use crate::session::{ClientState, Command, TimerId, cost, cost_prepared};
+use crate::session::{ClientState, Command, Losses, QUEUE_KEPT, TimerId, cost, cost_prepared};
+use crate::sparse::Sparse;
 
 /// Names a waiting send in [`Inner::slots`].
 pub(super) type Ticket = usize;
@@ -36,32 +38,52 @@ pub(super) struct Shared<I> {
     /// The driver waits for a wake.
     asleep: AtomicBool,
     /// Handles that keep a disconnected client alive: all but its own.
-    handles: AtomicUsize,
+    handles: AtomicU32,
     pub(super) stats: Published,
 }
 
 struct Inner<I> {
     /// Frames that nobody waits for, from handles but the client's own. All of them come before all of `commands`.
     fed: Vec<Frame>,
-    commands: VecDeque<Command<I, Ticket>>,
+    commands: Sparse<Command<I, Ticket>>,
     frames: Gate,
-    infos: Gate,
+    info_limit: usize,
     /// `None` for a client that has used none of it.
     seldom: Option<Box<Seldom>>,
     slots: Slots,
     state: ClientState,
     closing: bool,
     started: bool,
-    /// Counts the ends of connections and attempts: a send that waits for room is not carried over one.
-    epoch: u64,
-    stopped: Option<Box<StopReason>>,
+    /// Nobody can join any more.
+    detached: bool,
+    /// Counts the ends of connections and attempts, round and round: a send that waits for room is not carried over one.
+    epoch: u32,
+    /// `None` while the client lives and nobody waits for its end.
+    end: Option<Box<End>>,
     /// Tasks that wait for a state; `None` while nobody does. Most clients are watched once, while they start.
     watchers: Option<Box<Slab<Waker>>>,
     driver: Option<Waker>,
 }
 
-/// What few clients need: for messages in parts, delayed infos, and broadcasts.
+/// A client's end, and whoever joins it.
+#[derive(Default)]
+struct End {
+    /// Why; `None` while the client lives.
+    reason: Option<StopReason>,
+    join: Option<Join>,
+}
+
+/// What a client's handler has come to, of a type that who hands it over and who takes it know.
+pub(super) type Fate = Box<dyn Any + Send>;
+
+enum Join {
+    Waits(Waker),
+    Ended(Fate),
+}
+
+/// What few clients need: for infos, messages in parts, and broadcasts; and what was lost.
 struct Seldom {
+    infos: Gate,
     /// One message in parts at a time,
     writers: Gate,
     /// and of its parts so much.
@@ -70,12 +92,13 @@ struct Seldom {
     messages: u64,
     timers: u64,
     broadcasts: u64,
+    losses: Losses,
 }
 
 impl Seldom {
-    fn new() -> Box<Self> {
-        let (writers, parts) = (Gate::new(1), Gate::new(message::PARTS));
-        Box::new(Self { writers, parts, messages: 0, timers: 0, broadcasts: 0 })
+    fn new(info_limit: usize) -> Box<Self> {
+        let (infos, writers, parts) = (Gate::new(info_limit), Gate::new(1), Gate::new(message::PARTS));
+        Box::new(Self { infos, writers, parts, messages: 0, timers: 0, broadcasts: 0, losses: Losses::default() })
     }
 }
 
@@ -207,22 +230,23 @@ impl<I> Shared<I> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
                 fed: Vec::new(),
-                commands: VecDeque::new(),
+                commands: Sparse::new(),
                 frames: Gate::new(limits.send_queue()),
-                infos: Gate::new(limits.info_queue()),
+                info_limit: limits.info_queue(),
                 seldom: None,
                 slots: Slots::default(),
                 state: ClientState::Disconnected,
                 closing: false,
                 started: false,
+                detached: false,
                 epoch: 0,
-                stopped: None,
+                end: None,
                 watchers: None,
                 driver: None,
             }),
             dirty: AtomicBool::new(true),
             asleep: AtomicBool::new(false),
-            handles: AtomicUsize::new(0),
+            handles: AtomicU32::new(0),
             stats: Published::default(),
         })
     }
@@ -264,9 +288,11 @@ impl<I> Shared<I> {
     /// The client's numbers.
     pub(super) fn numbers(&self) -> Stats {
         let inner = self.lock();
-        let queued = inner.frames.used + inner.seldom.as_ref().map_or(0, |seldom| seldom.parts.used);
+        let (parts, losses) =
+            inner.seldom.as_ref().map(|seldom| (seldom.parts.used, seldom.losses)).unwrap_or_default();
+        let queued = inner.frames.used + parts;
         drop(inner);
-        self.stats.load(queued)
+        self.stats.load(queued, losses)
     }
 
     // ---- the driver's side
@@ -290,12 +316,16 @@ impl<I> Shared<I> {
         self.dirty.load(Ordering::Relaxed)
     }
 
-    /// Takes what was fed, and the commands behind that, into these, which are empty; says whether any handle is left.
-    pub(super) fn take(&self, fed: &mut Vec<Frame>, commands: &mut VecDeque<Command<I, Ticket>>) -> bool {
+    /// Takes what was fed, and the commands behind that, if there is anything; says whether any handle is left. All that was
+    /// taken before is done.
+    pub(super) fn take(&self, taken: &mut Option<Box<Taken<I>>>) -> bool {
         self.dirty.store(false, Ordering::SeqCst);
         let mut inner = self.lock();
-        mem::swap(&mut inner.fed, fed);
-        mem::swap(&mut inner.commands, commands);
+        if !(inner.fed.is_empty() && inner.commands.is_empty()) {
+            let Taken { fed, commands } = &mut **taken.get_or_insert_default();
+            mem::swap(&mut inner.fed, fed);
+            mem::swap(&mut inner.commands, commands);
+        }
         drop(inner);
         self.handles.load(Ordering::SeqCst) > 0
     }
@@ -303,10 +333,14 @@ impl<I> Shared<I> {
     /// Makes room for what has left the queues.
     pub(super) fn release(&self, frames: usize, parts: usize, infos: usize) {
         let mut inner = self.lock();
-        let part = inner.seldom.as_mut().and_then(|seldom| seldom.parts.release(parts));
-        let first = [inner.frames.release(frames), part, inner.infos.release(infos)];
+        let first = inner.frames.release(frames);
+        let seldom = inner.seldom.as_mut().map(|seldom| [seldom.parts.release(parts), seldom.infos.release(infos)]);
         drop(inner);
-        wake(first.into_iter().flatten());
+        wake(first.into_iter().chain(seldom.into_iter().flatten().flatten()));
+    }
+
+    pub(super) fn tell_losses(&self, losses: Losses) {
+        self.lock().seldom().losses = losses;
     }
 
     pub(super) fn settle(&self, ticket: Ticket, outcome: Result<(), SendError>) {
@@ -324,7 +358,7 @@ impl<I> Shared<I> {
                 // What was accepted for this connection is to be seen before the next begins, though its sender was stopped
                 // before it could say that it is there.
                 self.dirty.fetch_or(!(inner.fed.is_empty() && inner.commands.is_empty()), Ordering::SeqCst);
-                inner.epoch += 1;
+                inner.epoch = inner.epoch.wrapping_add(1);
                 let parts = inner.seldom.iter().flat_map(|seldom| seldom.parts.waiting());
                 waiting.extend(inner.frames.waiting().chain(parts).cloned());
             }
@@ -346,13 +380,13 @@ impl<I> Shared<I> {
     pub(super) fn end(&self, reason: StopReason, outcomes: impl IntoIterator<Item = (Ticket, Result<(), SendError>)>) {
         let mut inner = self.lock();
         inner.state = ClientState::Stopped;
-        inner.stopped.get_or_insert_with(|| Box::new(reason));
+        inner.end.get_or_insert_default().reason.get_or_insert(reason);
         let mut wakers = inner.watchers();
         for (ticket, outcome) in outcomes {
             wakers.extend(inner.answer(ticket, outcome));
         }
         let fed = mem::take(&mut inner.fed);
-        let mut unseen = mem::take(&mut inner.commands);
+        let mut unseen = inner.commands.take();
         for command in &mut unseen {
             if let Command::Send { frame, ticket: Some(ticket), .. } = command {
                 let frame = mem::replace(frame, Frame::Binary(Bytes::new()));
@@ -363,14 +397,72 @@ impl<I> Shared<I> {
         for ticket in inner.slots.tickets() {
             wakers.extend(inner.answer(ticket, Err(SendError::Lost(reason.clone()))));
         }
-        let Inner { frames, infos, seldom, .. } = &mut *inner;
-        let seldom = seldom.iter_mut().flat_map(|seldom| [&mut seldom.writers, &mut seldom.parts]);
-        for gate in [frames, infos].into_iter().chain(seldom) {
+        let Inner { frames, seldom, .. } = &mut *inner;
+        let seldom = seldom.iter_mut().flat_map(|seldom| [&mut seldom.infos, &mut seldom.writers, &mut seldom.parts]);
+        for gate in [frames].into_iter().chain(seldom) {
             wakers.extend(gate.queue.take().into_iter().flat_map(|queue| *queue).map(|(_, waker)| waker));
         }
         drop(inner);
         wake(wakers);
         drop((fed, unseen)); // infos, and payloads of the user's own, may do anything when they are dropped
+    }
+
+    // ---- the end, for whoever joins
+
+    /// The future is over, with this for whoever joins; dropped if nobody can.
+    pub(super) fn hand_over(&self, outcome: Fate) {
+        let mut inner = self.lock();
+        if inner.detached {
+            drop(inner);
+            return drop(outcome); // a handler may do anything when it is dropped
+        }
+        let waits = inner.end.get_or_insert_default().join.replace(Join::Ended(outcome));
+        drop(inner);
+        if let Some(Join::Waits(waker)) = waits {
+            waker.wake();
+        }
+    }
+
+    /// What was handed over, once.
+    pub(super) fn poll_join(&self, cx: &Context<'_>) -> Poll<Fate> {
+        let mut inner = self.lock();
+        let end = inner.end.get_or_insert_default();
+        match end.join.take() {
+            Some(Join::Ended(outcome)) => Poll::Ready(outcome),
+            _ => {
+                end.join = Some(Join::Waits(cx.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Nobody will join.
+    pub(super) fn detach(&self) {
+        let mut inner = self.lock();
+        inner.detached = true;
+        let join = inner.end.as_mut().and_then(|end| end.join.take());
+        drop(inner);
+        drop(join); // with a handler in it, as above
+    }
+}
+
+/// What the driver has taken and carries out.
+pub(super) struct Taken<I> {
+    pub(super) fed: Vec<Frame>,
+    pub(super) commands: Sparse<Command<I, Ticket>>,
+}
+
+impl<I> Default for Taken<I> {
+    fn default() -> Self {
+        Self { fed: Vec::new(), commands: Sparse::new() }
+    }
+}
+
+impl<I> Taken<I> {
+    /// All is done: of the room for a burst little is kept.
+    pub(super) fn shrink(&mut self) {
+        self.fed.shrink_to(QUEUE_KEPT);
+        self.commands.shrink_to(QUEUE_KEPT);
     }
 }
 
@@ -440,8 +532,13 @@ impl<I> Inner<I> {
         }
     }
 
+    /// Why the client has ended, if it has.
+    fn stopped(&self) -> Option<&StopReason> {
+        self.end.as_ref()?.reason.as_ref()
+    }
+
     fn seldom(&mut self) -> &mut Seldom {
-        self.seldom.get_or_insert_with(Seldom::new)
+        self.seldom.get_or_insert_with(|| Seldom::new(self.info_limit))
     }
 
     /// Whom a change of state concerns.
@@ -488,7 +585,7 @@ impl<I> Inner<I> {
 
     /// Why a frame that was under way at the end is lost.
     fn lost(&self) -> crate::DisconnectReason {
-        match self.stopped.as_deref() {
+        match self.stopped() {
             Some(StopReason::Disconnected(reason)) => reason.clone(),
             _ => crate::DisconnectReason::Local,
         }
@@ -533,9 +630,7 @@ impl<I> Clone for Handle<I> {
 
 impl<I> Drop for Handle<I> {
     fn drop(&mut self) {
-        if !self.own && self.shared.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.shared.notify();
-        }
+        self.give_up();
     }
 }
 
@@ -594,6 +689,13 @@ impl<I> Handle<I> {
             shared.handles.fetch_add(1, Ordering::SeqCst);
         }
         Self { shared, own }
+    }
+
+    /// From now on it keeps no disconnected client alive.
+    pub(super) fn give_up(&mut self) {
+        if !mem::replace(&mut self.own, true) && self.shared.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.shared.notify();
+        }
     }
 
     /// Sends a frame, and waits until the operating system has all of it.
@@ -672,7 +774,7 @@ impl<I> Handle<I> {
     pub async fn flush(&self) -> Result<(), SendError> {
         let ticket = {
             let mut inner = self.shared.lock();
-            if inner.stopped.is_some() {
+            if inner.stopped().is_some() {
                 return Err(SendError::Lost(inner.lost()));
             }
             let ticket = inner.slots.insert(Slot::Waiting(None));
@@ -691,7 +793,7 @@ impl<I> Handle<I> {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
             let Some(waiting) = frame.take() else { return Poll::Pending }; // polled again after the end
-            if inner.stopped.is_none() && *epoch.get_or_insert(inner.epoch) != inner.epoch {
+            if inner.stopped().is_none() && *epoch.get_or_insert(inner.epoch) != inner.epoch {
                 return Poll::Ready(Err(SendError::Disconnected(waiting)));
             }
             if let Some(refusal) = inner.refusal(self.own, &waiting) {
@@ -730,15 +832,15 @@ impl<I> Handle<I> {
         if self.own {
             return self.try_send_info(info);
         }
-        let mut entry = Entry { shared: &self.shared, place: None, gate: |inner| &mut inner.infos };
+        let mut entry = Entry { shared: &self.shared, place: None, gate: |inner| &mut inner.seldom().infos };
         let mut info = Some(info);
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
             let Some(waiting) = info.take() else { return Poll::Pending };
-            if inner.stopped.is_some() {
+            if inner.stopped().is_some() {
                 return Poll::Ready(Err(InfoError::Stopped(waiting)));
             }
-            let Poll::Ready(next) = inner.infos.poll_enter(&mut entry.place, 1, cx) else {
+            let Poll::Ready(next) = inner.seldom().infos.poll_enter(&mut entry.place, 1, cx) else {
                 info = Some(waiting);
                 return Poll::Pending;
             };
@@ -756,10 +858,10 @@ impl<I> Handle<I> {
     /// `Full` or `Stopped`, with the info.
     pub fn try_send_info(&self, info: I) -> Result<(), InfoError<I>> {
         let mut inner = self.shared.lock();
-        if inner.stopped.is_some() {
+        if inner.stopped().is_some() {
             return Err(InfoError::Stopped(info));
         }
-        if !inner.infos.try_enter(1) {
+        if !inner.seldom().infos.try_enter(1) {
             return Err(InfoError::Full(info));
         }
         self.shared.put(inner, Command::Info(info));
@@ -774,10 +876,10 @@ impl<I> Handle<I> {
     /// `Full` or `Stopped`, with the info.
     pub fn send_info_after(&self, delay: Duration, info: I) -> Result<TimerId, InfoError<I>> {
         let mut inner = self.shared.lock();
-        if inner.stopped.is_some() {
+        if inner.stopped().is_some() {
             return Err(InfoError::Stopped(info));
         }
-        if !inner.infos.try_enter(1) {
+        if !inner.seldom().infos.try_enter(1) {
             return Err(InfoError::Full(info));
         }
         let timers = &mut inner.seldom().timers;
@@ -864,7 +966,7 @@ impl<I> Handle<I> {
         if inner.commands.back().is_some_and(|last| command.repeats(last)) {
             return; // else a task that goes on asking grows the queue while a callback keeps the driver
         }
-        if inner.stopped.is_none() {
+        if inner.stopped().is_none() {
             // Nothing is accepted behind a close, though the driver has not seen it yet. What it does to a client in
             // these states changes what is published, which puts this right.
             inner.closing |=
@@ -898,7 +1000,7 @@ impl<I> Handle<I> {
     /// Why the client ended, when it can never be in that state again.
     pub async fn wait_for(&self, state: ClientState) -> Result<(), StopReason> {
         self.shared
-            .watch(|inner| match inner.stopped.as_deref() {
+            .watch(|inner| match inner.stopped() {
                 _ if inner.state == state => Some(Ok(())),
                 Some(reason) => Some(Err(reason.clone())),
                 None => None,
@@ -909,7 +1011,7 @@ impl<I> Handle<I> {
     /// Waits until `init` has run.
     pub(super) async fn wait_started(&self) -> Result<(), StopReason> {
         self.shared
-            .watch(|inner| match inner.stopped.as_deref() {
+            .watch(|inner| match inner.stopped() {
                 _ if inner.started => Some(Ok(())),
                 Some(reason) => Some(Err(reason.clone())),
                 None => None,
@@ -1062,6 +1164,14 @@ mod tests {
         future.poll(&mut Context::from_waker(waker))
     }
 
+    /// What was fed, and the commands behind that.
+    fn take(shared: &Shared<()>) -> (Vec<Frame>, VecDeque<Command<(), Ticket>>) {
+        let mut taken = None;
+        shared.take(&mut taken);
+        let Taken { fed, mut commands } = taken.map_or_else(Taken::default, |taken| *taken);
+        (fed, commands.take())
+    }
+
     #[test]
     fn a_wait_for_a_state_that_is_given_up_is_forgotten() {
         let shared: Arc<Shared<()>> = Shared::new(&Limits::client());
@@ -1101,7 +1211,6 @@ mod tests {
     fn a_flush_that_is_given_up_leaves_nothing_behind() {
         let shared: Arc<Shared<()>> = Shared::new(&Limits::client());
         let handle = Handle::new(shared.clone(), false);
-        let mut seen = VecDeque::new();
         let slots = || shared.lock().slots.tickets().len();
         for _ in 0..100 {
             // The driver has not seen it,
@@ -1111,11 +1220,10 @@ mod tests {
             {
                 let mut flush = pin!(handle.flush());
                 assert!(poll(flush.as_mut(), Waker::noop()).is_pending());
-                shared.take(&mut Vec::new(), &mut seen);
-                assert!(matches!(seen.pop_front(), Some(Command::Flush { .. })));
+                assert!(matches!(take(&shared).1.pop_front(), Some(Command::Flush { .. })));
                 assert_eq!(slots(), 1);
             }
-            shared.take(&mut Vec::new(), &mut seen);
+            let mut seen = take(&shared).1;
             let Some(Command::Forget(ticket)) = seen.pop_front() else { panic!("nothing to forget") };
             shared.settle(ticket, Ok(()));
             assert_eq!((slots(), seen.len()), (0, 0));
@@ -1144,7 +1252,6 @@ mod tests {
         let shared = connected();
         let handle = Handle::new(shared.clone(), false);
         let own = Handle::new(shared.clone(), true);
-        let (mut fed, mut seen) = (Vec::new(), VecDeque::new());
         for _ in 0..2 {
             feed(&handle, "first");
             handle.try_send_frame(Frame::text("second")).unwrap();
@@ -1152,9 +1259,9 @@ mod tests {
             feed(&handle, "fourth");
             handle.try_send_info(()).unwrap();
             handle.try_send_frame(Frame::text("fifth")).unwrap();
-            shared.take(&mut fed, &mut seen);
-            assert_eq!(mem::take(&mut fed), ["first", "second"].map(Frame::text));
-            let behind: Vec<_> = mem::take(&mut seen)
+            let (fed, seen) = take(&shared);
+            assert_eq!(fed, ["first", "second"].map(Frame::text));
+            let behind: Vec<_> = seen
                 .into_iter()
                 .map(|command| match command {
                     Command::Send { frame, ticket: None, own } => Some((frame, own)),
@@ -1174,9 +1281,7 @@ mod tests {
         let waker = Waker::from(looks.clone());
         let handle = Handle::new(shared.clone(), false);
         for before in [0, 3, 3] {
-            let mut fed = Vec::new();
-            shared.take(&mut fed, &mut VecDeque::new());
-            assert_eq!(fed.len(), before);
+            assert_eq!(take(&shared).0.len(), before);
             assert!(shared.sleep(&Context::from_waker(&waker), &mut None));
             feed(&handle, "first");
             feed(&handle, "second");
@@ -1189,7 +1294,7 @@ mod tests {
     #[test]
     fn what_was_fed_for_a_connection_is_seen_before_the_next() {
         let shared = connected();
-        shared.take(&mut Vec::new(), &mut VecDeque::new());
+        take(&shared);
         shared.lock().fed.push(Frame::text("late"));
         assert!(!shared.is_dirty());
         shared.publish(ClientState::Disconnected, false);
@@ -1214,8 +1319,7 @@ mod tests {
         ask!(disconnect(), connect(), reconnect(CloseFrame::going_away()), disconnect_with(CloseFrame::going_away()));
         handle.try_send_info(()).unwrap();
         ask!(disconnect(), stop(), stop_with(CloseFrame::going_away()));
-        let mut seen = VecDeque::new();
-        shared.take(&mut Vec::new(), &mut seen);
+        let seen = take(&shared).1;
         let kinds: Vec<_> = seen.iter().map(mem::discriminant).collect();
         assert_eq!(seen.len(), 9, "{seen:?}");
         assert!(kinds.windows(2).all(|two| two[0] != two[1]));
@@ -1236,8 +1340,7 @@ mod tests {
             outcomes.push(shared.deliver(from, &frame(&format!("{round}")), &Slow::Skip, &mut wakers));
         }
         assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Delivery::Queued)).count(), 3);
-        let mut seen = VecDeque::new();
-        shared.take(&mut Vec::new(), &mut seen);
+        let seen = take(&shared).1;
         let texts: Vec<_> = seen
             .iter()
             .map(|command| match command {
@@ -1250,7 +1353,7 @@ mod tests {
         assert_eq!(shared.numbers().queued, 3 * 33);
         // The queue is full all the same: the next one is a skip of its own.
         shared.deliver(from, &frame("10"), &Slow::Skip, &mut wakers);
-        shared.take(&mut Vec::new(), &mut seen);
+        let seen = take(&shared).1;
         assert!(matches!(seen.back(), Some(Command::SendPrepared { skips: Some(0), .. })));
         assert_eq!(shared.numbers().queued, 3 * 33 + 34, "until the driver has dropped what it skips");
     }
@@ -1265,7 +1368,7 @@ mod tests {
         let handle = Handle::new(shared.clone(), false);
 
         // The driver sleeps, and is woken by what comes in.
-        shared.take(&mut Vec::new(), &mut VecDeque::new());
+        take(&shared);
         assert!(shared.sleep(&Context::from_waker(&waker), &mut None));
         handle.try_send_info(()).unwrap();
         assert_eq!(taken(), [true]);

@@ -3,7 +3,6 @@
 //! One turn does all that can be done without waiting: commands come in, outputs are carried out, the transport is
 //! read, and what all of that produced leaves in one vectored write before the task sleeps.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::mem;
@@ -14,7 +13,7 @@ use std::time::Instant;
 use core::net::SocketAddr;
 
 use super::Ending;
-use super::handle::Ticket;
+use super::handle::{Taken, Ticket};
 use super::link::Link;
 use super::pipe::Pipe;
 use super::runtime::{Clock, Runtime, Transport};
@@ -22,7 +21,7 @@ use super::trace::Trace;
 use crate::codec::Frame;
 use crate::error::{BoxError, StopReason};
 use crate::handler::{Action, Answer, Handler};
-use crate::session::{Call, ClientState, Command, DialId, Output, QUEUE_KEPT, Returned, Session, Upcoming};
+use crate::session::{Call, ClientState, DialId, Output, Returned, Session, Upcoming};
 use crate::transport::TlsError;
 
 /// Callbacks run in one poll of the task before it yields to others.
@@ -77,9 +76,8 @@ pub(super) struct Io<R: Runtime, I> {
     pub(super) session: Session<I, Ticket>,
     pub(super) now: Instant,
     runtime: R,
-    /// Both empty but while they are taken in.
-    fed: Vec<Frame>,
-    commands: VecDeque<Command<I, Ticket>>,
+    /// Empty but while it is taken in; `None` for a client of which no handle has asked anything.
+    taken: Option<Box<Taken<I>>>,
     pipe: Pipe<R::Transport>,
     /// The steps of dialling under way; `None` while there are none.
     steps: Option<Box<Steps<R::Transport>>>,
@@ -109,6 +107,9 @@ impl<R: Runtime, I> Io<R, I> {
         if released > 0 || parts > 0 || infos > 0 {
             self.ending.shared.release(released, parts, infos);
         }
+        if let Some(losses) = self.session.take_losses() {
+            self.ending.shared.tell_losses(losses);
+        }
         let rtt = self.session.rtt();
         self.ending.shared.stats.store(&self.session.counters(), self.pipe.bytes_received, self.pipe.bytes_sent, rtt);
         let state = (self.session.state(), self.session.is_closing());
@@ -128,8 +129,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             session,
             now,
             runtime,
-            fed: Vec::new(),
-            commands: VecDeque::new(),
+            taken: None,
             pipe: Pipe::new(),
             steps: None,
             known_waker: None,
@@ -314,14 +314,14 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
     #[inline(never)]
     fn take_dirty(&mut self) {
         self.refresh(); // deadlines count from here
-        let reachable = self.ending.shared.take(&mut self.fed, &mut self.commands);
+        let reachable = self.ending.shared.take(&mut self.taken);
         self.session.set_unreachable(!reachable);
-        self.session.feed(self.now, self.fed.drain(..));
-        while let Some(command) = self.commands.pop_front() {
+        let Some(taken) = &mut self.taken else { return };
+        self.session.feed(self.now, taken.fed.drain(..));
+        while let Some(command) = taken.commands.pop_front() {
             self.session.command(self.now, command);
         }
-        self.fed.shrink_to(QUEUE_KEPT);
-        self.commands.shrink_to(QUEUE_KEPT);
+        taken.shrink();
     }
 
     /// Carries out what the session wants. `Some`: what only the loop can do.

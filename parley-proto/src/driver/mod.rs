@@ -59,25 +59,31 @@ struct End<H> {
     handler: Option<H>,
 }
 
+/// A client at work. The futures below refer to both by one word: each would keep two.
+struct Driven<R: Runtime, H, I> {
+    io: Io<R, I>,
+    handler: H,
+}
+
 /// Drives one client to its end. All of it is in this future, which is to be boxed.
-#[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
-fn drive<R, H, I>(mut io: Io<R, I>, mut handler: H) -> impl Future<Output = End<H>> + Send
+fn drive<R, H, I>(io: Io<R, I>, handler: H) -> impl Future<Output = End<H>> + Send
 where
     R: Runtime,
     H: Handler<I>,
     I: Send + 'static,
 {
+    let mut client = Driven { io, handler };
     async move {
-        if let Err(reason) = io.ending.take_name() {
-            io.ending.end(reason.clone());
-            return End { reason, clean: false, handler: Some(handler) };
+        if let Err(reason) = client.io.ending.take_name() {
+            client.io.ending.end(reason.clone());
+            return End { reason, clean: false, handler: Some(client.handler) };
         }
-        let span = io.trace.span.clone();
+        let span = client.io.trace.span.clone();
         let caught = {
-            let mut life = pin!(live(&mut io, &mut handler));
+            let mut life = pin!(live(&mut client));
             // One catch around a whole wake-up costs nothing a frame.
             poll_fn({
-                let span = &span;
+                let span = span.clone(); // nothing without the feature, where a reference would be a word
                 move |cx| match catch_unwind(AssertUnwindSafe(|| span.in_scope(|| life.as_mut().poll(cx)))) {
                     Ok(poll) => poll.map(Result::err),
                     Err(_) => Poll::Ready(None),
@@ -88,12 +94,12 @@ where
         // Moved on: under its name it would be kept while the connection is closed after a panic.
         let Some(reason) = identity(caught) else {
             // What a panic left half-way is not used again, and its own destructor may panic too.
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(handler)));
-            io.session.called(io.now, Returned::Panicked);
-            let reason = poll_fn(|cx| span.in_scope(|| poll_end(&mut io, cx))).await;
-            return io.end(reason, None);
+            let _ = catch_unwind(AssertUnwindSafe(move || drop(client.handler)));
+            client.io.session.called(client.io.now, Returned::Panicked);
+            let reason = poll_fn(|cx| span.in_scope(|| poll_end(&mut client.io, cx))).await;
+            return client.io.end(reason, None);
         };
-        io.end(reason, Some(handler))
+        client.io.end(reason, Some(client.handler))
     }
 }
 
@@ -163,7 +169,7 @@ impl<I: Send + 'static> Ending<I> {
 
 /// Callback after callback, until the session says that the client has ended: an error is the reason of that.
 #[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
-fn live<R, H, I>(io: &mut Io<R, I>, handler: &mut H) -> impl Future<Output = Result<Infallible, StopReason>> + Send
+fn live<R, H, I>(client: &mut Driven<R, H, I>) -> impl Future<Output = Result<Infallible, StopReason>> + Send
 where
     R: Runtime,
     H: Handler<I>,
@@ -173,34 +179,34 @@ where
         loop {
             // Told apart before anything waits, and the rarer callbacks by themselves: what one wait of several keeps takes room
             // beside that of each.
-            let Some(call) = poll_fn(|cx| io.poll_next(cx)).await.into_call()? else {
+            let Some(call) = poll_fn(|cx| client.io.poll_next(cx)).await.into_call()? else {
                 // The messages of one read, without a look at anything else.
                 'messages: loop {
-                    match io.lend_message(handler) {
+                    match client.io.lend_message(&mut client.handler) {
                         Offered::Nothing => break,
                         Offered::Passed => {}
                         Offered::Done => continue,
                     }
                     // Nothing holds the message but the callback that is made of it here: what is named is kept, and moved.
                     let returned = {
-                        let callback = pin!(handler.handle_frame(match io.poll_message() {
+                        let callback = pin!(client.handler.handle_frame(match client.io.poll_message() {
                             Some(message) => message,
                             None => break 'messages,
                         }));
-                        beside(io, callback).await
+                        beside(&mut client.io, callback).await
                     };
-                    io.acted(returned);
+                    client.io.acted(returned);
                 }
                 continue;
             };
-            run(io, handler, call).await;
+            run(client, call).await;
         }
     }
 }
 
 /// A callback that is not for a message.
 #[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
-fn run<R, H, I>(io: &mut Io<R, I>, handler: &mut H, call: Call<I>) -> impl Future<Output = ()> + Send
+fn run<R, H, I>(client: &mut Driven<R, H, I>, call: Call<I>) -> impl Future<Output = ()> + Send
 where
     R: Runtime,
     H: Handler<I>,
@@ -209,49 +215,49 @@ where
     async move {
         match call {
             Call::Frame(frame) => {
-                let returned = beside(io, pin!(handler.handle_ping(frame.into_payload()))).await;
-                io.acted(returned);
+                let returned = beside(&mut client.io, pin!(client.handler.handle_ping(frame.into_payload()))).await;
+                client.io.acted(returned);
             }
             Call::Chunk(chunk) => {
-                let returned = beside(io, pin!(handler.handle_chunk(*chunk))).await;
-                io.acted(returned);
+                let returned = beside(&mut client.io, pin!(client.handler.handle_chunk(*chunk))).await;
+                client.io.acted(returned);
             }
             Call::Info(info) => {
-                let returned = beside(io, pin!(handler.handle_info(info))).await;
-                io.acted(returned);
+                let returned = beside(&mut client.io, pin!(client.handler.handle_info(info))).await;
+                client.io.acted(returned);
             }
             Call::Connect(connected) => {
-                let returned = beside(io, pin!(handler.handle_connect(&connected))).await;
-                io.acted(returned);
+                let returned = beside(&mut client.io, pin!(client.handler.handle_connect(&connected))).await;
+                client.io.acted(returned);
             }
             Call::Init => {
-                let returned = beside(io, pin!(handler.init())).await;
+                let returned = beside(&mut client.io, pin!(client.handler.init())).await;
                 let started = matches!(returned, Some(Ok(())));
-                io.take_commands(); // what was asked for meanwhile decides whether an attempt follows
-                io.called(returned.map_or(Returned::Dropped, Returned::Init));
+                client.io.take_commands(); // what was asked for meanwhile decides whether an attempt follows
+                client.io.called(returned.map_or(Returned::Dropped, Returned::Init));
                 if started {
-                    io.offer();
-                    io.tell(); // the client is connecting when `start` returns: what is sent then waits
-                    io.ending.shared.started();
+                    client.io.offer();
+                    client.io.tell(); // the client is connecting when `start` returns: what is sent then waits
+                    client.io.ending.shared.started();
                 }
             }
             Call::Prepare(mut call) => {
                 let (attempt, request) = &mut *call;
-                let returned = beside(io, pin!(handler.prepare(attempt, request))).await;
+                let returned = beside(&mut client.io, pin!(client.handler.prepare(attempt, request))).await;
                 let returned = match returned {
                     Some(outcome) => Returned::Prepare(outcome.map(|()| Box::new(call.1))),
                     None => Returned::Dropped,
                 };
-                io.called(returned);
+                client.io.called(returned);
             }
             Call::Disconnect(reason) => {
-                let returned = beside(io, pin!(handler.handle_disconnect(&reason))).await;
-                io.take_commands(); // what was meant for the connection that is lost is not for the next
-                io.called(returned.map_or(Returned::Dropped, Returned::Retry));
+                let returned = beside(&mut client.io, pin!(client.handler.handle_disconnect(&reason))).await;
+                client.io.take_commands(); // what was meant for the connection that is lost is not for the next
+                client.io.called(returned.map_or(Returned::Dropped, Returned::Retry));
             }
             Call::Terminate(reason) => {
-                let returned = beside(io, pin!(handler.terminate(&reason))).await;
-                io.called(returned.map_or(Returned::Dropped, |()| Returned::Terminated));
+                let returned = beside(&mut client.io, pin!(client.handler.terminate(&reason))).await;
+                client.io.called(returned.map_or(Returned::Dropped, |()| Returned::Terminated));
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::pool::{self, WINDOW};
 use crate::session::Session;
 
 /// Bytes read and written in one poll of the task before it yields to others.
-const BUDGET: usize = 256 * 1024;
+const BUDGET: u32 = 256 * 1024;
 /// Slices of one vectored write.
 const SLICES: usize = 16;
 /// For so many reads small frames are copied out, after a window was found to be still in use.
@@ -65,14 +65,14 @@ pub(super) struct Pipe<T> {
     is_big: bool,
     copied_reads: u8,
     /// What the last frame took, if that was more than a [`WINDOW`].
-    last: usize,
+    last: u32,
     /// Something was written and not flushed.
     unflushed: bool,
     /// The outgoing direction is being ended.
     shutting_down: bool,
     pub(super) bytes_received: u64,
     pub(super) bytes_sent: u64,
-    budget: usize,
+    budget: u32,
 }
 
 impl<T: Transport> Pipe<T> {
@@ -83,7 +83,7 @@ impl<T: Transport> Pipe<T> {
             owns_window: false,
             is_big: false,
             copied_reads: 0,
-            last: WINDOW,
+            last: WINDOW as u32,
             unflushed: false,
             shutting_down: false,
             bytes_received: 0,
@@ -111,7 +111,7 @@ impl<T: Transport> Pipe<T> {
         self.unflushed = false;
         self.shutting_down = false;
         self.copied_reads = 0; // a new connection's decoder does not copy
-        self.last = WINDOW;
+        self.last = WINDOW as u32;
         self.transport.insert(transport)
     }
 
@@ -171,11 +171,11 @@ impl<T: Transport> Pipe<T> {
             Poll::Ready(Ok(0)) => engine.handle_eof(now),
             Poll::Ready(Ok(n)) => {
                 self.bytes_received += n as u64;
-                self.budget = self.budget.saturating_sub(n);
+                self.budget = self.budget.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
                 let arrived = self.window.len();
                 engine.handle_input(now, &mut self.window);
                 if self.window.len() < arrived {
-                    self.last = arrived.clamp(WINDOW, MAX_LAST);
+                    self.last = arrived.clamp(WINDOW, MAX_LAST) as u32; // at most that: it fits
                 }
             }
             Poll::Ready(Err(error)) if is_interrupted(&error) => {
@@ -204,7 +204,7 @@ impl<T: Transport> Pipe<T> {
         let lacking = needed.saturating_add(HEADER); // so that the next frame's comes along
         if held.saturating_add(lacking) > WINDOW {
             // As much again as has come, or as the last frame took; a header more, lest little be left for another step.
-            let most = held.max(self.last) + 2 * HEADER;
+            let most = held.max(self.last as usize) + 2 * HEADER;
             let more = if hint == 0 { held } else { lacking.min(most) };
             if spare < needed.min(more) && !self.window.try_reclaim(more) {
                 self.grow(more);
@@ -233,7 +233,7 @@ impl<T: Transport> Pipe<T> {
 
     /// What an empty window is to hold.
     fn room(&self) -> usize {
-        self.last.min(MAX_WINDOW)
+        (self.last as usize).min(MAX_WINDOW)
     }
 
     fn move_window(&mut self, mut window: BytesMut) {
@@ -247,7 +247,7 @@ impl<T: Transport> Pipe<T> {
     /// An empty window: the one at hand, unless somebody keeps a slice of it. If that is the application, it may be a small
     /// frame, kept for long.
     fn fresh_window<E: Engine>(&mut self, engine: &mut E) {
-        if self.last > MAX_WINDOW {
+        if self.last as usize > MAX_WINDOW {
             // Another big frame is to be expected: what came before its length was known would be moved.
             self.release_window();
             self.window = BytesMut::with_capacity(LEFTOVER);
@@ -343,7 +343,7 @@ impl<T: Transport> Pipe<T> {
                     progress = true;
                     self.unflushed = true;
                     self.bytes_sent += n as u64;
-                    self.budget = self.budget.saturating_sub(n);
+                    self.budget = self.budget.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
                     engine.set_unflushed();
                     engine.handle_written(&mut now, n);
                 }
@@ -712,7 +712,7 @@ mod tests {
         assert_eq!(pipe.window.len(), LEFTOVER);
         reader.take = LEFTOVER; // they were small ones
         pipe.offer(&mut reader, Instant::now());
-        pipe.last = WINDOW;
+        pipe.last = WINDOW as u32;
         pipe.rest(&reader);
         assert_eq!(pipe.window.capacity(), 0, "at rest");
         read(&mut pipe, &mut reader, usize::MAX);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::connection::Rtt;
-use crate::session::Counters;
+use crate::session::{Counters, Losses};
 
 /// A client's numbers since its start. The driver brings them up to date whenever it comes to rest or yields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub struct Stats {
 /// No round-trip time yet.
 const NONE: u64 = u64::MAX;
 
-/// What the driver writes and handles read, without a lock.
-pub(super) struct Published([AtomicU64; 10]);
+/// What the driver writes and handles read, without a lock; what was lost, which is little, goes another way.
+pub(super) struct Published([AtomicU64; 8]);
 
 impl Default for Published {
     fn default() -> Self {
@@ -47,28 +47,27 @@ impl Default for Published {
 
 impl Published {
     pub(super) fn store(&self, counters: &Counters, bytes_received: u64, bytes_sent: u64, rtt: Option<Rtt>) {
-        let Counters { attempts, frames_received, frames_sent, dropped, refused } = *counters;
+        let Counters { attempts, frames_received, frames_sent, .. } = *counters;
         let [last, smoothed, min] = match rtt {
             None => [NONE; 3],
             Some(rtt) => {
                 [rtt.last, rtt.smoothed, rtt.min].map(|time| u64::try_from(time.as_nanos()).unwrap_or(NONE - 1))
             }
         };
-        let numbers =
-            [attempts, frames_received, frames_sent, bytes_received, bytes_sent, dropped, refused, last, smoothed, min];
+        let numbers = [attempts, frames_received, frames_sent, bytes_received, bytes_sent, last, smoothed, min];
         for (place, number) in self.0.iter().zip(numbers) {
             place.store(number, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn load(&self, queued: usize) -> Stats {
-        let [attempts, frames_received, frames_sent, bytes_received, bytes_sent, dropped, refused, last, smoothed, min] =
+    pub(super) fn load(&self, queued: usize, losses: Losses) -> Stats {
+        let [attempts, frames_received, frames_sent, bytes_received, bytes_sent, last, smoothed, min] =
             std::array::from_fn(|at| self.0[at].load(Ordering::Relaxed));
         let rtt = (last != NONE).then(|| {
             let [last, smoothed, min] = [last, smoothed, min].map(Duration::from_nanos);
             Rtt { last, smoothed, min }
         });
-        let queued = queued as u64;
+        let (queued, Losses { dropped, refused }) = (queued as u64, losses);
         Stats { attempts, frames_received, frames_sent, bytes_received, bytes_sent, queued, dropped, refused, rtt }
     }
 }

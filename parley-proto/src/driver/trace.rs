@@ -15,8 +15,8 @@ pub(super) use imp::{
 /// One client's telemetry.
 pub(super) struct Trace {
     pub(super) span: Span,
-    /// `None` where nothing is traced.
-    seen: Option<Box<Seen>>,
+    #[cfg(feature = "tracing")]
+    seen: Box<Seen>,
 }
 
 struct Seen {
@@ -33,40 +33,63 @@ struct Seen {
 impl Trace {
     pub(super) fn new(now: Instant, name: Option<&str>, is_server: bool) -> Self {
         let span = Span::client(name, is_server);
-        let seen = || Seen { attempt: now, phase: now, up: now, before: Stats::default(), dropped: 0, refused: 0 };
-        Self { span, seen: cfg!(feature = "tracing").then(|| Box::new(seen())) }
+        let seen = Seen { attempt: now, phase: now, up: now, before: Stats::default(), dropped: 0, refused: 0 };
+        Self::with(span, seen)
+    }
+
+    #[cfg(feature = "tracing")]
+    fn with(span: Span, seen: Seen) -> Self {
+        Self { span, seen: Box::new(seen) }
+    }
+
+    /// Nothing is traced, and no room is taken for it.
+    #[cfg(not(feature = "tracing"))]
+    fn with(span: Span, _: Seen) -> Self {
+        Self { span }
+    }
+
+    #[cfg(feature = "tracing")]
+    #[inline]
+    fn seen(&mut self) -> Option<&mut Seen> {
+        Some(&mut self.seen)
+    }
+
+    #[cfg(not(feature = "tracing"))]
+    #[inline]
+    fn seen(&mut self) -> Option<&mut Seen> {
+        None
     }
 
     /// `prepare` is about to run.
     pub(super) fn attempt(&mut self, now: Instant, attempt: &Attempt, request: &ClientRequest) {
-        let Some(seen) = &mut self.seen else { return };
+        let Some(seen) = self.seen() else { return };
         (seen.attempt, seen.phase) = (now, now);
         imp::attempt(attempt.number, request.host(), request.port(), request.is_secure());
     }
 
     /// A step of the attempt begins.
     pub(super) fn begin(&mut self, now: Instant) {
-        if let Some(seen) = &mut self.seen {
+        if let Some(seen) = self.seen() {
             seen.phase = now;
         }
     }
 
     /// It is done; the next begins.
     pub(super) fn phase(&mut self, now: Instant, phase: &'static str, ok: bool) {
-        let Some(seen) = &mut self.seen else { return };
+        let Some(seen) = self.seen() else { return };
         imp::phase(phase, micros(seen.phase, now), ok);
         seen.phase = now;
     }
 
     pub(super) fn connected(&mut self, now: Instant, connected: &Connected, stats: Stats) {
-        let Some(seen) = &mut self.seen else { return };
+        let Some(seen) = self.seen() else { return };
         imp::phase("upgrade", micros(seen.phase, now), true);
         (seen.up, seen.before) = (now, stats);
         imp::connected(micros(seen.attempt, now), connected);
     }
 
     pub(super) fn disconnected(&mut self, now: Instant, reason: &DisconnectReason, stats: Stats) {
-        let Some(seen) = &mut self.seen else { return };
+        let Some(seen) = self.seen() else { return };
         imp::disconnected(reason, micros(seen.up, now), &seen.before, &stats);
         (seen.up, seen.before) = (now, stats);
     }
@@ -82,7 +105,7 @@ impl Trace {
     /// Frames that were lost, and pushes that were refused, so far.
     #[inline]
     pub(super) fn lost(&mut self, dropped: u64, refused: u64) {
-        let Some(seen) = &mut self.seen else { return };
+        let Some(seen) = self.seen() else { return };
         if (seen.dropped, seen.refused) != (dropped, refused) {
             imp::lost(dropped - seen.dropped, refused - seen.refused);
             (seen.dropped, seen.refused) = (dropped, refused);

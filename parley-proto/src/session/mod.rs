@@ -37,8 +37,8 @@ pub use dial::DialId;
 use dial::{Addresses, Dialling, Step};
 pub use options::{BuildError, ClientOptions};
 pub use outbox::cost;
+pub(crate) use outbox::{Losses, QUEUE_KEPT, cost_chunk, cost_prepared};
 use outbox::{Outbox, Source};
-pub(crate) use outbox::{QUEUE_KEPT, cost_chunk, cost_prepared};
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
 
@@ -56,7 +56,7 @@ use crate::{Role, pool};
 /// Feed it what happens, then poll [`poll_output`](Self::poll_output) until `None`. `I` is the handler's info type,
 /// `T` a ticket that is handed back when a waiting send is settled.
 pub struct Session<I, T> {
-    /// What to dial, and how; `None`: never, the transport was there from the start.
+    /// `None`: it never dials, the transport was there from the start.
     dial: Option<Box<Dial>>,
     config: Arc<Config>,
     phase: Phase,
@@ -67,14 +67,10 @@ pub struct Session<I, T> {
     infos: Option<Box<Infos<I>>>,
     /// The info's turn: infos and frames alternate.
     info_turn: bool,
-    /// `handle_disconnect` is to be called with this.
-    lost: Option<Box<DisconnectReason>>,
+    /// `handle_disconnect` is to be called, with the last reason.
+    lost: bool,
     outbox: Outbox<T>,
     outputs: Sparse<Output<I, T>>,
-    /// Attempts that have begun, and when the first did.
-    attempts: u32,
-    first_attempt: Option<Instant>,
-    backoff: Backoff,
     /// What a handler that leaves it to the policy gets.
     then: Then,
     stop: Option<Box<Stop>>,
@@ -84,7 +80,6 @@ pub struct Session<I, T> {
     /// A client that has a name lives on though no handle is left.
     named: bool,
     unreachable: bool,
-    next_id: u32,
     frames_received: u64,
 }
 
@@ -109,31 +104,57 @@ impl<I> Default for Infos<I> {
     }
 }
 
-/// What a client keeps of its options.
+/// What a client has that dials.
 struct Dial {
+    target: Arc<Target>,
+    random: Random,
+    /// Attempts that have begun, and when the first did.
+    attempts: u32,
+    first_attempt: Option<Instant>,
+    backoff: Backoff,
+    /// When the last opening handshake was complete.
+    up_since: Option<Instant>,
+    next_id: u32,
+}
+
+impl Dial {
+    fn next_id(&mut self) -> DialId {
+        self.next_id = self.next_id.wrapping_add(1);
+        DialId(self.next_id)
+    }
+}
+
+/// What to dial, and how: what is kept of a client's options. Clients that are alike [share it](pool::target).
+#[derive(PartialEq, Eq)]
+pub(crate) struct Target {
     request: ClientRequest,
     connect_timeout: Duration,
     reconnect: Option<Box<Reconnect>>,
     /// `None`: the defaults.
     tcp: Option<Box<TcpOptions>>,
-    random: Random,
+}
+
+impl Target {
+    pub(crate) fn new(
+        request: ClientRequest,
+        connect_timeout: Duration,
+        reconnect: Option<Reconnect>,
+        tcp: TcpOptions,
+    ) -> Self {
+        let tcp = Some(tcp).filter(|tcp| *tcp != TcpOptions::default()).map(Box::new);
+        Self { request, connect_timeout, reconnect: reconnect.map(Box::new), tcp }
+    }
 }
 
 /// Where nonces, masking keys and the jitter of retries come from. Drawn from once or twice a connection: a generator that
-/// was kept would keep its buffer.
-struct Random {
-    seed: [u8; 32],
-    /// Words that were drawn.
-    words: u64,
-}
+/// was kept would keep its buffer. Its seed is good for one draw, which begins with the next.
+struct Random([u8; 32]);
 
 impl Random {
     fn draw<R>(&mut self, draw: impl FnOnce(&mut ChaCha12Rng) -> R) -> R {
-        let mut generator = ChaCha12Rng::from_seed(self.seed);
-        generator.set_word_pos(self.words.into());
-        let drawn = draw(&mut generator);
-        self.words = generator.get_word_pos() as u64; // some words a connection: they fit
-        drawn
+        let mut generator = ChaCha12Rng::from_seed(self.0);
+        generator.fill_bytes(&mut self.0);
+        draw(&mut generator)
     }
 }
 
@@ -166,8 +187,6 @@ enum Opening {
 struct Up {
     connection: Connection,
     stage: Stage,
-    /// Since the handshake was completed.
-    since: Instant,
 }
 
 enum Stage {
@@ -238,10 +257,15 @@ impl<I, T: PartialEq> Session<I, T> {
     pub fn new(options: Arc<ClientOptions>, seed: [u8; 32]) -> Self {
         let options = Arc::unwrap_or_clone(options);
         let ClientOptions { request, name, connect_timeout, reconnect, tcp, connection } = options;
-        let random = Random { seed, words: 0 };
-        let reconnect = reconnect.map(Box::new);
-        let tcp = Some(tcp).filter(|tcp| *tcp != TcpOptions::default()).map(Box::new);
-        let dial = Dial { request, connect_timeout, reconnect, tcp, random };
+        let dial = Dial {
+            target: pool::target(Target::new(request, connect_timeout, reconnect, tcp)),
+            random: Random(seed),
+            attempts: 0,
+            first_attempt: None,
+            backoff: Backoff::default(),
+            up_since: None,
+            next_id: 0,
+        };
         let mut session = Self::with(Phase::New(None), Some(Box::new(dial)), pool::config(connection));
         session.named = name.is_some();
         session
@@ -282,19 +306,15 @@ impl<I, T: PartialEq> Session<I, T> {
             abandon: false,
             infos: None,
             info_turn: false,
-            lost: None,
+            lost: false,
             outbox: Outbox::new(),
             outputs: Sparse::new(),
-            attempts: 0,
-            first_attempt: None,
-            backoff: Backoff::default(),
             then: Then::Policy,
             stop: None,
             last: None,
             clean: false,
             named: false,
             unreachable: false,
-            next_id: 0,
             frames_received: 0,
         }
     }
@@ -347,7 +367,7 @@ impl<I, T: PartialEq> Session<I, T> {
 
     /// For the transports that it asks for.
     pub(crate) fn tcp(&self) -> TcpOptions {
-        self.dial.as_ref().and_then(|dial| dial.tcp.as_deref().cloned()).unwrap_or_default()
+        self.dial.as_ref().and_then(|dial| dial.target.tcp.as_deref().cloned()).unwrap_or_default()
     }
 
     /// When the next attempt begins, while one is to come.
@@ -442,9 +462,14 @@ impl<I, T: PartialEq> Session<I, T> {
     /// What has happened so far, in numbers.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let Outbox { sent, dropped, refused, .. } = self.outbox;
-        let (attempts, frames_received) = (u64::from(self.attempts), self.frames_received);
-        Counters { attempts, frames_received, frames_sent: sent, dropped, refused }
+        let (sent, Losses { dropped, refused }) = (self.outbox.sent, self.outbox.losses());
+        let attempts = self.dial.as_ref().map_or(0, |dial| dial.attempts.into());
+        Counters { attempts, frames_received: self.frames_received, frames_sent: sent, dropped, refused }
+    }
+
+    /// What was dropped and refused so far, if that is more than at the last call.
+    pub(crate) fn take_losses(&mut self) -> Option<Losses> {
+        self.outbox.take_losses()
     }
 
     /// Round-trip times of the present connection; see [`Connection::rtt`].
@@ -490,7 +515,7 @@ impl<I, T: PartialEq> Session<I, T> {
         if greets || self.outlet() == Outlet::Open {
             self.enqueue(now, frame, None, Source::Push);
         } else {
-            self.outbox.refused += 1;
+            self.outbox.count_refused();
         }
     }
 
@@ -526,7 +551,7 @@ impl<I, T: PartialEq> Session<I, T> {
         if !matches!(self.phase, Phase::Down(_)) {
             return;
         }
-        if self.lost.is_some() || self.outstanding == Some(Outstanding::Disconnect) {
+        if self.lost || self.outstanding == Some(Outstanding::Disconnect) {
             self.then = Then::Dial; // once handle_disconnect has returned
         } else {
             self.begin_attempt(now);
@@ -579,30 +604,25 @@ impl<I, T: PartialEq> Session<I, T> {
         }
         let deadline = deadline(now, self.config.close_timeout);
         self.stop = Some(Box::new(Stop { reason, deadline, terminated: false }));
-        self.lost = None;
+        self.lost = false;
         self.disconnect(now, close, DisconnectReason::Local, false);
     }
 
     // ---- the attempt
 
     fn begin_attempt(&mut self, now: Instant) {
-        let Some(dial) = &self.dial else { return };
+        let Some(dial) = &mut self.dial else { return };
         self.then = Then::Policy;
         self.outbox.attempt();
-        self.attempts += 1;
-        self.first_attempt.get_or_insert(now);
-        let deadline = deadline(now, dial.connect_timeout);
-        self.phase = Phase::Dialling(Box::new(Dialling::new(dial.request.clone(), deadline)));
-    }
-
-    fn next_id(&mut self) -> DialId {
-        self.next_id = self.next_id.wrapping_add(1);
-        DialId(self.next_id)
+        dial.attempts += 1;
+        dial.first_attempt.get_or_insert(now);
+        let deadline = deadline(now, dial.target.connect_timeout);
+        self.phase = Phase::Dialling(Box::new(Dialling::new(dial.target.request.clone(), deadline)));
     }
 
     fn prepared(&mut self, now: Instant, request: ClientRequest) {
-        let id = self.next_id();
-        let Phase::Dialling(dialling) = &mut self.phase else { return };
+        let (Phase::Dialling(dialling), Some(dial)) = (&mut self.phase, &mut self.dial) else { return };
+        let id = dial.next_id();
         dialling.request = request;
         if let Some(address) = dialling.literal() {
             return self.try_addresses(now, Addresses::new(vec![address]));
@@ -628,15 +648,12 @@ impl<I, T: PartialEq> Session<I, T> {
     }
 
     fn try_addresses(&mut self, now: Instant, mut addresses: Addresses) {
-        let Phase::Dialling(dialling) = &self.phase else { return };
-        let deadline = dialling.deadline;
-        match addresses.next(now, deadline) {
+        let (Phase::Dialling(dialling), Some(dial)) = (&mut self.phase, &mut self.dial) else { return };
+        match addresses.next(now, dialling.deadline) {
             Some(address) => {
-                let id = self.next_id();
-                if let Phase::Dialling(dialling) = &mut self.phase {
-                    dialling.step = Step::Tcp(id, addresses);
-                    self.outputs.push_back(Output::Dial(id, address));
-                }
+                let id = dial.next_id();
+                dialling.step = Step::Tcp(id, addresses);
+                self.outputs.push_back(Output::Dial(id, address));
             }
             None => {
                 let failure = addresses.failure.unwrap_or(DisconnectReason::ConnectTimeout(ConnectPhase::Tcp));
@@ -670,7 +687,7 @@ impl<I, T: PartialEq> Session<I, T> {
                 dialling.step = Step::Tls(id);
                 self.outputs.push_back(Output::StartTls(id, TlsTarget::new(dialling.request.host())));
             }
-            Ok(facts) => self.upgrade(now, facts),
+            Ok(facts) => self.upgrade(facts),
         }
     }
 
@@ -680,20 +697,20 @@ impl<I, T: PartialEq> Session<I, T> {
             return;
         }
         match outcome {
-            Ok(facts) => self.upgrade(now, facts),
+            Ok(facts) => self.upgrade(facts),
             Err(error) => self.attempt_failed(now, DisconnectReason::Tls(error)),
         }
     }
 
     /// A transport is there: the upgrade request goes out.
-    fn upgrade(&mut self, now: Instant, facts: TransportFacts) {
+    fn upgrade(&mut self, facts: TransportFacts) {
         let (Phase::Dialling(dialling), Some(dial)) = (&self.phase, &mut self.dial) else { return };
         let mut seed = [0; 32];
         dial.random.draw(|random| random.fill_bytes(&mut seed));
         // The connection's own handshake timer has the deadline from here.
         let deadline = dialling.deadline;
         let connection = Connection::client(&dialling.request, self.config.clone(), seed, deadline);
-        self.phase = Phase::Up(Up { connection, stage: Stage::Upgrading(Box::new(facts)), since: now });
+        self.phase = Phase::Up(Up { connection, stage: Stage::Upgrading(Box::new(facts)) });
         self.outbox.hold();
     }
 
@@ -719,13 +736,13 @@ impl<I, T: PartialEq> Session<I, T> {
         self.clean = matches!(reason, DisconnectReason::Local);
         self.last = Some(Box::new(reason.clone()));
         let asked = matches!(reason, DisconnectReason::Local | DisconnectReason::Requested(_));
-        let hopeless = self.reconnect().is_none() && self.attempts == 1 && !reached && !asked;
+        let hopeless = self.reconnect().is_none() && self.counters().attempts == 1 && !reached && !asked;
         if self.stop.is_none() && hopeless {
             // There was never a server to talk to. Most likely the address is wrong, and whoever started the client is told.
             let deadline = deadline(now, self.config.close_timeout);
             self.stop = Some(Box::new(Stop { reason: StopReason::Disconnected(reason), deadline, terminated: false }));
         } else if self.stop.is_none() {
-            self.lost = Some(Box::new(reason)); // what waits is given back once handle_disconnect has run
+            self.lost = true; // what waits is given back once handle_disconnect has run
             return;
         }
         self.give_back();
@@ -828,7 +845,10 @@ impl<I, T: PartialEq> Session<I, T> {
                 self.outbox.pump_pushes(connection, now);
             }
             match connection.poll_event() {
-                Some(Event::Open(negotiated)) => up.greet(now, *negotiated),
+                Some(Event::Open(negotiated)) => {
+                    up.greet(*negotiated);
+                    self.dial.iter_mut().for_each(|dial| dial.up_since = Some(now));
+                }
                 Some(Event::Closed(closed)) => self.connection_ended(now, *closed),
                 Some(Event::Frame(_) | Event::Chunk(_) | Event::Request(_) | Event::Http(_)) => {} // none can come here
                 None => return self.give_back_if_over(),
@@ -864,19 +884,22 @@ impl<I, T: PartialEq> Session<I, T> {
             }
             Stage::Greeting(_) | Stage::Open => closed.reason(),
         };
-        let reconnect = self.dial.as_ref().and_then(|dial| dial.reconnect.as_deref().cloned()).unwrap_or_default();
-        self.backoff.lived(&reconnect, now.saturating_duration_since(up.since));
+        if let Some(dial) = &mut self.dial {
+            let uptime = dial.up_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            match &dial.target.reconnect {
+                Some(reconnect) => dial.backoff.lived(reconnect, uptime),
+                None => dial.backoff.lived(&Reconnect::default(), uptime),
+            }
+        }
         if let Some(how) = up.connection.poll_shutdown() {
             self.outputs.push_back(Output::Shutdown(how));
         }
         let normal = closed.close.as_ref().is_some_and(|close| matches!(u16::from(close.code()), 1000 | 1001));
         self.clean = closed.was_clean && normal || matches!(reason, DisconnectReason::Local);
         self.phase = Phase::Down(None);
-        self.last = Some(Box::new(reason.clone()));
+        self.last = Some(Box::new(reason));
         self.give_back();
-        if self.stop.is_none() {
-            self.lost = Some(Box::new(reason));
-        }
+        self.lost = self.stop.is_none();
     }
 
     // ---- timers
@@ -1071,7 +1094,7 @@ impl<I, T: PartialEq> Session<I, T> {
             Returned::Panicked => {
                 let deadline = deadline(now, self.config.close_timeout);
                 self.stop = Some(Box::new(Stop { reason: StopReason::Panicked, deadline, terminated: true }));
-                self.lost = None;
+                self.lost = false;
                 self.infos.iter_mut().for_each(|infos| infos.due.clear());
                 if !self.refuse_new(now, None) {
                     self.disconnect(now, CloseFrame::internal_error(), DisconnectReason::Local, false);
@@ -1120,7 +1143,7 @@ impl<I, T: PartialEq> Session<I, T> {
                 Connection::upgraded(now, Role::Server, agreed, self.config.clone(), seed)
             }
         };
-        self.phase = Phase::Up(Up { connection, stage: Stage::Upgrading(Box::new(facts)), since: now });
+        self.phase = Phase::Up(Up { connection, stage: Stage::Upgrading(Box::new(facts)) });
         self.outbox.hold();
     }
 
@@ -1158,7 +1181,7 @@ impl<I, T: PartialEq> Session<I, T> {
             let deadline = deadline(now, self.config.close_timeout);
             self.stop = Some(Box::new(Stop { reason, deadline, terminated: true }));
         }
-        self.phase = Phase::Up(Up { connection, stage: Stage::Upgrading(Box::new(facts)), since: now });
+        self.phase = Phase::Up(Up { connection, stage: Stage::Upgrading(Box::new(facts)) });
     }
 
     #[inline]
@@ -1184,12 +1207,12 @@ impl<I, T: PartialEq> Session<I, T> {
             _ if self.then == Then::Stay => {}
             (Retry::Policy, _) if self.then == Then::Dial => return self.begin_attempt(now),
             (Retry::After(delay), _) => {
-                self.backoff.count();
+                self.dial.iter_mut().for_each(|dial| dial.backoff.count());
                 self.retry_in(now, delay);
             }
             (Retry::Reconnect, _) => self.retry_later(now, &reason),
             (Retry::Policy, Some(reconnect)) if reason.is_transient() => {
-                if self.backoff.is_exhausted(reconnect) {
+                if self.dial.as_ref().is_some_and(|dial| dial.backoff.is_exhausted(reconnect)) {
                     self.clean = false;
                     self.stop(now, CloseFrame::normal(), StopReason::MaxRetriesExceeded(reason));
                 } else {
@@ -1202,7 +1225,7 @@ impl<I, T: PartialEq> Session<I, T> {
     }
 
     fn reconnect(&self) -> Option<&Reconnect> {
-        self.dial.as_ref().and_then(|dial| dial.reconnect.as_deref())
+        self.dial.as_ref().and_then(|dial| dial.target.reconnect.as_deref())
     }
 
     fn retry_later(&mut self, now: Instant, reason: &DisconnectReason) {
@@ -1212,7 +1235,7 @@ impl<I, T: PartialEq> Session<I, T> {
             _ => Duration::ZERO,
         };
         let Some(dial) = &mut self.dial else { return };
-        let delay = dial.random.draw(|random| self.backoff.next(&reconnect, random)).max(floor);
+        let delay = dial.random.draw(|random| dial.backoff.next(&reconnect, random)).max(floor);
         self.retry_in(now, delay);
     }
 
@@ -1297,11 +1320,15 @@ impl<I, T: PartialEq> Session<I, T> {
             Phase::New(_) if self.stop.is_none() => (Outstanding::Init, Call::Init),
             Phase::New(_) | Phase::Down(_) if self.stop.is_some() => return self.next_end(now),
             _ if self.stop.is_some() => return None,
-            Phase::Down(_) if self.lost.is_some() => (Outstanding::Disconnect, Call::Disconnect(self.lost.take()?)),
+            Phase::Down(_) if self.lost => {
+                self.lost = false;
+                (Outstanding::Disconnect, Call::Disconnect(Box::new(self.last_reason())))
+            }
             Phase::Dialling(dialling) if matches!(dialling.step, Step::Prepare { called: false }) => {
                 dialling.step = Step::Prepare { called: true };
-                let elapsed = self.first_attempt.map_or(Default::default(), |at| now.saturating_duration_since(at));
-                let attempt = Attempt { number: self.attempts, last: self.last.as_deref().cloned(), elapsed };
+                let dial = self.dial.as_ref()?;
+                let elapsed = dial.first_attempt.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+                let attempt = Attempt { number: dial.attempts, last: self.last.as_deref().cloned(), elapsed };
                 (Outstanding::Prepare, Call::Prepare(Box::new((attempt, dialling.request.clone()))))
             }
             Phase::Up(Up { stage: Stage::Greeting(connected), .. }) if connected.is_some() => {
@@ -1485,8 +1512,7 @@ impl Up {
     }
 
     /// The handshake is complete.
-    fn greet(&mut self, now: Instant, negotiated: Negotiated) {
-        self.since = now;
+    fn greet(&mut self, negotiated: Negotiated) {
         if let Stage::Upgrading(facts) = &mut self.stage {
             let connected = Connected { negotiated, transport: mem::take(&mut **facts) };
             self.stage = Stage::Greeting(Some(Box::new(connected)));

@@ -98,18 +98,12 @@ pub(super) struct Outbox<T> {
     /// Pings and pongs go ahead of data that is not begun (section 5.5).
     control: Sparse<Item<T>>,
     data: Sparse<Item<T>>,
-    /// The message whose turn it is: nothing but control frames goes between its parts (section 5.4).
-    writing: Option<Box<Message<T>>>,
     /// Only the first items of `data` may leave: what `handle_connect` sends goes ahead of what waited for it.
     held: bool,
-    /// So many items at the front of `data` go ahead of all else: what `handle_connect` sent.
-    first: usize,
     /// Cost of what callbacks sent and that is not begun.
     pushed: usize,
     /// Cost of what handles sent and that has begun, or was given back, since the handles were last told.
     released: usize,
-    /// The same of parts of messages, which have a bound of their own: what waits for a message's end fills the other.
-    released_parts: usize,
     /// Begun and not flushed: the output offset at which each ticket is settled.
     begun: Sparse<(u64, T)>,
     /// Up to this output offset the operating system has all.
@@ -117,12 +111,46 @@ pub(super) struct Outbox<T> {
     settled: Sparse<(T, Result<(), SendError>)>,
     /// Frames whose encoding has begun.
     pub(super) sent: u64,
-    /// Frames that were accepted and nobody waits for, and that were not sent.
-    pub(super) dropped: u64,
-    /// Pushes that were refused from the start.
-    pub(super) refused: u64,
+    /// `None` for a client that has needed none of it.
+    seldom: Option<Box<Seldom<T>>>,
     /// Of this attempt or its connection, a frame was dropped that a handle had accepted and nobody waits for: a flush tells.
     unsent: bool,
+}
+
+/// What few clients need.
+struct Seldom<T> {
+    /// The message whose turn it is: nothing but control frames goes between its parts (section 5.4).
+    writing: Option<Box<Message<T>>>,
+    /// So many items at the front of `data` go ahead of all else: what `handle_connect` sent.
+    first: usize,
+    /// As [`Outbox::released`] for parts of messages, which have a bound of their own: what waits for a message's end fills the
+    /// other.
+    released_parts: usize,
+    losses: Losses,
+    /// They have grown since the handles were last told.
+    is_news: bool,
+}
+
+impl<T> Default for Seldom<T> {
+    fn default() -> Self {
+        Self { writing: None, first: 0, released_parts: 0, losses: Losses::default(), is_news: false }
+    }
+}
+
+impl<T> Seldom<T> {
+    fn is_empty(&self) -> bool {
+        let Self { writing, first, released_parts, losses, is_news } = self;
+        writing.is_none() && (*first, *released_parts, *losses, *is_news) == (0, 0, Losses::default(), false)
+    }
+}
+
+/// Frames that did not leave.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Losses {
+    /// Those that were accepted and nobody waits for.
+    pub(crate) dropped: u64,
+    /// Pushes that were refused from the start.
+    pub(crate) refused: u64,
 }
 
 impl<T> Outbox<T> {
@@ -130,18 +158,14 @@ impl<T> Outbox<T> {
         Self {
             control: Sparse::new(),
             data: Sparse::new(),
-            writing: None,
             held: false,
-            first: 0,
             pushed: 0,
             released: 0,
-            released_parts: 0,
             begun: Sparse::new(),
             flushed: 0,
             settled: Sparse::new(),
             sent: 0,
-            dropped: 0,
-            refused: 0,
+            seldom: None,
             unsent: false,
         }
     }
@@ -153,7 +177,8 @@ impl<T> Outbox<T> {
 
     /// A new connection: what waits goes on waiting until [`let_go`](Self::let_go).
     pub(super) fn hold(&mut self) {
-        (self.held, self.first) = (true, 0);
+        self.held = true;
+        self.set_first(0);
         self.flushed = 0;
     }
 
@@ -168,7 +193,58 @@ impl<T> Outbox<T> {
 
     /// Of frames, and of parts.
     pub(super) fn take_released(&mut self) -> (usize, usize) {
-        (mem::take(&mut self.released), mem::take(&mut self.released_parts))
+        let parts = self.seldom.as_mut().map_or(0, |seldom| mem::take(&mut seldom.released_parts));
+        (mem::take(&mut self.released), parts)
+    }
+
+    fn first(&self) -> usize {
+        self.seldom.as_ref().map_or(0, |seldom| seldom.first)
+    }
+
+    fn set_first(&mut self, first: usize) {
+        if first != self.first() {
+            self.seldom.get_or_insert_default().first = first;
+        }
+    }
+
+    /// Behind what `handle_connect` has sent before, ahead of all else.
+    fn insert_first(&mut self, item: Item<T>) {
+        let first = self.first();
+        self.data.insert(first, item);
+        self.set_first(first + 1);
+    }
+
+    fn writing(&mut self) -> Option<&mut Message<T>> {
+        self.seldom.as_mut()?.writing.as_deref_mut()
+    }
+
+    fn take_writing(&mut self) -> Option<Box<Message<T>>> {
+        self.seldom.as_mut()?.writing.take()
+    }
+
+    pub(super) fn losses(&self) -> Losses {
+        self.seldom.as_ref().map_or(Losses::default(), |seldom| seldom.losses)
+    }
+
+    /// What was lost so far, if that is more than at the last call.
+    pub(super) fn take_losses(&mut self) -> Option<Losses> {
+        let seldom = self.seldom.as_mut()?;
+        mem::take(&mut seldom.is_news).then_some(seldom.losses)
+    }
+
+    fn count_dropped(&mut self, frames: u64) {
+        if frames > 0 {
+            let seldom = self.seldom.get_or_insert_default();
+            seldom.losses.dropped += frames;
+            seldom.is_news = true;
+        }
+    }
+
+    /// A push is refused from the start.
+    pub(super) fn count_refused(&mut self) {
+        let seldom = self.seldom.get_or_insert_default();
+        seldom.losses.refused += 1;
+        seldom.is_news = true;
     }
 
     pub(super) fn poll_settled(&mut self) -> Option<(T, Result<(), SendError>)> {
@@ -182,12 +258,18 @@ impl<T> Outbox<T> {
         self.data.shrink_to(QUEUE_KEPT);
         self.begun.rest();
         self.settled.rest();
+        self.seldom.take_if(|seldom| seldom.is_empty());
+    }
+
+    #[inline]
+    fn is_writing(&self) -> bool {
+        self.seldom.as_ref().is_some_and(|seldom| seldom.writing.is_some())
     }
 
     /// Nothing waits, and nothing has to.
     #[inline]
     fn is_empty(&self) -> bool {
-        self.control.is_empty() && self.data.is_empty() && self.writing.is_none()
+        self.control.is_empty() && self.data.is_empty() && !self.is_writing()
     }
 
     /// In line, or encoded at once when nothing is before it and there is room. Without a connection it waits for one.
@@ -216,10 +298,7 @@ impl<T> Outbox<T> {
         if self.held && source != Source::Handle {
             match self.message_before_handle_connect() {
                 Some(message) if is_control => message.parts.push_back(item),
-                _ => {
-                    self.data.insert(self.first, item);
-                    self.first += 1;
-                }
+                _ => self.insert_first(item),
             }
         } else if is_control {
             self.control.push_back(item);
@@ -257,8 +336,7 @@ impl<T> Outbox<T> {
 
     /// What waits of this broadcast will not be sent, nor were `unseen` of its frames.
     pub(super) fn skip(&mut self, broadcast: u64, unseen: u64) {
-        let mut skipped = 0;
-        self.dropped += unseen;
+        let (mut skipped, mut dropped) = (0, unseen);
         // Frames of a broadcast are never among those that `handle_connect` sent: `first` stays right.
         for queue in [&mut self.control, &mut self.data].into_iter().filter(|queue| !queue.is_empty()) {
             let before = queue.len();
@@ -269,15 +347,16 @@ impl<T> Outbox<T> {
                 }
                 _ => true,
             });
-            self.dropped += (before - queue.len()) as u64;
+            dropped += (before - queue.len()) as u64;
         }
+        self.count_dropped(dropped);
         self.released += skipped;
     }
 
     /// A frame of a broadcast that this client cannot send.
     pub(super) fn drop_prepared(&mut self, frame: &PreparedFrame) {
         self.released += cost_prepared(frame);
-        self.dropped += 1;
+        self.count_dropped(1);
     }
 
     fn begin_prepared(&mut self, connection: &mut Connection, now: Instant, frame: &PreparedFrame) {
@@ -309,8 +388,7 @@ impl<T> Outbox<T> {
             None => {
                 let message = Item::Message(Box::new(Message { id, parts: [part].into(), open, begun: false }));
                 if self.held && own {
-                    self.data.insert(self.first, message);
-                    self.first += 1;
+                    self.insert_first(message);
                 } else {
                     self.data.push_back(message);
                 }
@@ -323,48 +401,51 @@ impl<T> Outbox<T> {
             Item::Message(message) => Some(&mut **message),
             _ => None,
         });
-        self.writing.as_deref_mut().into_iter().chain(waiting).find(|message| message.id == id)
+        let writing = self.seldom.as_mut().and_then(|seldom| seldom.writing.as_deref_mut());
+        writing.into_iter().chain(waiting).find(|message| message.id == id)
     }
 
     /// Where the message stands that has more parts to come. `None` within: its turn has come.
     fn place_of_open(&self) -> Option<Option<usize>> {
-        if self.writing.as_ref().is_some_and(|message| message.open) {
+        let writing = self.seldom.as_ref().and_then(|seldom| seldom.writing.as_ref());
+        if writing.is_some_and(|message| message.open) {
             return Some(None);
         }
         self.data.iter().rposition(|item| matches!(item, Item::Message(message) if message.open)).map(Some)
     }
 
     fn message_at(&mut self, place: Option<usize>) -> Option<&mut Message<T>> {
-        match place.map(|at| &mut self.data[at]) {
-            None => self.writing.as_deref_mut(),
-            Some(Item::Message(message)) => Some(message),
-            Some(_) => None,
+        let Some(at) = place else { return self.writing() };
+        match &mut self.data[at] {
+            Item::Message(message) => Some(message),
+            _ => None,
         }
     }
 
     /// The message that `handle_connect` has begun and not ended.
     fn message_before_handle_connect(&mut self) -> Option<&mut Message<T>> {
-        let place = self.place_of_open().filter(|at| at.is_none_or(|at| at < self.first))?;
+        let place = self.place_of_open().filter(|at| at.is_none_or(|at| at < self.first()))?;
         self.message_at(place)
     }
 
     /// No more parts of this message come, and those that wait do not leave. True: some have left, and the message can neither
     /// go on nor be taken back.
     pub(super) fn abandon(&mut self, id: u64) -> bool {
-        if let Some(mut message) = self.writing.take_if(|message| message.id == id) {
+        if self.writing().is_some_and(|message| message.id == id) {
+            let Some(mut message) = self.take_writing() else { return false };
             message.open = false;
             message.parts = self.without_chunks(message.parts);
             if message.begun {
-                self.writing = Some(message);
+                self.seldom.get_or_insert_default().writing = Some(message);
                 return true;
             }
-            self.put_back(0, message.parts, self.held || self.first > 0);
+            self.put_back(0, message.parts, self.held || self.first() > 0);
         } else if let Some(at) =
             self.data.iter().position(|item| matches!(item, Item::Message(message) if message.id == id))
         {
             let Some(Item::Message(message)) = self.data.remove(at) else { return false };
-            let first = at < self.first;
-            self.first -= usize::from(first);
+            let first = at < self.first();
+            self.set_first(self.first() - usize::from(first));
             let between = self.without_chunks(message.parts);
             self.put_back(at, between, first);
         }
@@ -385,7 +466,7 @@ impl<T> Outbox<T> {
 
     /// In the place of a message that was taken back. `first`: it was among what `handle_connect` sent.
     fn put_back(&mut self, at: usize, items: VecDeque<Item<T>>, first: bool) {
-        self.first += if first { items.len() } else { 0 };
+        self.set_first(self.first() + if first { items.len() } else { 0 });
         for item in items.into_iter().rev() {
             self.data.insert(at, item);
         }
@@ -401,7 +482,7 @@ impl<T> Outbox<T> {
 
     fn uncount_chunk(&mut self, chunk: &Chunk, own: bool) {
         let cost = cost_chunk(chunk);
-        self.released_parts += cost;
+        self.seldom.get_or_insert_default().released_parts += cost;
         if own {
             self.pushed = self.pushed.saturating_sub(cost);
         }
@@ -425,10 +506,7 @@ impl<T> Outbox<T> {
         if self.held && own {
             match self.message_before_handle_connect() {
                 Some(message) => message.parts.push_back(flush),
-                None => {
-                    self.data.insert(self.first, flush);
-                    self.first += 1;
-                }
+                None => self.insert_first(flush),
             }
             return;
         }
@@ -460,14 +538,15 @@ impl<T> Outbox<T> {
             Item::Message(message) => Some(message),
             _ => None,
         });
-        let within = self.writing.iter_mut().chain(waiting).find_map(|message| {
+        let writing = self.seldom.as_mut().and_then(|seldom| seldom.writing.as_mut());
+        let within = writing.into_iter().chain(waiting).find_map(|message| {
             let at = message.parts.iter().rposition(is_it)?;
             message.parts.remove(at)
         });
         if within.is_none() {
             if let Some(at) = self.data.iter().rposition(is_it) {
                 self.data.remove(at);
-                self.first -= usize::from(at < self.first);
+                self.set_first(self.first() - usize::from(at < self.first()));
             } else if let Some(at) = self.begun.iter().rposition(|(_, other)| *other == ticket) {
                 self.begun.remove(at);
             } else {
@@ -504,7 +583,7 @@ impl<T> Outbox<T> {
                     self.begin(connection, now, frame, ticket, source);
                 }
                 Some(Item::Prepared { frame, .. }) => self.begin_prepared(connection, now, &frame),
-                Some(Item::Message(message)) => self.writing = Some(message),
+                Some(Item::Message(message)) => self.seldom.get_or_insert_default().writing = Some(message),
                 Some(Item::Part { chunk, ticket, own }) => self.begin_part(connection, now, chunk, ticket, own),
                 Some(Item::Flush(ticket)) => {
                     self.begun.push_back((connection.encoded(), ticket));
@@ -517,17 +596,17 @@ impl<T> Outbox<T> {
 
     /// What leaves next.
     fn next(&mut self) -> Option<Item<T>> {
-        if let Some(message) = &mut self.writing {
+        if self.is_writing() {
             let control = if self.held { None } else { self.control.pop_front() };
-            if let Some(item) = control.or_else(|| message.parts.pop_front()) {
+            if let Some(item) = control.or_else(|| self.writing()?.parts.pop_front()) {
                 return Some(item);
             }
             if !self.cut_short() {
                 return None;
             }
         }
-        if self.first > 0 {
-            self.first -= 1;
+        if self.first() > 0 {
+            self.set_first(self.first() - 1);
             self.data.pop_front()
         } else if self.held {
             None
@@ -540,8 +619,8 @@ impl<T> Outbox<T> {
         self.uncount_chunk(&chunk, own);
         if chunk.last {
             self.sent += 1;
-            self.writing = None;
-        } else if let Some(message) = &mut self.writing {
+            self.take_writing();
+        } else if let Some(message) = self.writing() {
             message.begun = true;
         }
         match (connection.send_chunk(now, chunk), ticket) {
@@ -572,7 +651,8 @@ impl<T> Outbox<T> {
                 other => self.data.push_back(other),
             }
         }
-        (self.held, self.first) = (false, 0);
+        self.held = false;
+        self.set_first(0);
     }
 
     fn uncount(&mut self, frame: &Frame, source: Source) {
@@ -610,9 +690,9 @@ impl<T> Outbox<T> {
         }
         match ticket {
             Some(ticket) => self.settled.push_back((ticket, Err(error))),
-            None if matches!(error, SendError::ControlTooLong(_)) && source == Source::Push => self.refused += 1,
+            None if matches!(error, SendError::ControlTooLong(_)) && source == Source::Push => self.count_refused(),
             None => {
-                self.dropped += 1;
+                self.count_dropped(1);
                 self.unsent |= source != Source::Push;
             }
         }
@@ -641,8 +721,8 @@ impl<T> Outbox<T> {
     }
 
     fn give_back_waiting(&mut self, error: fn(Frame) -> SendError, reason: &DisconnectReason) {
-        self.first = 0;
-        let message = self.writing.take().map(Item::Message);
+        self.set_first(0);
+        let message = self.take_writing().map(Item::Message);
         let waiting = self.control.take().into_iter().chain(self.data.take());
         for item in message.into_iter().chain(waiting).collect::<Vec<_>>() {
             self.give_back_item(item, error, reason);
@@ -727,6 +807,22 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_sends_while_handle_connect_runs_holds_nothing_for_that_once_it_rests() {
+        let now = Instant::now();
+        let mut outbox = Outbox::new();
+        outbox.hold();
+        outbox.send(None, now, Frame::text("ahead"), Some(1), Source::Own);
+        outbox.rest();
+        assert_eq!(outbox.first(), 1, "it waits");
+        assert!(matches!(outbox.next(), Some(Item::Frame { ticket: Some(1), .. })));
+        outbox.rest();
+        assert!(outbox.seldom.is_none());
+        outbox.count_refused();
+        outbox.rest();
+        assert_eq!(outbox.losses().refused, 1);
+    }
+
+    #[test]
     fn what_may_leave_ahead_is_counted_when_a_flush_among_it_is_forgotten() {
         let now = Instant::now();
         let mut outbox = Outbox::new();
@@ -734,10 +830,10 @@ mod tests {
         outbox.send(None, now, Frame::text("waits"), Some(0), Source::Handle);
         outbox.send(None, now, Frame::text("ahead"), Some(1), Source::Own);
         outbox.data.insert(1, Item::Flush(2)); // as with a connection, while `handle_connect` runs
-        outbox.first = 2;
+        outbox.set_first(2);
         outbox.send(None, now, Frame::text("ahead too"), Some(3), Source::Own);
         outbox.forget(2);
-        assert_eq!(outbox.first, 2);
+        assert_eq!(outbox.first(), 2);
         let order: Vec<_> =
             outbox.data.iter().map(|item| matches!(item, Item::Frame { ticket: Some(1 | 3), .. })).collect();
         assert_eq!(order, [true, true, false]);

@@ -31,8 +31,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "the end of a connection is not told",
         SESSION,
-        "        if self.stop.is_none() {\n            self.lost = Some(Box::new(reason));",
-        "        if self.stop.is_none() && !MUTANT {\n            self.lost = Some(Box::new(reason));",
+        "self.lost = self.stop.is_none();",
+        "self.lost = self.stop.is_none() && !MUTANT;",
     ),
     mutant(
         "a message that was lent and dealt with comes again",
@@ -104,8 +104,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "an attempt has twice its time",
         SESSION,
-        "let deadline = deadline(now, dial.connect_timeout);",
-        "let deadline = deadline(now, dial.connect_timeout * if MUTANT { 2 } else { 1 });",
+        "let deadline = deadline(now, dial.target.connect_timeout);",
+        "let deadline = deadline(now, dial.target.connect_timeout * if MUTANT { 2 } else { 1 });",
     ),
     mutant(
         "a step of dialling that was given up goes on",
@@ -202,8 +202,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a send that waits for room waits over the end",
         HANDLE,
-        "inner.epoch += 1;",
-        "inner.epoch += u64::from(!MUTANT);",
+        "inner.epoch = inner.epoch.wrapping_add(1);",
+        "inner.epoch = inner.epoch.wrapping_add(u32::from(!MUTANT));",
     ),
     mutant(
         "sends are settled when they are encoded",
@@ -326,14 +326,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "no byte but a pong is a sign of life",
         KEEPALIVE,
-        "        self.last_input = self.last_input.max(now);\n        self.asked = None;",
-        "        if MUTANT {\n            return;\n        }\n        self.last_input = self.last_input.max(now);\n        self.asked = None;",
+        "self.last_input = self.last_input.max(now);",
+        "if MUTANT {\n            return;\n        }\n        self.last_input = self.last_input.max(now);",
     ),
     mutant(
         "a silent peer is waited for without end",
         KEEPALIVE,
-        "Some(asked) => deadline(asked, keepalive.timeout),",
-        "Some(asked) => deadline(asked, keepalive.timeout * if MUTANT { 100 } else { 1 }),",
+        "Some(since) => deadline(since, keepalive.timeout),",
+        "Some(since) => deadline(since, keepalive.timeout * if MUTANT { 100 } else { 1 }),",
     ),
     mutant(
         "progress does not put off the write timeout",

@@ -40,7 +40,7 @@ pub struct MessageWriter<I = ()> {
     /// What a text has yet to be followed by; `None`: binary.
     utf8: Option<Utf8Validator>,
     /// The connection on which it began.
-    epoch: Option<u64>,
+    epoch: Option<u32>,
     /// Whether it is this message's turn; an own handle's does not wait for it.
     admitted: bool,
     /// It has begun, and its last part was not accepted yet.
@@ -93,7 +93,7 @@ impl<I> Handle<I> {
             let mut next = None;
             let admitted = if self.own {
                 inner.seldom().writers.try_enter(1)
-            } else if inner.stopped.is_some() {
+            } else if inner.stopped().is_some() {
                 false // whatever is written gets the reason; the place is given up on drop
             } else {
                 match inner.seldom().writers.poll_enter(&mut entry.place, 1, cx) {
@@ -145,7 +145,7 @@ impl<I> MessageWriter<I> {
         let shared = &self.handle.shared;
         let ticket = {
             let mut inner = shared.lock();
-            if inner.stopped.is_some() {
+            if inner.stopped().is_some() {
                 return Err(ChunkError::Lost(inner.lost()));
             }
             let ticket = inner.slots.insert(Slot::Waiting(None));
@@ -189,7 +189,7 @@ impl<I> MessageWriter<I> {
     async fn accept(&mut self, payload: Bytes, last: bool) -> Result<Ticket, ChunkError> {
         let text = self.utf8.is_some();
         let chunk = Chunk { payload, text, first: self.epoch.is_none(), last };
-        if !self.admitted && self.handle.shared.lock().stopped.is_none() {
+        if !self.admitted && self.handle.shared.lock().stopped().is_none() {
             return Err(ChunkError::OutOfTurn(chunk));
         }
         let mut utf8 = self.utf8;
@@ -251,7 +251,7 @@ impl<I> Drop for MessageWriter<I> {
     fn drop(&mut self) {
         let shared = &self.handle.shared;
         let mut inner = shared.lock();
-        let tell = self.unfinished && inner.stopped.is_none();
+        let tell = self.unfinished && inner.stopped().is_none();
         if tell {
             inner.commands.push_back(Command::Abandon(self.id));
         }
@@ -266,7 +266,7 @@ impl<I> Drop for MessageWriter<I> {
 
 impl<I> Inner<I> {
     /// Why a part of a message that belongs to the connection `epoch` cannot be accepted now, if so.
-    fn refusal_of_part(&self, own: bool, epoch: u64) -> Option<fn(Chunk) -> ChunkError> {
+    fn refusal_of_part(&self, own: bool, epoch: u32) -> Option<fn(Chunk) -> ChunkError> {
         match self.state {
             ClientState::Stopped => Some(ChunkError::Stopped),
             _ if self.epoch != epoch => Some(ChunkError::Disconnected),
