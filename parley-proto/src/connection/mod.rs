@@ -483,9 +483,9 @@ impl Connection {
     #[inline(always)]
     fn gate(&self) -> Gate {
         match self.phase {
+            Phase::Open if self.pong.is_none() && self.sending.is_none() => Gate::Open,
             Phase::Open if self.pong.is_some() => Gate::Pong,
-            Phase::Open if self.sending.is_some() => Gate::Parts,
-            Phase::Open => Gate::Open,
+            Phase::Open => Gate::Parts,
             _ => self.phase.gate(),
         }
     }
@@ -648,16 +648,28 @@ impl Connection {
     /// Gives the frame back when there is no room ([`has_room`](Self::has_room)), when the connection is not open,
     /// when a control frame has more than 125 bytes, and when another message is being sent in parts.
     #[inline]
-    pub fn send(&mut self, now: Instant, frame: Frame) -> Result<u64, SendError> {
-        if !self.has_room() && matches!(self.phase, Phase::Open) {
-            return Err(SendError::Full(frame));
+    pub fn send(&mut self, _now: Instant, frame: Frame) -> Result<u64, SendError> {
+        if self.has_room() && self.gate() == Gate::Open && !frame.is_control() {
+            return Ok(self.encoder.frame(frame));
         }
-        self.send_anyway(now, frame)
+        self.send_unusual(frame, true)
     }
 
     /// [`send`](Self::send) without the bound: for a callback's pushes, which their own rule bounds.
     #[inline]
     pub(crate) fn send_anyway(&mut self, _now: Instant, frame: Frame) -> Result<u64, SendError> {
+        if self.gate() == Gate::Open && !frame.is_control() {
+            return Ok(self.encoder.frame(frame));
+        }
+        self.send_unusual(frame, false)
+    }
+
+    /// Where something is in the way, or may be.
+    #[inline(never)]
+    fn send_unusual(&mut self, frame: Frame, bounded: bool) -> Result<u64, SendError> {
+        if bounded && !self.has_room() && matches!(self.phase, Phase::Open) {
+            return Err(SendError::Full(frame));
+        }
         self.encode_pong();
         self.outgoing().send(frame)
     }

@@ -25,7 +25,6 @@ pub(super) enum Gate {
 
 impl Outgoing<'_> {
     /// See [`Connection::send`](super::Connection::send), but for the bound. A pong that waits was to be sent before.
-    #[inline]
     pub(crate) fn send(self, frame: Frame) -> Result<u64, SendError> {
         debug_assert!(self.gate != Gate::Pong, "it goes first");
         match self.gate {
