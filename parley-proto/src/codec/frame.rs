@@ -346,7 +346,7 @@ impl<'a> FrameRef<'a> {
 
     /// A message, ping or pong; a text has been through a check already.
     #[inline(always)]
-    pub(super) fn of_kind(opcode: OpCode, payload: &'a [u8]) -> Self {
+    pub(crate) fn of_kind(opcode: OpCode, payload: &'a [u8]) -> Self {
         debug_assert!(opcode != OpCode::Text || std::str::from_utf8(payload).is_ok());
         Self(match opcode {
             OpCode::Text => Payload::Text(payload),

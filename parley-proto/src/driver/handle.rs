@@ -22,9 +22,9 @@ use super::broadcast::{Delivery, Receiver, Slow};
 use super::stats::{Published, Stats};
 
 use crate::Limits;
-use crate::codec::{CloseFrame, Frame, PreparedFrame};
+use crate::codec::{CloseFrame, Frame, FrameRef, MAX_CONTROL, PreparedFrame};
 use crate::error::{SendError, StopReason};
-use crate::session::{ClientState, Command, Losses, QUEUE_KEPT, TimerId, cost, cost_prepared};
+use crate::session::{ClientState, Command, Fed, Losses, QUEUE_KEPT, TimerId, cost, cost_prepared, cost_ref};
 use crate::sparse::Sparse;
 
 /// Names a waiting send in [`Inner::slots`].
@@ -44,7 +44,7 @@ pub(super) struct Shared<I> {
 
 struct Inner<I> {
     /// Frames that nobody waits for, from handles but the client's own. All of them come before all of `commands`.
-    fed: Vec<Frame>,
+    fed: Fed,
     commands: Sparse<Command<I, Ticket>>,
     frames: Gate,
     info_limit: usize,
@@ -229,7 +229,7 @@ impl<I> Shared<I> {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
-                fed: Vec::new(),
+                fed: Fed::default(),
                 commands: Sparse::new(),
                 frames: Gate::new(limits.send_queue()),
                 info_limit: limits.info_queue(),
@@ -448,20 +448,20 @@ impl<I> Shared<I> {
 
 /// What the driver has taken and carries out.
 pub(super) struct Taken<I> {
-    pub(super) fed: Vec<Frame>,
+    pub(super) fed: Fed,
     pub(super) commands: Sparse<Command<I, Ticket>>,
 }
 
 impl<I> Default for Taken<I> {
     fn default() -> Self {
-        Self { fed: Vec::new(), commands: Sparse::new() }
+        Self { fed: Fed::default(), commands: Sparse::new() }
     }
 }
 
 impl<I> Taken<I> {
     /// All is done: of the room for a burst little is kept.
     pub(super) fn shrink(&mut self) {
-        self.fed.shrink_to(QUEUE_KEPT);
+        self.fed.shrink();
         self.commands.shrink_to(QUEUE_KEPT);
     }
 }
@@ -592,13 +592,13 @@ impl<I> Inner<I> {
     }
 
     /// Why a frame cannot be accepted now, if so.
-    fn refusal(&self, own: bool, frame: &Frame) -> Option<fn(Frame) -> SendError> {
+    fn refusal(&self, own: bool, frame: FrameRef<'_>) -> Option<fn(Frame) -> SendError> {
         match self.state {
             ClientState::Stopped => Some(SendError::Stopped),
             ClientState::Disconnected => Some(SendError::Disconnected),
             _ if self.closing => Some(SendError::Closing),
             ClientState::Connecting if own => Some(SendError::Disconnected),
-            _ if frame.is_control() && frame.len() > 125 => Some(SendError::ControlTooLong),
+            _ if frame.opcode().is_control() && frame.len() > MAX_CONTROL => Some(SendError::ControlTooLong),
             _ => None,
         }
     }
@@ -733,12 +733,46 @@ impl<I> Handle<I> {
     fn accept_now(&self, frame: Frame) -> Option<Frame> {
         let mut inner = self.shared.lock();
         let is_next = !self.own && inner.commands.is_empty();
-        if is_next && inner.refusal(false, &frame).is_none() && inner.frames.try_enter(cost(&frame)) {
-            inner.fed.push(frame);
-            self.shared.tell(inner);
+        if is_next && inner.refusal(false, (&frame).into()).is_none() && inner.frames.try_enter(cost(&frame)) {
+            if Fed::is_small((&frame).into()) {
+                inner.fed.push_copy((&frame).into());
+                self.shared.tell(inner);
+                drop(frame); // unlocked: dropping a payload of the user's own may do anything
+            } else {
+                inner.fed.push(frame);
+                self.shared.tell(inner);
+            }
             return None;
         }
         Some(frame)
+    }
+
+    /// [`feed_frame`](Self::feed_frame) for a payload that somebody else holds, a buffer that is used again, say: it is copied,
+    /// which costs less than to share it for up to 1 KiB.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`feed_frame`](Self::feed_frame).
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]; it has a copy of the frame.
+    #[inline]
+    pub async fn feed_ref(&self, frame: FrameRef<'_>) -> Result<(), SendError> {
+        if self.accept_small(frame) { Ok(()) } else { self.feed_frame(frame.to_frame()).await }
+    }
+
+    /// As `accept_now`, a small message.
+    #[inline(always)]
+    fn accept_small(&self, frame: FrameRef<'_>) -> bool {
+        let mut inner = self.shared.lock();
+        let is_next = !self.own && inner.commands.is_empty() && Fed::is_small(frame);
+        let accepted = is_next && inner.refusal(false, frame).is_none() && inner.frames.try_enter(cost_ref(frame));
+        if accepted {
+            inner.fed.push_copy(frame);
+            self.shared.tell(inner);
+        }
+        accepted
     }
 
     /// Accepts a frame now, or never.
@@ -749,7 +783,7 @@ impl<I> Handle<I> {
     pub fn try_send_frame(&self, frame: Frame) -> Result<(), SendError> {
         let Some(frame) = self.accept_now(frame) else { return Ok(()) };
         let mut inner = self.shared.lock();
-        if let Some(refusal) = inner.refusal(self.own, &frame) {
+        if let Some(refusal) = inner.refusal(self.own, (&frame).into()) {
             return Err(refusal(frame));
         }
         if !inner.enter(self.own, &frame) {
@@ -796,7 +830,7 @@ impl<I> Handle<I> {
             if inner.stopped().is_none() && *epoch.get_or_insert(inner.epoch) != inner.epoch {
                 return Poll::Ready(Err(SendError::Disconnected(waiting)));
             }
-            if let Some(refusal) = inner.refusal(self.own, &waiting) {
+            if let Some(refusal) = inner.refusal(self.own, (&waiting).into()) {
                 return Poll::Ready(Err(refusal(waiting))); // the place is given up on drop
             }
             let mut next = None;
@@ -1168,8 +1202,8 @@ mod tests {
     fn take(shared: &Shared<()>) -> (Vec<Frame>, VecDeque<Command<(), Ticket>>) {
         let mut taken = None;
         shared.take(&mut taken);
-        let Taken { fed, mut commands } = taken.map_or_else(Taken::default, |taken| *taken);
-        (fed, commands.take())
+        let Taken { mut fed, mut commands } = taken.map_or_else(Taken::default, |taken| *taken);
+        (fed.take(), commands.take())
     }
 
     #[test]
@@ -1295,7 +1329,7 @@ mod tests {
     fn what_was_fed_for_a_connection_is_seen_before_the_next() {
         let shared = connected();
         take(&shared);
-        shared.lock().fed.push(Frame::text("late"));
+        shared.lock().fed.push_copy(FrameRef::text("late"));
         assert!(!shared.is_dirty());
         shared.publish(ClientState::Disconnected, false);
         assert!(shared.is_dirty());

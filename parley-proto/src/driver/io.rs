@@ -317,7 +317,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
         let reachable = self.ending.shared.take(&mut self.taken);
         self.session.set_unreachable(!reachable);
         let Some(taken) = &mut self.taken else { return };
-        self.session.feed(self.now, taken.fed.drain(..));
+        self.session.feed(self.now, &mut taken.fed);
         while let Some(command) = taken.commands.pop_front() {
             self.session.command(self.now, command);
         }

@@ -14,6 +14,7 @@
 
 mod calls;
 mod dial;
+mod fed;
 mod options;
 mod outbox;
 mod retry;
@@ -35,9 +36,10 @@ pub(crate) use calls::Upcoming;
 pub use calls::{Call, ClientState, Command, Counters, Output, Returned, TimerId};
 pub use dial::DialId;
 use dial::{Addresses, Dialling, Step};
+pub(crate) use fed::Fed;
 pub use options::{BuildError, ClientOptions};
 pub use outbox::cost;
-pub(crate) use outbox::{Losses, QUEUE_KEPT, cost_chunk, cost_prepared};
+pub(crate) use outbox::{Losses, QUEUE_KEPT, cost_chunk, cost_prepared, cost_ref};
 use outbox::{Outbox, Source};
 use retry::{Backoff, retry_after};
 pub use retry::{Jitter, Reconnect};
@@ -435,16 +437,18 @@ impl<I, T: PartialEq> Session<I, T> {
     }
 
     /// Frames that handles have sent, and nobody waits for: as a [`Command::Send`] each.
-    pub(crate) fn feed(&mut self, now: Instant, frames: impl Iterator<Item = Frame>) {
-        for frame in frames {
-            let connection = if self.outlet() == Outlet::Open { self.phase.connection_mut() } else { None };
-            let short = |connection: &mut Connection| {
-                self.outbox.send_short(&mut connection.outgoing(), FrameRef::from(&frame), Source::Handle)
-            };
-            if !connection.is_some_and(short) {
-                self.send(now, frame, None, false);
-            }
-        }
+    pub(crate) fn feed(&mut self, now: Instant, fed: &mut Fed) {
+        fed.drain(|next| match next {
+            fed::Next::Copied(frame) if self.send_short(frame) => {}
+            fed::Next::Copied(frame) => self.send(now, frame.to_frame(), None, false),
+            fed::Next::Owned(frame) => self.send(now, frame, None, false),
+        });
+    }
+
+    #[inline(always)]
+    fn send_short(&mut self, frame: FrameRef<'_>) -> bool {
+        let connection = if self.outlet() == Outlet::Open { self.phase.connection_mut() } else { None };
+        connection.is_some_and(|connection| self.outbox.send_short(&mut connection.outgoing(), frame, Source::Handle))
     }
 
     /// Nobody can reach the client any more: disconnected, it ends.

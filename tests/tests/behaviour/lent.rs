@@ -2,7 +2,7 @@
 
 use parley_proto::codec::{Frame, FrameRef, OpCode};
 use parley_proto::driver::Handle;
-use parley_proto::{Action, Answer, BoxError, Handler, StopReason};
+use parley_proto::{Action, Answer, BoxError, Handler, SendError, StopReason};
 use parley_tests::raw::{self, RawConn};
 use parley_tests::sim::{Link, Sim};
 
@@ -131,6 +131,38 @@ fn a_push_that_cannot_be_sent_is_counted_though_it_was_lent() {
         peer.send(&[raw::frame(0x81, b"too long a ping"), raw::frame(0x81, b"next")].concat()).await;
         assert_eq!(peer.frame().await.payload, b"next");
         assert_eq!(client.stats().refused, 1);
+    });
+}
+
+#[test]
+fn what_a_handle_feeds_by_reference_leaves_in_its_place_or_comes_back_as_a_copy() {
+    Sim::new().run(async |sim| {
+        let (client, mut peer) = connected(&sim, Link::default()).await;
+        let (small, large) = (vec![1; 1024], vec![2; 1025]);
+        let sent = [FrameRef::text("a"), FrameRef::binary(&small), FrameRef::binary(&large), FrameRef::text("b")];
+        for frame in sent {
+            client.feed_ref(frame).await.unwrap();
+            client.feed_frame(frame.to_frame()).await.unwrap();
+        }
+        client.feed_ref(FrameRef::ping(b"?")).await.unwrap();
+        client.flush().await.unwrap();
+        let mut arrived = Vec::new();
+        for _ in 0..9 {
+            let frame = peer.frame().await;
+            arrived.push((frame.first, frame.payload));
+        }
+        arrived.retain(|(first, _)| *first != 0x89);
+        let expected = sent
+            .iter()
+            .flat_map(|frame| [frame; 2])
+            .map(|frame| (0x80 | frame.opcode().bits(), frame.payload().to_vec()));
+        assert!(arrived == expected.collect::<Vec<_>>());
+
+        let refused = client.feed_ref(FrameRef::ping(&[0; 126])).await.unwrap_err();
+        assert!(matches!(refused, SendError::ControlTooLong(ping) if ping.len() == 126));
+        client.disconnect().await;
+        let refused = client.feed_ref(FrameRef::text("late")).await.unwrap_err();
+        assert!(matches!(refused, SendError::Closing(frame) if frame == Frame::text("late")));
     });
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use parley_proto::codec::CloseFrame;
+use parley_proto::codec::{CloseFrame, FrameRef};
 use parley_proto::driver::Handle;
 use parley_proto::session::ClientState;
 
@@ -70,7 +70,8 @@ pub(super) async fn sender(scene: Arc<Scene>, handle: Handle<u32>, lane: u32, mu
                         fate = Fate::Sent(sim.now());
                         outcome
                     }
-                    30..50 => maybe(&sim, &mut dice, handle.feed_frame(frame)).await,
+                    30..40 => maybe(&sim, &mut dice, handle.feed_frame(frame)).await,
+                    40..50 => maybe(&sim, &mut dice, handle.feed_ref(FrameRef::from(&frame))).await,
                     _ => Some(handle.try_send_frame(frame)),
                 };
                 match outcome {

@@ -194,10 +194,11 @@ async fn send_beside<P: Platform>(
     let (go, mut told_to) = tokio::sync::mpsc::unbounded_channel();
     let client = builder.start::<_, ()>(Go(go)).await?;
     let handle: &Handle<()> = &client;
+    let frame = Frame::Text(text);
     while told_to.recv().await.is_some() {
         for batch in batches(messages, flush_every) {
             for _ in 0..batch {
-                handle.feed_frame(Frame::Text(text.clone())).await?;
+                handle.feed_ref(FrameRef::from(&frame)).await?;
             }
             handle.flush().await?;
         }
