@@ -99,6 +99,13 @@ impl std::error::Error for Error {
     }
 }
 
+/// As [`WebSocket::next_ref`] has it.
+impl From<Box<Error>> for Error {
+    fn from(error: Box<Error>) -> Self {
+        *error
+    }
+}
+
 impl From<BuildError> for Error {
     fn from(error: BuildError) -> Self {
         Self::Build(error)
@@ -474,14 +481,15 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     ///
     /// # Errors
     ///
-    /// As [`next`](Self::next).
+    /// As [`next`](Self::next), boxed: a frame that shares its place with an error of many words is moved by way of memory, which
+    /// costs more than all else. An [`Error`] can be made of it, so that `?` serves.
     #[inline]
-    pub async fn next_ref(&mut self) -> Option<Result<FrameRef<'_>, Error>> {
+    pub async fn next_ref(&mut self) -> Option<Result<FrameRef<'_>, Box<Error>>> {
         if !self.link.connection.is_frame_next() {
             match poll_fn(|cx| self.poll_whole(cx)).await {
                 More::AtHand => {}
                 More::Joined(frame) => return Some(Ok(self.link.connection.lend(*frame).0.frame)),
-                More::End(error) => return error.map(|error| Err(*error)),
+                More::End(error) => return error.map(Err),
             }
         }
         self.link.connection.poll_lent().map(|(lent, _)| Ok(lent.frame))
@@ -506,9 +514,9 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     ///
     /// # Errors
     ///
-    /// As [`next`](Self::next).
+    /// As [`next_ref`](Self::next_ref).
     #[inline]
-    pub async fn next_with_reply(&mut self) -> Option<Result<(FrameRef<'_>, Reply<'_>), Error>> {
+    pub async fn next_with_reply(&mut self) -> Option<Result<(FrameRef<'_>, Reply<'_>), Box<Error>>> {
         if !(self.link.connection.is_frame_next() && self.has_room()) {
             match poll_fn(|cx| self.poll_exchange(cx)).await {
                 More::AtHand => {}
@@ -516,7 +524,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
                     self.link.connection.encode_pong();
                     return Some(Ok(Reply::to(self.link.connection.lend(*frame))));
                 }
-                More::End(error) => return error.map(|error| Err(*error)),
+                More::End(error) => return error.map(Err),
             }
         }
         self.link.connection.encode_pong();

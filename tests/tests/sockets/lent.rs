@@ -81,7 +81,7 @@ fn what_is_lent_is_what_would_be_given() {
             peer.send(&raw::frame(TEXT, b"last")).await;
             assert_eq!(socket.next_ref().await.unwrap().unwrap().as_str(), Some("last"));
             drop(peer);
-            assert!(matches!(socket.next_ref().await, Some(Err(Error::Disconnected(_)))));
+            assert!(matches!(*socket.next_ref().await.unwrap().unwrap_err(), Error::Disconnected(_)));
             assert!(socket.next_ref().await.is_none(), "it is told once");
         });
     }
@@ -203,7 +203,7 @@ fn what_is_lent_may_be_answered_with_itself_or_something_else() {
             }
             let mut socket = flushing.await;
             drop(peer);
-            assert!(matches!(socket.next_with_reply().await, Some(Err(Error::Disconnected(_)))));
+            assert!(matches!(*socket.next_with_reply().await.unwrap().unwrap_err(), Error::Disconnected(_)));
             assert!(socket.next_with_reply().await.is_none(), "it is told once");
         });
     }
