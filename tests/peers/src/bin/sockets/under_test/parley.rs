@@ -193,16 +193,21 @@ async fn send_beside<P: Platform>(
 ) -> Result<(), BoxError> {
     let (go, mut told_to) = tokio::sync::mpsc::unbounded_channel();
     let client = builder.start::<_, ()>(Go(go)).await?;
-    let handle: &Handle<()> = &client;
-    let frame = Frame::Text(text);
-    while told_to.recv().await.is_some() {
-        for batch in batches(messages, flush_every) {
-            for _ in 0..batch {
-                handle.feed_ref(FrameRef::from(&frame)).await?;
+    let handle: Handle<()> = client.handle();
+    // A task like any other: the one that the runtime was started with is woken by way of the reactor.
+    P::spawn(told(async move {
+        let frame = Frame::Text(text);
+        while told_to.recv().await.is_some() {
+            for batch in batches(messages, flush_every) {
+                for _ in 0..batch {
+                    handle.feed_ref(FrameRef::from(&frame)).await?;
+                }
+                handle.flush().await?;
             }
-            handle.flush().await?;
         }
-    }
+        Ok::<_, BoxError>(())
+    }));
+    client.join().await?;
     Ok(())
 }
 
