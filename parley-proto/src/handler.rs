@@ -10,7 +10,8 @@ use crate::error::{BoxError, DisconnectReason, StopReason};
 use crate::handshake::{ClientRequest, Negotiated};
 use crate::transport::TransportFacts;
 
-/// The callbacks of one client. All are async, all are optional: an empty impl is a valid client.
+/// The callbacks of one client. All are optional: an empty impl is a valid client. All but
+/// [`handle_frame_ref`](Self::handle_frame_ref) are async.
 ///
 /// Write plain `async fn`s. `Info` is whatever other tasks send to this client; implement `Handler<MyInfo>` for a
 /// concrete type (the compiler refuses an `impl<I> Handler<I>`). Callbacks of one client never overlap; while one
@@ -196,7 +197,8 @@ pub enum Answer<'a> {
     Pass,
     /// It is dealt with, and nothing is to be done.
     Continue,
-    /// Send this frame, as [`Action::Push`] does. It is copied, unless it has 8 KiB or more and is (a part of) what was lent.
+    /// Send this frame, as [`Action::Push`] does. It is copied, unless it has 8 KiB or more and is what was lent, or a good part
+    /// of it.
     Push(FrameRef<'a>),
     /// What `handle_frame` would return.
     Return(Result<Action, BoxError>),

@@ -143,6 +143,20 @@ mod tests {
     }
 
     #[test]
+    fn a_request_with_a_secret_does_not_share_that_of_one_without() {
+        let marked = |secret| {
+            let mut key = http::HeaderValue::from_static("hunter8");
+            key.set_sensitive(secret);
+            let mut request = ClientRequest::new("ws://localhost/").unwrap();
+            request.header("x-key", key).unwrap();
+            target(Target::new(request, Duration::ZERO, None, TcpOptions::default()))
+        };
+        let [plain, secret, same] = [false, true, true].map(marked);
+        assert!(!Arc::ptr_eq(&plain, &secret), "it would be shown");
+        assert!(Arc::ptr_eq(&secret, &same));
+    }
+
+    #[test]
     fn a_window_is_kept_once_nothing_refers_to_it() {
         let mut first = window();
         first.extend_from_slice(b"abc");

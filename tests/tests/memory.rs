@@ -6,7 +6,8 @@
 //! ```text
 //!   message under way   twice its bytes that have come (a buffer at most doubles), at most twice `message`
 //! + read ahead          `read_ahead`, or one message that is larger
-//! + output              64 KiB encoded ahead, and one frame; pongs up to 256 KiB for one that never writes
+//! + output              64 KiB encoded ahead, and one frame; pongs up to 256 KiB for one that never writes; 128 KiB of
+//!                       masked output behind a client's large frame
 //! + send queue          `send_queue`, or one frame that is larger (of handles)
 //! + a constant          some KiB
 //! ```
@@ -19,12 +20,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use parley_proto::codec::Frame;
+use parley_proto::codec::{Frame, FrameRef};
 use parley_proto::connection::{Config, Connection, ENCODE_AHEAD, Event};
 use parley_proto::handshake::{ClientRequest, Negotiated, Origins};
-use parley_proto::session::ClientState;
-use parley_proto::{Handler, Limits, Role};
+use parley_proto::session::{ClientOptions, ClientState};
+use parley_proto::{Answer, Handler, Limits, Role};
 use parley_tests::raw::{frame, masked_frame};
+use parley_tests::sim::{Link, Sim};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -523,5 +525,40 @@ mod at_rest {
     #[test]
     fn a_handler_of_a_client_holds_two_and_a_half_kib() {
         client(true, 5 * KIB / 2);
+    }
+}
+
+/// Answers each message with its first bytes, out of what is lent.
+struct Head(usize);
+
+impl Handler for Head {
+    fn handle_frame_ref<'a>(&'a mut self, frame: FrameRef<'a>) -> Answer<'a> {
+        let payload = frame.payload();
+        Answer::Push(FrameRef::binary(&payload[..self.0.min(payload.len())]))
+    }
+}
+
+/// Small answers of one read each would keep a window each, those to big messages all of these.
+#[test]
+fn hazard_17_answers_that_wait_keep_little_more_than_they_are() {
+    let _alone = alone();
+    for (message, behind, answer, messages) in [(500, 7_490, 500, 600), (1024 * KIB, 0, 8 * KIB, 100)] {
+        Sim::new().run(async |sim| {
+            let listener = sim.listen("10.0.0.1:80".parse().unwrap());
+            listener.set_link(Link::default().capacity(message + behind + 20));
+            let options = ClientOptions::new("ws://10.0.0.1/").unwrap();
+            let bound = options.limits().send_queue() + ENCODE_AHEAD + options.limits().read_ahead() + 2 * message;
+            let client = sim.start::<_, ()>(options, Head(answer)).await.unwrap();
+            let mut peer = listener.accept().await;
+            peer.upgrade("").await;
+            client.wait_for(ClientState::Connected).await.unwrap();
+            let wire = [frame(0x82, &vec![b'x'; message]), frame(0x8a, &[]), frame(0x82, &vec![b'y'; behind])].concat();
+            let held = Held::from_now();
+            for _ in 0..messages {
+                peer.send(&wire).await; // it never reads
+            }
+            held.at_most(2 * bound, &format!("{messages} answers of {answer} bytes"));
+            drop(client);
+        });
     }
 }

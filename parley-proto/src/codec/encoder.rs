@@ -87,7 +87,7 @@ pub struct Encoder {
     filled: usize,
     /// In order; `start <= at <= filled` holds for each.
     large: Sparse<Large>,
-    /// Of the first in `large` that has a key. With room for the next one until the connection rests.
+    /// Of the first in `large`, if that has a key. With room for the next one until the connection rests.
     piece: Option<Box<Piece>>,
     written: u64,
     end: u64,
@@ -294,11 +294,20 @@ impl Encoder {
 
     /// The first `n` bytes of [`transmit`](Self::transmit) were taken. More than there are count as all of them.
     pub fn advance(&mut self, n: usize) {
+        self.take(n);
+    }
+
+    /// [`advance`](Self::advance); says whether they were all that was shown.
+    pub(crate) fn take(&mut self, n: usize) -> bool {
         debug_assert!(n <= self.queued(), "the transport took more than there was");
+        let in_pieces = self.keys.is_some() && !self.large.is_empty();
+        let shown = if in_pieces { self.transmit().iter().map(<[u8]>::len).sum() } else { self.queued() };
+        let took_all = n >= shown;
         let mut n = n.min(self.queued());
         self.written += n as u64;
         if self.written == self.end {
-            return self.emptied();
+            self.emptied();
+            return took_all;
         }
         while n > 0 {
             let until = self.large.front().map_or(self.filled, |large| large.at);
@@ -319,15 +328,15 @@ impl Encoder {
                 self.fill_piece();
             }
         }
+        took_all
     }
 
-    /// Masks what is next to leave in pieces, if what was masked has left.
+    /// Masks the next piece of what is at the front, if it leaves in pieces and what was masked of it has left.
     fn fill_piece(&mut self) {
-        let mut keyed = self.large.iter().filter_map(|large| Some((large.key?, &large.payload)));
-        let Some((key, payload)) = keyed.next() else { return };
+        let Some(Large { key: Some(key), payload, .. }) = self.large.front() else { return };
         let piece = self.piece.get_or_insert_default();
         if piece.waits().is_empty() {
-            piece.fill(key, payload);
+            piece.fill(*key, payload);
         }
     }
 
@@ -521,9 +530,11 @@ impl<'a> Iterator for Pieces<'a> {
                 Some(Large { at, payload, key }) => {
                     self.large += 1;
                     self.payload = payload;
-                    if let Some(piece) = piece.as_ref().filter(|_| key.is_some()) {
-                        // Nothing goes behind it before its end.
-                        (self.payload, self.ended) = (piece.waits(), true);
+                    if key.is_some() {
+                        // Nothing goes behind it before its end. There is a piece of the one at the front alone.
+                        let is_front = self.large == 1;
+                        let piece = piece.as_ref().filter(|_| is_front).map_or(&[][..], |piece| piece.waits());
+                        (self.payload, self.ended) = (piece, true);
                     }
                     *at
                 }
@@ -757,6 +768,52 @@ mod tests {
             assert!(encoder.piece.as_ref().is_some_and(|piece| piece.bytes.len() == PIECE));
             encoder.rest();
             assert!(encoder.piece.is_none(), "at rest no room is held for a piece");
+        }
+    }
+
+    /// However it is taken, and what is shown and not taken is shown again: TLS may have seen it.
+    #[test]
+    fn what_is_shown_stays_as_it_is_until_it_is_taken() {
+        let mut dice = ChaCha12Rng::from_seed([3; 32]);
+        let mut below = |most: usize| dice.next_u32() as usize % most;
+        let shared = Bytes::from((0..5 * PIECE).map(|i| (i * 7 % 251) as u8).collect::<Vec<u8>>());
+        for round in 0..100 {
+            let mut encoder = if round % 4 == 0 { server() } else { client() };
+            let (mut bytes, mut expected, mut shown) = (Vec::new(), Vec::new(), Vec::new());
+            for step in 0.. {
+                if step < 60 && below(3) == 0 {
+                    let most = [200, 10_000, 70_000, PIECE + 10, 4 * PIECE][below(5)];
+                    let len = below(most + 1);
+                    let payload = shared.slice(below(PIECE)..).slice(..len);
+                    expected.push(payload.clone());
+                    match below(3) {
+                        0 => encoder.frame(Frame::Binary(payload)),
+                        1 => encoder.frame(Frame::binary(payload.to_vec())),
+                        _ => encoder.prepared(&PreparedFrame::new(&Frame::Binary(payload)).unwrap()),
+                    };
+                }
+                if below(4) == 0 {
+                    encoder.rest();
+                }
+                let now = pending(&encoder);
+                assert!(now.starts_with(&shown), "what was shown has changed");
+                assert_eq!(now.is_empty(), encoder.transmit().is_empty());
+                if now.is_empty() && step >= 60 {
+                    break;
+                }
+                let most = [1, 3, 1000, 50_000, PIECE, now.len()][below(6)].min(now.len());
+                let n = if step < 60 { below(most + 1) } else { now.len() };
+                assert_eq!(encoder.take(n), n == now.len(), "whether all that was shown was taken");
+                bytes.extend_from_slice(&now[..n]);
+                shown = now[n..].to_vec();
+            }
+            let mut rest = &bytes[..];
+            for payload in &expected {
+                let (_, arrived, behind) = split(rest);
+                assert!(arrived == *payload, "round {round}");
+                rest = behind;
+            }
+            assert!(rest.is_empty());
         }
     }
 

@@ -31,6 +31,11 @@ impl Kind {
     }
 }
 
+/// An answer to what was lent is a part of the same memory if it has so many bytes,
+const MIN_KEPT: usize = 8 * 1024;
+/// and keeps at most so many times as much. A window of 64 KiB is eight times the smallest.
+const MOST_KEPT: usize = 8;
+
 /// A frame that is lent, and the memory that it lies in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lent<'a> {
@@ -39,7 +44,7 @@ pub(crate) struct Lent<'a> {
 }
 
 impl<'a> Lent<'a> {
-    /// `frame` as one of its own: without a copy, if it is this one or lies in the same memory.
+    /// `frame` as one of its own: without a copy, if it is large, and a good part of the memory that it would keep.
     #[inline(always)]
     pub(crate) fn own(&self, frame: FrameRef<'_>) -> Box<Frame> {
         own(self.within, frame.opcode(), frame.payload())
@@ -52,7 +57,9 @@ impl<'a> Lent<'a> {
 #[inline(never)]
 fn own(within: &Bytes, opcode: OpCode, payload: &[u8]) -> Box<Frame> {
     let (all, part) = (within.as_ptr_range(), payload.as_ptr_range());
-    let is_within = all.start <= part.start && part.end <= all.end;
+    // What waits to be sent counts by its length alone: it must not keep many times as much.
+    let is_worth_it = payload.len() >= MIN_KEPT && payload.len() >= within.len() / MOST_KEPT;
+    let is_within = is_worth_it && all.start <= part.start && part.end <= all.end;
     let owned = if is_within { within.slice_ref(payload) } else { Bytes::copy_from_slice(payload) };
     Box::new(FrameRef::of_kind(opcode, payload).with_payload(owned))
 }

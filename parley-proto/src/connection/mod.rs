@@ -393,7 +393,7 @@ impl Connection {
         self.decoder.set_copy_small(on);
     }
 
-    /// The transport has taken `n` bytes of [`transmit`](Self::transmit). Less than all (0 too) means that it is
+    /// The transport has taken `n` bytes of [`transmit`](Self::transmit). Less than all of that (0 too) means that it is
     /// blocked until the next call: meanwhile only the newest ping is remembered, and the
     /// [write timeout](Config::write_timeout) runs from the last byte that was taken.
     #[inline]
@@ -404,18 +404,20 @@ impl Connection {
     /// [`handle_written`](Self::handle_written) that asks for the time where it matters: not when all has left at once.
     #[inline]
     pub(crate) fn handle_written_by(&mut self, now: impl FnOnce() -> Instant, n: usize) {
-        self.encoder.advance(n);
+        let took_all = self.encoder.take(n);
         if self.encoder.queued() == 0 && self.blocked.is_none() && !self.life.has_unanswered() {
             return self.handle_all_written();
         }
         let now = now();
         self.life.written(now, self.encoder.written());
-        if self.encoder.queued() > 0 {
-            if n > 0 || self.blocked.is_none() {
-                self.blocked = Some(now);
-            }
-        } else {
+        if self.encoder.queued() == 0 {
             self.handle_drained(now);
+        } else if took_all {
+            if self.blocked.take().is_some() {
+                self.life.drained(now);
+            }
+        } else if n > 0 || self.blocked.is_none() {
+            self.blocked = Some(now);
         }
     }
 

@@ -137,7 +137,7 @@ struct Gate {
     used: usize,
     limit: usize,
     /// `None` while nobody waits.
-    #[expect(clippy::box_collection, reason = "every client has four, and nearly always all are empty")]
+    #[expect(clippy::box_collection, reason = "nearly always it is empty")]
     queue: Option<Box<VecDeque<(u64, Waker)>>>,
 }
 

@@ -187,7 +187,7 @@ impl<'a> Reply<'a> {
         (lent.frame, Self { lent, outgoing })
     }
 
-    /// Accepts a frame. It is copied, unless it has 8 KiB or more and is (a part of) what was lent.
+    /// Accepts a frame. It is copied, unless it has 8 KiB or more and is what was lent, or a good part of it.
     ///
     /// # Errors
     ///

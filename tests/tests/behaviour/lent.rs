@@ -1,7 +1,9 @@
 //! Section 3 of the guide, where a handler is lent its messages.
 
+use bytes::Bytes;
 use parley_proto::codec::{Frame, FrameRef, OpCode};
 use parley_proto::driver::Handle;
+use parley_proto::session::ClientState;
 use parley_proto::{Action, Answer, BoxError, Handler, SendError, StopReason};
 use parley_tests::raw::{self, RawConn};
 use parley_tests::sim::{Link, Sim};
@@ -184,6 +186,28 @@ fn a_peer_that_takes_nothing_stops_what_is_lent_to_a_handler_that_answers() {
         assert!(!sending.is_done() && seen > 64 && seen < bound as u64, "{seen} of {bound}");
         drop(client);
     });
+}
+
+/// The socket takes all that it is shown.
+#[test]
+fn rule_4_10_pings_between_the_pieces_of_a_large_message_are_all_answered() {
+    for len in (240..330).step_by(6).map(|kib| kib * 1024) {
+        Sim::new().run(async |sim| {
+            let (client, mut peer) = connected(&sim, Link::default().capacity(4 << 20)).await;
+            client.wait_for(ClientState::Connected).await.unwrap();
+            let shared = Bytes::from(vec![7; len]); // so that a copy is masked, piece by piece
+            client.try_send_frame(Frame::Binary(shared.clone())).unwrap();
+            peer.send(&[raw::frame(0x89, b"1"), raw::frame(0x89, b"2"), raw::frame(0x89, b"3")].concat()).await;
+            let (mut pongs, mut data) = (Vec::new(), 0);
+            while data == 0 || pongs.last().is_none_or(|last: &Vec<u8>| last != b"3") {
+                match peer.frame().await {
+                    frame if frame.first == 0x8a => pongs.push(frame.payload),
+                    frame => data += frame.payload.len(),
+                }
+            }
+            assert_eq!((data, pongs.len()), (shared.len(), 3), "{pongs:?}");
+        });
+    }
 }
 
 #[test]
