@@ -197,7 +197,7 @@ impl Encoder {
     }
 
     /// [`frame`](Self::frame) for a message that is copied anyway; false for others, of which nothing is encoded.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn small_message(&mut self, frame: FrameRef<'_>) -> bool {
         if frame.opcode().is_control() || frame.payload().len() >= LARGE {
             return false;

@@ -484,15 +484,10 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     /// As [`next`](Self::next), boxed: a frame that shares its place with an error of many words is moved by way of memory, which
     /// costs more than all else. An [`Error`] can be made of it, so that `?` serves.
     #[inline]
-    pub async fn next_ref(&mut self) -> Option<Result<FrameRef<'_>, Box<Error>>> {
-        if !self.link.connection.is_frame_next() {
-            match poll_fn(|cx| self.poll_whole(cx)).await {
-                More::AtHand => {}
-                More::Joined(frame) => return Some(Ok(self.link.connection.lend(*frame).0.frame)),
-                More::End(error) => return error.map(Err),
-            }
-        }
-        self.link.connection.poll_lent().map(|(lent, _)| Ok(lent.frame))
+    pub fn next_ref<'a>(
+        &'a mut self,
+    ) -> impl Future<Output = Option<Result<FrameRef<'a>, Box<Error>>>> + use<'a, T, C> {
+        NextRef { socket: Some(self) }
     }
 
     /// [`next_ref`](Self::next_ref), once there is room for an answer as well, which may be sent while the frame is lent.
@@ -578,8 +573,8 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     ///
     /// [`Error::Send`] with a copy of the frame.
     #[inline]
-    pub async fn feed_ref(&mut self, frame: FrameRef<'_>) -> Result<(), Error> {
-        if self.link.connection.outgoing().send_short(frame) { Ok(()) } else { self.feed(frame.to_frame()).await }
+    pub fn feed_ref<'a>(&'a mut self, frame: FrameRef<'a>) -> impl Future<Output = Result<(), Error>> + use<'a, T, C> {
+        FeedRef { socket: self, frame, waits: None }
     }
 
     /// Accepts a part of a message, as [`feed`](Self::feed) a frame. Until the last part is fed, no other message can be sent.
@@ -868,6 +863,34 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     }
 }
 
+/// See [`WebSocket::next_ref`]: no `async fn`, as [`FeedRef`] is none.
+#[must_use = "futures do nothing unless polled"]
+struct NextRef<'a, T, C> {
+    /// `None` behind the end.
+    socket: Option<&'a mut WebSocket<T, C>>,
+}
+
+impl<'a, T: Transport, C: Clock> Future for NextRef<'a, T, C> {
+    type Output = Option<Result<FrameRef<'a>, Box<Error>>>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let next = self.get_mut();
+        let Some(socket) = &mut next.socket else { return Poll::Ready(None) };
+        let more = match socket.link.connection.is_frame_next() {
+            true => More::AtHand,
+            false => ready!(socket.poll_whole(cx)),
+        };
+        // Taken only now that there is something: what is lent lives as long as the socket is borrowed.
+        let Some(socket) = next.socket.take() else { return Poll::Ready(None) };
+        Poll::Ready(match more {
+            More::AtHand => socket.link.connection.poll_lent().map(|(lent, _)| Ok(lent.frame)),
+            More::Joined(frame) => Some(Ok(socket.link.connection.lend(*frame).0.frame)),
+            More::End(error) => error.map(Err),
+        })
+    }
+}
+
 /// A frame on its way into a socket, and where it is to be flushed, out of it.
 ///
 /// No `async fn`, which would move the frame from state to state: the usual one is encoded at the first poll.
@@ -902,6 +925,43 @@ impl<T: Transport, C: Clock> Future for Feed<'_, T, C> {
             return Poll::Ready(Ok(()));
         }
         feed.socket.poll_flushed(cx)
+    }
+}
+
+/// [`Feed`] of a frame that is lent. Nor is this an `async fn`: what one captures is moved before it is looked at.
+#[must_use = "futures do nothing unless polled"]
+struct FeedRef<'a, T, C> {
+    socket: &'a mut WebSocket<T, C>,
+    frame: FrameRef<'a>,
+    /// A copy that waits for room.
+    waits: Option<Box<Frame>>,
+}
+
+impl<T: Transport, C: Clock> Future for FeedRef<'_, T, C> {
+    type Output = Result<(), Error>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let feed = self.get_mut();
+        if feed.waits.is_none() && feed.socket.link.connection.outgoing().send_short(feed.frame) {
+            return Poll::Ready(Ok(()));
+        }
+        feed.poll_copy(cx).map(|error| error.map_or(Ok(()), |error| Err(*error)))
+    }
+}
+
+impl<T: Transport, C: Clock> FeedRef<'_, T, C> {
+    #[inline(never)]
+    fn poll_copy(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Error>>> {
+        let frame = self.waits.take().map_or_else(|| self.frame.to_frame(), |frame| *frame);
+        match self.socket.poll_feed(cx, frame) {
+            Fed::Done => Poll::Ready(None),
+            Fed::Refused(error) => Poll::Ready(Some(error)),
+            Fed::Waits(frame) => {
+                self.waits = Some(frame);
+                Poll::Pending
+            }
+        }
     }
 }
 
