@@ -603,6 +603,13 @@ impl<I> Inner<I> {
         }
     }
 
+    /// Takes room for a frame that goes to what is fed, if it is refused by nothing and comes behind nothing.
+    #[inline(always)]
+    fn enters_now(&mut self, own: bool, frame: FrameRef<'_>) -> bool {
+        let is_next = !own && self.commands.is_empty();
+        is_next && self.refusal(false, frame).is_none() && self.frames.try_enter(cost_ref(frame))
+    }
+
     /// Takes room for a frame, if there is any. What a callback sends is never refused for lack of it.
     fn enter(&mut self, own: bool, frame: &Frame) -> bool {
         let cost = cost(frame);
@@ -732,8 +739,7 @@ impl<I> Handle<I> {
     #[inline(always)]
     fn accept_now(&self, frame: Frame) -> Option<Frame> {
         let mut inner = self.shared.lock();
-        let is_next = !self.own && inner.commands.is_empty();
-        if is_next && inner.refusal(false, (&frame).into()).is_none() && inner.frames.try_enter(cost(&frame)) {
+        if inner.enters_now(self.own, (&frame).into()) {
             if Fed::is_small((&frame).into()) {
                 inner.fed.push_copy((&frame).into());
                 self.shared.tell(inner);
@@ -766,8 +772,7 @@ impl<I> Handle<I> {
     #[inline(always)]
     fn accept_small(&self, frame: FrameRef<'_>) -> bool {
         let mut inner = self.shared.lock();
-        let is_next = !self.own && inner.commands.is_empty() && Fed::is_small(frame);
-        let accepted = is_next && inner.refusal(false, frame).is_none() && inner.frames.try_enter(cost_ref(frame));
+        let accepted = Fed::is_small(frame) && inner.enters_now(self.own, frame);
         if accepted {
             inner.fed.push_copy(frame);
             self.shared.tell(inner);

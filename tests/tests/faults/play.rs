@@ -209,7 +209,9 @@ impl<F: FnMut(usize) -> usize> Player<'_, F> {
     /// One write.
     fn write(&mut self) {
         let output: Vec<u8> = self.connection.transmit().iter().flatten().copied().collect();
+        // A client's large payload is shown piece by piece.
         assert_eq!(output.is_empty(), self.connection.queued() == 0);
+        assert!(output.len() <= self.connection.queued());
         let taken = (self.take)(output.len()).min(output.len());
         self.played.wire.extend_from_slice(&output[..taken]);
         if !output.is_empty() {

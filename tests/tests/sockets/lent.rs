@@ -2,7 +2,6 @@
 
 use parley_proto::SendError;
 use parley_proto::codec::{Chunk, Frame, FrameRef, OpCode};
-use parley_proto::session::ClientOptions;
 use parley_tests::raw;
 use parley_tests::sim::{Link, Sim};
 
@@ -41,17 +40,7 @@ fn what_is_lent_is_what_would_be_given() {
         [(1 << 20, 1, None), (1 << 20, 2, None), (977, 1, None), (5000, 3, Some(500)), (31, 2, Some(0))]
     {
         Sim::new().run(async |sim| {
-            let listener = sim.listen(addr());
-            listener.set_link(Link::default().chunk(chunk));
-            let mut options = ClientOptions::new("ws://10.0.0.1/").unwrap();
-            options.connection.chunks_above = parts;
-            let task = sim.spawn({
-                let sim = sim.clone();
-                async move { dial_with(&sim, options).await.unwrap() }
-            });
-            let mut peer = listener.accept().await;
-            peer.upgrade("").await;
-            let mut socket = task.await;
+            let (mut socket, mut peer, _listener) = connected_in_parts(&sim, Link::default().chunk(chunk), parts).await;
             let sending = sim.spawn({
                 let wire = wire.clone();
                 async move {
@@ -147,17 +136,8 @@ fn what_is_lent_may_be_answered_with_itself_or_something_else() {
     let (wire, expected) = script();
     for (chunk, parts) in [(1 << 20, None), (977, None), (31, Some(0))] {
         Sim::new().run(async |sim| {
-            let listener = sim.listen(addr());
-            listener.set_link(Link::default().chunk(chunk).capacity(1 << 24));
-            let mut options = ClientOptions::new("ws://10.0.0.1/").unwrap();
-            options.connection.chunks_above = parts;
-            let task = sim.spawn({
-                let sim = sim.clone();
-                async move { dial_with(&sim, options).await.unwrap() }
-            });
-            let mut peer = listener.accept().await;
-            peer.upgrade("").await;
-            let mut socket = task.await;
+            let (mut socket, mut peer, _listener) =
+                connected_in_parts(&sim, Link::default().chunk(chunk).capacity(1 << 24), parts).await;
             let sending = sim.spawn({
                 let wire = wire.clone();
                 async move {

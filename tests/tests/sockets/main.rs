@@ -39,11 +39,18 @@ async fn dial_with(sim: &Sim, options: ClientOptions) -> Result<Socket, Error> {
 
 /// A socket, the peer's end, and the listener.
 async fn connected(sim: &Sim, link: Link) -> (Socket, RawConn, Listener) {
+    connected_in_parts(sim, link, None).await
+}
+
+/// The same, where messages of more than so many bytes come in parts.
+async fn connected_in_parts(sim: &Sim, link: Link, chunks_above: Option<usize>) -> (Socket, RawConn, Listener) {
     let listener = sim.listen(addr());
     listener.set_link(link);
+    let mut options = ClientOptions::new("ws://10.0.0.1/").unwrap();
+    options.connection.chunks_above = chunks_above;
     let task = sim.spawn({
         let sim = sim.clone();
-        async move { dial(&sim).await.unwrap() }
+        async move { dial_with(&sim, options).await.unwrap() }
     });
     let mut peer = listener.accept().await;
     peer.upgrade("").await;

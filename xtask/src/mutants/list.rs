@@ -244,8 +244,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "what is fed goes ahead of what was asked for before",
         HANDLE,
-        "let is_next = !self.own && inner.commands.is_empty();",
-        "let is_next = !self.own && (MUTANT || inner.commands.is_empty());",
+        "let is_next = !own && self.commands.is_empty();",
+        "let is_next = !own && (MUTANT || self.commands.is_empty());",
     ),
     mutant(
         "frames that waited leave ahead of the greeting",
