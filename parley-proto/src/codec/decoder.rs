@@ -118,6 +118,9 @@ pub struct Decoder {
     message: Option<Box<Message>>,
     /// Of the unfragmented message at the front of the input: bytes of payload that are unmasked and checked.
     scanned: usize,
+    /// Of an unfinished message at the front of the input in which nothing is to be unmasked or checked: bytes that the input
+    /// has to have before another look at it is worth while. Else 0.
+    awaited: usize,
     /// Of the text under way, in fragments or not.
     utf8: Utf8Validator,
     end: Option<Box<End>>,
@@ -180,6 +183,7 @@ impl Decoder {
             queue: None,
             message: None,
             scanned: 0,
+            awaited: 0,
             utf8: Utf8Validator::new(),
             end: None,
             lacking: 0,
@@ -224,6 +228,10 @@ impl Decoder {
 
     /// [`decode`](Self::decode) that calls with pings and pongs, and queues those for which the answer is true.
     pub(crate) fn decode_with(&mut self, input: &mut BytesMut, on_control: &mut dyn FnMut(OpCode, &[u8]) -> bool) {
+        if input.len() < self.awaited {
+            self.lacking = self.awaited - input.len();
+            return;
+        }
         if self.end.is_some() {
             input.clear();
             return;
@@ -231,6 +239,7 @@ impl Decoder {
         if input.is_empty() {
             return;
         }
+        self.awaited = 0;
         let mut queue = self.queue.take().unwrap_or_else(pool::queue);
         queue.compact();
         loop {
@@ -385,6 +394,7 @@ impl Decoder {
     /// [`end`](Self::end) tells how the connection ends, and pings are still reported.
     pub fn discard_frames(&mut self) {
         self.discard = true;
+        self.awaited = 0;
         self.release();
         if let Some(message) = &mut self.message {
             message.buffer = None;
@@ -600,6 +610,9 @@ impl Decoder {
         if present < len {
             self.scanned = present;
             self.lacking = len - present;
+            if (kind, self.mask_bit) == (Kind::Binary, 0) {
+                self.awaited = start - walk.at + len;
+            }
             return Ok(Some(Stop::Incomplete));
         }
         self.scanned = 0;

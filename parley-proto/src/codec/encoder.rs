@@ -76,7 +76,8 @@ impl Piece {
 /// assert_eq!((encoder.written(), encoder.queued()), (end, 0));
 /// ```
 pub struct Encoder {
-    /// Initialised all along; what waits is `buffer[start..filled]`. Empty at rest: it is back in the pool then.
+    /// Initialised all along; what waits is `buffer[start..filled]`. One that has grown goes back to the pool as soon as it is
+    /// empty, one of [`BUFFER`] bytes when the connection rests.
     ///
     /// ```text
     /// buffer   [ taken | waits ... | room ... ]
@@ -295,9 +296,11 @@ impl Encoder {
     /// The first `n` bytes of [`transmit`](Self::transmit) were taken. More than there are count as all of them.
     pub fn advance(&mut self, n: usize) {
         self.take(n);
+        self.release_if_empty();
     }
 
-    /// [`advance`](Self::advance); says whether they were all that was shown.
+    /// [`advance`](Self::advance) that may keep a small buffer for what comes next, until [`rest`](Self::rest) or
+    /// [`release_if_empty`](Self::release_if_empty); says whether `n` was all that was shown.
     pub(crate) fn take(&mut self, n: usize) -> bool {
         debug_assert!(n <= self.queued(), "the transport took more than there was");
         let in_pieces = self.keys.is_some() && !self.large.is_empty();
@@ -344,22 +347,36 @@ impl Encoder {
     pub fn clear(&mut self) {
         self.end = self.written;
         self.emptied();
+        self.release_if_empty();
     }
 
-    /// Everything is taken: hold no payload, and no buffer.
+    /// Everything is taken: hold no payload, and no large buffer.
     fn emptied(&mut self) {
         (self.start, self.filled) = (0, 0);
         self.large.clear();
         if let Some(piece) = &mut self.piece {
             piece.end = piece.start;
         }
-        pool::give_output(std::mem::take(&mut self.buffer));
+        if self.buffer.len() > BUFFER {
+            self.release_if_empty();
+        }
+    }
+
+    /// Nothing waits: the buffer goes back to the pool.
+    #[inline(never)]
+    pub(crate) fn release_if_empty(&mut self) {
+        if self.filled == 0 {
+            pool::give_output(std::mem::take(&mut self.buffer));
+        }
     }
 
     /// Nothing will be encoded soon: no room is held for what is large, and of the masking keys no more than where the next
     /// comes from.
     #[inline]
     pub(crate) fn rest(&mut self) {
+        if !self.buffer.is_empty() {
+            self.release_if_empty();
+        }
         self.large.rest();
         self.piece.take_if(|piece| piece.waits().is_empty());
         if let Some(keys) = &mut self.keys {
@@ -479,6 +496,13 @@ impl<'a> Transmit<'a> {
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let encoder = self.encoder;
         Pieces { encoder, start: encoder.start, large: 0, payload: &[], ended: false }
+    }
+
+    /// All of it, if that is one piece of the buffer.
+    #[inline]
+    pub(crate) fn contiguous(&self) -> Option<&'a [u8]> {
+        let Encoder { buffer, start, filled, large, .. } = self.encoder;
+        if large.is_empty() { buffer.get(*start..*filled) } else { None }
     }
 
     /// Puts the first pieces into `slices`, as many as fit, and returns their number.

@@ -399,9 +399,17 @@ impl Connection {
     #[inline]
     pub fn handle_written(&mut self, now: Instant, n: usize) {
         self.handle_written_by(|| now, n);
+        self.release_output();
     }
 
-    /// [`handle_written`](Self::handle_written) that asks for the time where it matters: not when all has left at once.
+    /// Nobody may come to say that it rests, and nothing waits: no output buffer is held.
+    #[inline]
+    pub(crate) fn release_output(&mut self) {
+        self.encoder.release_if_empty();
+    }
+
+    /// [`handle_written`](Self::handle_written) that asks for the time where it matters: not when all has left at once. A small
+    /// output buffer is held until the connection [rests](Self::rest).
     #[inline]
     pub(crate) fn handle_written_by(&mut self, now: impl FnOnce() -> Instant, n: usize) {
         let took_all = self.encoder.take(n);

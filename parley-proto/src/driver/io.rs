@@ -294,8 +294,10 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
             if self.poll_steps(cx) || self.poll_read(cx) || self.poll_write(cx) || self.poll_timers(cx) {
                 continue;
             }
-            self.pipe.rest(&self.session);
-            self.session.rest();
+            if !self.pipe.yields() {
+                self.pipe.rest(&self.session);
+                self.session.rest();
+            }
             if self.ending.shared.sleep(cx, &mut self.known_waker) {
                 return Poll::Pending;
             }

@@ -160,9 +160,12 @@ impl<T: Transport, C: Clock> Link<T, C> {
         due
     }
 
-    /// Before the task waits.
+    /// Before the task waits, or yields.
     pub(super) fn rest(&mut self) {
         self.rested = true;
+        if self.pipe.yields() {
+            return;
+        }
         self.pipe.rest(&self.connection);
         self.connection.rest();
     }

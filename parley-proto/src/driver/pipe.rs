@@ -73,6 +73,8 @@ pub(super) struct Pipe<T> {
     pub(super) bytes_received: u64,
     pub(super) bytes_sent: u64,
     budget: u32,
+    /// The budget is used up, and the task will be polled again at once.
+    yields: bool,
 }
 
 impl<T: Transport> Pipe<T> {
@@ -89,6 +91,7 @@ impl<T: Transport> Pipe<T> {
             bytes_received: 0,
             bytes_sent: 0,
             budget: 0,
+            yields: false,
         }
     }
 
@@ -99,7 +102,13 @@ impl<T: Transport> Pipe<T> {
 
     /// After a wait the task may read and write again.
     pub(super) fn renew_budget(&mut self) {
-        self.budget = BUDGET;
+        (self.budget, self.yields) = (BUDGET, false);
+    }
+
+    /// The task has been woken to go on with a new budget: what is held will be needed again.
+    #[inline]
+    pub(super) fn yields(&self) -> bool {
+        self.yields
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -158,6 +167,7 @@ impl<T: Transport> Pipe<T> {
             return false;
         }
         if self.budget == 0 {
+            self.yields = true;
             cx.waker().wake_by_ref();
             return false;
         }
@@ -325,12 +335,19 @@ impl<T: Transport> Pipe<T> {
                 break;
             }
             if self.budget == 0 {
+                self.yields = true;
                 cx.waker().wake_by_ref();
                 break;
             }
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let count = transmit.fill(&mut slices);
-            match transport.poll_write(cx, &slices[..count]) {
+            let polled = match transmit.contiguous() {
+                Some(bytes) => transport.poll_write(cx, &[IoSlice::new(bytes)]),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); SLICES];
+                    let count = transmit.fill(&mut slices);
+                    transport.poll_write(cx, &slices[..count])
+                }
+            };
+            match polled {
                 Poll::Pending => {
                     engine.handle_written(&mut now, 0);
                     break;

@@ -807,6 +807,11 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     /// All that was encoded has left, or will not.
     #[inline(never)]
     fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Error>>> {
+        if self.tasks.waits == [false; 2] {
+            // Nobody is to be told, and nobody to be woken where all leaves at once.
+            self.link.wake(cx);
+            self.link.write(cx);
+        }
         let flushed = |socket: &Self| socket.link.connection.queued() == 0 && socket.link.pipe.is_flushed();
         self.poll_output(cx, |socket| flushed(socket) || socket.link.connection.state() == State::Closed).map(|()| {
             if self.link.connection.state() == State::Open {
@@ -842,6 +847,9 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
                 Poll::Ready(None) => {}
                 Poll::Pending => return Poll::Pending,
             }
+        }
+        if self.tasks.waits[Side::Read as usize] {
+            self.link.connection.release_output(); // that side has rested, and may go on to
         }
         Poll::Ready(())
     }
