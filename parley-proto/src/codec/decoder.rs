@@ -118,8 +118,7 @@ pub struct Decoder {
     message: Option<Box<Message>>,
     /// Of the unfragmented message at the front of the input: bytes of payload that are unmasked and checked.
     scanned: usize,
-    /// Of an unfinished message at the front of the input in which nothing is to be unmasked or checked: bytes that the input
-    /// has to have before another look at it is worth while. Else 0.
+    /// Of the same message, once its header was looked at: bytes of the input up to its end. Else 0.
     awaited: usize,
     /// Of the text under way, in fragments or not.
     utf8: Utf8Validator,
@@ -228,15 +227,17 @@ impl Decoder {
 
     /// [`decode`](Self::decode) that calls with pings and pongs, and queues those for which the answer is true.
     pub(crate) fn decode_with(&mut self, input: &mut BytesMut, on_control: &mut dyn FnMut(OpCode, &[u8]) -> bool) {
-        if input.len() < self.awaited {
-            self.lacking = self.awaited - input.len();
-            return;
-        }
         if self.end.is_some() {
             input.clear();
             return;
         }
         if input.is_empty() {
+            return;
+        }
+        if input.len() < self.awaited {
+            if let Err(error) = self.scan(input) {
+                self.end_with(End::Error(error), input);
+            }
             return;
         }
         self.awaited = 0;
@@ -262,9 +263,7 @@ impl Decoder {
                     queue.cut(payload);
                 }
                 Stop::End(end) => {
-                    self.end = Some(Box::new(end));
-                    (self.message, self.scanned, self.lacking) = (None, 0, 0);
-                    input.clear();
+                    self.end_with(end, input);
                     break;
                 }
             }
@@ -274,6 +273,26 @@ impl Decoder {
         } else {
             self.queue = Some(queue);
         }
+    }
+
+    /// More of the unfinished message at the front of the input, but not its end.
+    fn scan(&mut self, input: &mut [u8]) -> Result<(), FrameError> {
+        self.lacking = self.awaited - input.len();
+        let [first, second, ..] = *input else { return Ok(()) };
+        let prefix = Prefix::decode(first, second)?;
+        let (header, payload) = input.split_at_mut(prefix.header_len());
+        let kind = if prefix.opcode == OpCode::Text { Kind::Text } else { Kind::Binary };
+        let key = mask::rotated(self.key(header), self.scanned);
+        open(kind, self.mask_bit, &mut self.utf8, key, &mut payload[self.scanned..])?;
+        self.scanned = payload.len();
+        Ok(())
+    }
+
+    /// Nothing is decoded any more.
+    fn end_with(&mut self, end: End, input: &mut BytesMut) {
+        self.end = Some(Box::new(end));
+        (self.message, self.scanned, self.awaited, self.lacking) = (None, 0, 0, 0);
+        input.clear();
     }
 
     /// The next part of a message, where [`poll`](Self::poll) has nothing because of it.
@@ -496,12 +515,12 @@ impl Decoder {
         let rest = &walk.window[walk.at..];
         let [first, second, extended @ ..] = rest else { return Ok(Some(Stop::Incomplete)) };
         let prefix = self.vet(*first, *second)?;
-        let Some((payload_len, extended)) = prefix.payload_len(extended)? else { return Ok(Some(Stop::Incomplete)) };
+        let Some(payload_len) = prefix.payload_len(extended)? else { return Ok(Some(Stop::Incomplete)) };
         let before = self.message.as_ref().map_or(0, |message| message.len);
         // A control frame is held by 125 bytes, not by the limit of messages.
         let (before, limit) = if prefix.opcode.is_control() { (0, MAX_CONTROL) } else { (before, self.max_message) };
         let len = payload_within(payload_len, before, limit)?;
-        let start = Prefix::LEN + extended + if prefix.masked { KEY } else { 0 };
+        let start = prefix.header_len();
         let Some(header) = rest.get(..start) else { return Ok(Some(Stop::Incomplete)) };
         let key = self.key(header);
 
@@ -610,9 +629,7 @@ impl Decoder {
         if present < len {
             self.scanned = present;
             self.lacking = len - present;
-            if (kind, self.mask_bit) == (Kind::Binary, 0) {
-                self.awaited = start - walk.at + len;
-            }
+            self.awaited = start - walk.at + len;
             return Ok(Some(Stop::Incomplete));
         }
         self.scanned = 0;

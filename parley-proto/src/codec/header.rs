@@ -99,9 +99,18 @@ impl Prefix {
         Ok(Self { fin, rsv: Rsv::from_first_byte(first), opcode, masked, length })
     }
 
-    /// The payload length, and how many bytes of `extended`, which follows the prefix, belong to it.
-    /// `None`: incomplete. An error shows at the first byte that settles it.
-    pub(super) fn payload_len(self, extended: &[u8]) -> Result<Option<(u64, usize)>, FrameError> {
+    /// The bytes of the whole header, with the key.
+    pub(super) const fn header_len(self) -> usize {
+        let extended = match self.length {
+            LENGTH_16 => 2,
+            LENGTH_64 => 8,
+            _ => 0,
+        };
+        Self::LEN + extended + if self.masked { KEY } else { 0 }
+    }
+
+    /// The payload length; `extended` follows the prefix. `None`: incomplete. An error shows at the first byte that settles it.
+    pub(super) fn payload_len(self, extended: &[u8]) -> Result<Option<u64>, FrameError> {
         match self.length {
             LENGTH_16 => {
                 let Some(bytes) = extended.first_chunk() else { return Ok(None) };
@@ -109,7 +118,7 @@ impl Prefix {
                 if usize::from(length) <= MAX_CONTROL {
                     return Err(FrameError::LengthNotMinimal);
                 }
-                Ok(Some((u64::from(length), bytes.len())))
+                Ok(Some(u64::from(length)))
             }
             LENGTH_64 => {
                 // "the most significant bit MUST be 0"
@@ -120,10 +129,9 @@ impl Prefix {
                 if extended.first_chunk() == Some(&[0; 6]) {
                     return Err(FrameError::LengthNotMinimal);
                 }
-                let Some(bytes) = extended.first_chunk() else { return Ok(None) };
-                Ok(Some((u64::from_be_bytes(*bytes), bytes.len())))
+                Ok(extended.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)))
             }
-            length => Ok(Some((u64::from(length), 0))),
+            length => Ok(Some(u64::from(length))),
         }
     }
 }
@@ -168,15 +176,10 @@ impl FrameHeader {
             [first, second, ..] => (first, second),
         };
         let prefix = Prefix::decode(first, second)?;
-        let Some((payload_len, extended)) = prefix.payload_len(&input[Prefix::LEN..])? else { return Ok(None) };
-        let mut len = Prefix::LEN + extended;
-        let masking_key = if prefix.masked {
-            let Some(key) = input[len..].first_chunk() else { return Ok(None) };
-            len += key.len();
-            Some(*key)
-        } else {
-            None
-        };
+        let Some(payload_len) = prefix.payload_len(&input[Prefix::LEN..])? else { return Ok(None) };
+        let len = prefix.header_len();
+        let Some(header) = input.get(..len) else { return Ok(None) };
+        let masking_key = if prefix.masked { header.last_chunk().copied() } else { None };
         Ok(Some((Self { fin: prefix.fin, rsv: prefix.rsv, opcode: prefix.opcode, masking_key, payload_len }, len)))
     }
 
