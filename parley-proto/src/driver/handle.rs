@@ -780,6 +780,54 @@ impl<I> Handle<I> {
         accepted
     }
 
+    /// [`feed_ref`](Self::feed_ref) for many at once, in their order: for small messages, the cheapest way there is.
+    ///
+    /// As many as there is room for are accepted together; for the next of them it waits, as `feed_ref` does.
+    ///
+    /// ```
+    /// # use parley_proto::codec::FrameRef;
+    /// # use parley_proto::driver::Handle;
+    /// # use parley_proto::SendError;
+    /// async fn quotes(client: &Handle, prices: &[String]) -> Result<(), SendError> {
+    ///     let frames: Vec<_> = prices.iter().map(|price| FrameRef::text(price)).collect();
+    ///     client.feed_all(&frames).await?;
+    ///     client.flush().await
+    /// }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it returns, it has accepted those at the beginning, or none; the others are not sent.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]; it has a copy of the first frame that was not accepted. Those before it were.
+    pub async fn feed_all(&self, frames: &[FrameRef<'_>]) -> Result<(), SendError> {
+        let mut rest = self.accept_first(frames);
+        while let [first, behind @ ..] = rest {
+            self.feed_frame(first.to_frame()).await?;
+            rest = self.accept_first(behind);
+        }
+        Ok(())
+    }
+
+    /// [`accept_small`](Self::accept_small) for as many as it would accept; the others come back.
+    fn accept_first<'a, 'b>(&self, frames: &'a [FrameRef<'b>]) -> &'a [FrameRef<'b>] {
+        let mut inner = self.shared.lock();
+        let accepted = frames.iter().take_while(|&&frame| {
+            let accepted = Fed::is_small(frame) && inner.enters_now(self.own, frame);
+            if accepted {
+                inner.fed.push_copy(frame);
+            }
+            accepted
+        });
+        let rest = &frames[accepted.count()..];
+        if rest.len() < frames.len() {
+            self.shared.tell(inner);
+        }
+        rest
+    }
+
     /// Accepts a frame now, or never.
     ///
     /// # Errors
@@ -1311,6 +1359,37 @@ mod tests {
             let sent = |text, own| Some((Frame::text(text), own));
             assert_eq!(behind, [sent("third", true), sent("fourth", false), None, sent("fifth", false)]);
         }
+    }
+
+    #[test]
+    fn many_are_fed_as_far_as_there_is_room_and_on_in_their_order() {
+        let payloads: Vec<Vec<u8>> = (0..9).map(|n| vec![n; [10, 2000, 100][usize::from(n) % 3]]).collect();
+        let mut frames: Vec<FrameRef<'_>> = payloads.iter().map(|payload| FrameRef::binary(payload)).collect();
+        frames.insert(5, FrameRef::ping(b"?"));
+        let room = frames[..4].iter().map(|&frame| cost_ref(frame)).sum();
+        let shared = Shared::new(&Limits::client().with_send_queue(room).unwrap());
+        shared.publish(ClientState::Connected, false);
+        let handle = Handle::new(shared.clone(), false);
+        let taken = || {
+            let (fed, commands) = take(&shared);
+            let sent = commands.into_iter().filter_map(|command| match command {
+                Command::Send { frame, .. } => Some(frame),
+                _ => None,
+            });
+            fed.into_iter().chain(sent).collect::<Vec<Frame>>()
+        };
+        let (mut seen, mut turns) = (Vec::new(), 0);
+        let mut feed = pin!(handle.feed_all(&frames));
+        while poll(feed.as_mut(), Waker::noop()).is_pending() {
+            let some = taken();
+            assert!(!some.is_empty(), "it waits though there is room");
+            shared.release(some.iter().map(cost).sum(), 0, 0);
+            seen.extend(some);
+            turns += 1;
+        }
+        seen.extend(taken());
+        assert!(turns > 1 && frames.iter().copied().eq(seen.iter().map(FrameRef::from)), "{turns} turns");
+        assert!(matches!(poll(pin!(handle.feed_all(&[])), Waker::noop()), Poll::Ready(Ok(()))));
     }
 
     #[test]

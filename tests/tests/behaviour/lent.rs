@@ -147,9 +147,10 @@ fn what_a_handle_feeds_by_reference_leaves_in_its_place_or_comes_back_as_a_copy(
             client.feed_frame(frame.to_frame()).await.unwrap();
         }
         client.feed_ref(FrameRef::ping(b"?")).await.unwrap();
+        client.feed_all(&sent).await.unwrap();
         client.flush().await.unwrap();
         let mut arrived = Vec::new();
-        for _ in 0..9 {
+        for _ in 0..13 {
             let frame = peer.frame().await;
             arrived.push((frame.first, frame.payload));
         }
@@ -157,6 +158,7 @@ fn what_a_handle_feeds_by_reference_leaves_in_its_place_or_comes_back_as_a_copy(
         let expected = sent
             .iter()
             .flat_map(|frame| [frame; 2])
+            .chain(&sent)
             .map(|frame| (0x80 | frame.opcode().bits(), frame.payload().to_vec()));
         assert!(arrived == expected.collect::<Vec<_>>());
 
@@ -165,6 +167,8 @@ fn what_a_handle_feeds_by_reference_leaves_in_its_place_or_comes_back_as_a_copy(
         client.disconnect().await;
         let refused = client.feed_ref(FrameRef::text("late")).await.unwrap_err();
         assert!(matches!(refused, SendError::Closing(frame) if frame == Frame::text("late")));
+        let refused = client.feed_all(&[FrameRef::text("first"), FrameRef::text("second")]).await.unwrap_err();
+        assert!(matches!(refused, SendError::Closing(frame) if frame == Frame::text("first")));
     });
 }
 

@@ -196,12 +196,10 @@ async fn send_beside<P: Platform>(
     let handle: Handle<()> = client.handle();
     // A task like any other: the one that the runtime was started with is woken by way of the reactor.
     P::spawn(told(async move {
-        let frame = Frame::Text(text);
+        let frames = vec![FrameRef::text(&text); flush_every as usize];
         while told_to.recv().await.is_some() {
             for batch in batches(messages, flush_every) {
-                for _ in 0..batch {
-                    handle.feed_ref(FrameRef::from(&frame)).await?;
-                }
+                handle.feed_all(&frames[..batch as usize]).await?;
                 handle.flush().await?;
             }
         }
