@@ -100,19 +100,22 @@ pub struct Encoder {
 /// The masking keys of one connection: ChaCha12 keyed with its seed, word by word.
 ///
 /// The generator makes 64 words at a time, and holds them in 320 bytes. While the task that drives the connection waits,
-/// a few words are kept instead, so that one on which a message is sent now and then need not make 64 for each.
+/// a few words are kept instead, so that one on which a message is sent now and then need not make 64 for each; the generator
+/// stays where many were drawn since the wait before.
 struct Keys {
-    /// Words that were drawn from the generator, those in `spare` included.
+    /// Words that were drawn from the generator up to the last wait, those in `spare` included.
     drawn: u64,
     /// What is left of them: the last `left`, which come before all that the generator makes.
     spare: [u32; SPARE],
     left: u8,
-    /// Stands at `drawn`, but for what was drawn from it since it was made. Only while `left` is 0.
+    /// Stands at `drawn`, but for what was drawn from it since the last wait. Only while `left` is 0.
     generator: Option<Box<ChaCha12Rng>>,
 }
 
 /// Words that are kept of a generator that is dropped.
 const SPARE: usize = 8;
+/// From so many words between two waits on, the generator is kept.
+const BUSY: u64 = 32;
 
 impl Keys {
     fn new() -> Self {
@@ -141,15 +144,22 @@ impl Keys {
 
     #[inline]
     fn rest(&mut self) {
-        if let Some(generator) = self.generator.take() {
-            self.keep(*generator);
+        if self.generator.is_some() {
+            self.drop_generator();
         }
     }
 
-    fn keep(&mut self, mut generator: ChaCha12Rng) {
-        self.spare = std::array::from_fn(|_| generator.next_u32());
-        self.left = SPARE as u8;
+    #[inline(never)]
+    fn drop_generator(&mut self) {
+        let before = self.drawn;
+        let Some(generator) = &mut self.generator else { return };
         self.drawn = generator.get_word_pos() as u64; // a word a frame: they fit
+        if self.drawn - before < BUSY {
+            self.spare = std::array::from_fn(|_| generator.next_u32());
+            self.left = SPARE as u8;
+            self.drawn += SPARE as u64;
+            self.generator = None;
+        }
     }
 }
 
@@ -696,7 +706,12 @@ mod tests {
                 assert_eq!(keys.next_u32(&[7; 32]), generator.next_u32());
             }
             keys.rest();
-            assert!(keys.generator.is_none());
+            let is_kept = keys.generator.is_some();
+            assert!(if words < BUSY { !is_kept } else { is_kept || words < BUSY + SPARE as u64 }, "{words} words");
+            if words == 65 {
+                keys.rest();
+                assert!(keys.generator.is_none(), "nothing was sent any more");
+            }
         }
     }
 
