@@ -103,9 +103,10 @@ pub(crate) struct Queue {
     chunks: VecDeque<Bytes>,
     /// Of each span that is a part of a message: whether that is a text, begins with it, ends with it.
     parts: VecDeque<[bool; 3]>,
-    /// A frame on its way out, between [`advance`](Self::advance) and whoever asked for it; or one that is lent, until the next
-    /// is asked for.
+    /// A frame on its way out, between [`advance`](Self::advance) and whoever asked for it; or one that is lent, while `held`.
     front: Option<Frame>,
+    /// What was lent last was `front`, or else the last span of `chunk`: that is held until the next frame is asked for.
+    held: bool,
     /// See [`Queue::backlog`].
     backlog: usize,
     /// For the next message in fragments: nothing is in it.
@@ -185,6 +186,7 @@ impl Queue {
     /// What [`pop_message`](Self::pop_message) would take, where it lies.
     #[inline(always)]
     pub(super) fn lend_message(&self) -> Option<Lent<'_>> {
+        debug_assert!(!self.held, "what is lent here stays in its place");
         let Span { start, len, kind, .. } = *self.spans.get(self.next)?;
         if matches!(kind, Kind::Part | Kind::Ping) {
             return None;
@@ -211,25 +213,33 @@ impl Queue {
     /// The next is asked for: whoever was lent the last has no use for it any more.
     #[inline(always)]
     fn forget_lent(&mut self) {
-        if self.front.is_some() {
+        if self.held {
             self.drop_lent();
         }
     }
 
     #[inline(never)]
     fn drop_lent(&mut self) {
-        self.front = None;
+        self.held = false;
+        if self.front.take().is_none() {
+            self.next_chunk();
+        }
     }
 
-    /// By way of `front`, where it stays.
+    /// [`pop_lent`](Self::pop_lent) for what is not a plain message. Nothing is copied for one who does not keep it.
     #[inline(never)]
     fn pop_any_lent(&mut self) -> Option<Lent<'_>> {
-        self.advance();
-        self.front.as_ref().map(Lent::from)
+        self.forget_lent();
+        let Span { start, len, kind, last, .. } = *self.spans.get(self.next)?;
+        self.count_out(len);
+        self.held = last;
+        Some(Lent { frame: kind.frame_ref(&self.chunk[start..start + len]), within: &self.chunk })
     }
 
     /// A frame that was put together elsewhere, until the next is asked for.
     pub(super) fn lend(&mut self, frame: Frame) -> Lent<'_> {
+        self.forget_lent();
+        self.held = true;
         Lent::from(&*self.front.insert(frame))
     }
 
@@ -272,7 +282,7 @@ impl Queue {
     /// Takes the first frame out of the spans, whatever it is.
     #[inline(never)]
     fn advance(&mut self) {
-        self.front = None;
+        self.forget_lent();
         let Some(&span) = self.spans.get(self.next) else { return };
         let payload = self.take(span);
         self.front = Some(match span.kind {
@@ -332,7 +342,7 @@ impl Queue {
         self.chunk = Bytes::new();
         self.chunks.clear();
         self.parts = VecDeque::new();
-        self.front = None;
+        (self.front, self.held) = (None, false);
         (self.next, self.uncut, self.backlog) = (0, 0, 0);
         self.spans.capacity() <= Self::MAX_KEPT && self.chunks.capacity() <= Self::MAX_KEPT
     }

@@ -432,7 +432,7 @@ impl<R: Runtime, I: Send + 'static> Io<R, I> {
 
     /// One read. True: something has changed.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
-        self.pipe.poll_read(cx, &mut self.session, self.now)
+        self.pipe.poll_read(cx, &mut self.session, || self.now)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {

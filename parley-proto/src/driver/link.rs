@@ -10,7 +10,7 @@ use super::census::{Notice, Permit, Undecided};
 use super::pipe::Pipe;
 use super::runtime::{Clock, Transport};
 use crate::codec::CloseFrame;
-use crate::connection::{Connection, Event, Shutdown};
+use crate::connection::{Connection, Event, Shutdown, State};
 
 pub(super) struct Link<T, C> {
     pub(super) connection: Connection,
@@ -114,7 +114,13 @@ impl<T: Transport, C: Clock> Link<T, C> {
 
     /// Ready: something has changed.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.read(cx) || self.write(cx) || self.keep_time(cx) {
+        let reads = self.connection.wants_input();
+        if self.read(cx) {
+            return Poll::Ready(());
+        }
+        // Where the transport was asked for input already, that what was queued has left is no reason to ask again.
+        let changed = self.write(cx) && !(reads && self.connection.state() == State::Open);
+        if changed || self.keep_time(cx) {
             return Poll::Ready(());
         }
         self.rest();
@@ -137,8 +143,8 @@ impl<T: Transport, C: Clock> Link<T, C> {
     /// One read. The pongs that it asks for leave at once: the application may not look here again for long.
     pub(super) fn read(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.connection.encoded();
-        let now = self.look();
-        let progress = self.pipe.poll_read(cx, &mut self.connection, now);
+        let Self { connection, pipe, clock, now, is_fresh, .. } = self;
+        let progress = pipe.poll_read(cx, connection, || look(clock, now, is_fresh));
         if self.connection.encoded() != before {
             self.write(cx);
         }
@@ -148,9 +154,9 @@ impl<T: Transport, C: Clock> Link<T, C> {
     /// True: a timer was due, or may be.
     pub(super) fn keep_time(&mut self, cx: &mut Context<'_>) -> bool {
         let Some((at, _)) = self.connection.poll_timeout() else { return false };
-        let now = self.look();
-        if at <= now {
-            self.connection.handle_timeout(now);
+        // The last look will do: the clock says when the time has come.
+        if at <= self.now {
+            self.connection.handle_timeout(self.now);
             return true;
         }
         let due = self.clock.poll_sleep(cx, at).is_ready();

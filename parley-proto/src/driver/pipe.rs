@@ -162,7 +162,12 @@ impl<T: Transport> Pipe<T> {
     }
 
     /// One read. True: something has changed.
-    pub(super) fn poll_read<E: Engine>(&mut self, cx: &mut Context<'_>, engine: &mut E, now: Instant) -> bool {
+    pub(super) fn poll_read<E: Engine>(
+        &mut self,
+        cx: &mut Context<'_>,
+        engine: &mut E,
+        mut now: impl FnMut() -> Instant,
+    ) -> bool {
         if self.transport.is_none() || !engine.wants_input() {
             return false;
         }
@@ -171,19 +176,19 @@ impl<T: Transport> Pipe<T> {
             cx.waker().wake_by_ref();
             return false;
         }
-        if engine.queued() >= ENCODE_AHEAD && self.poll_write(cx, engine, || now) {
+        if engine.queued() >= ENCODE_AHEAD && self.poll_write(cx, engine, &mut now) {
             return true;
         }
         self.make_room(engine);
         let Some(transport) = &mut self.transport else { return false };
         match transport.poll_read(cx, &mut self.window) {
             Poll::Pending => return false,
-            Poll::Ready(Ok(0)) => engine.handle_eof(now),
+            Poll::Ready(Ok(0)) => engine.handle_eof(now()),
             Poll::Ready(Ok(n)) => {
                 self.bytes_received += n as u64;
                 self.budget = self.budget.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
                 let arrived = self.window.len();
-                engine.handle_input(now, &mut self.window);
+                engine.handle_input(now(), &mut self.window);
                 if self.window.len() < arrived {
                     self.last = arrived.clamp(WINDOW, MAX_LAST) as u32; // at most that: it fits
                 }
@@ -194,8 +199,8 @@ impl<T: Transport> Pipe<T> {
             Poll::Ready(Err(error)) => match error.kind() {
                 // TLS tells an end without `close_notify` by an error; for the connection it is an end like any other:
                 // unclean before a Close, without meaning behind both.
-                io::ErrorKind::UnexpectedEof => engine.handle_eof(now),
-                _ => engine.handle_lost(now, error),
+                io::ErrorKind::UnexpectedEof => engine.handle_eof(now()),
+                _ => engine.handle_lost(now(), error),
             },
         }
         true
@@ -616,7 +621,7 @@ mod tests {
     fn read(pipe: &mut Pipe<Source>, reader: &mut Reader, up_to: usize) {
         pipe.renew_budget();
         pipe.transport = Some(Source(up_to));
-        assert!(pipe.poll_read(&mut Context::from_waker(Waker::noop()), reader, Instant::now()));
+        assert!(pipe.poll_read(&mut Context::from_waker(Waker::noop()), reader, Instant::now));
     }
 
     /// Reads a frame of so many bytes to its end, and takes it. What was read behind it stays.
