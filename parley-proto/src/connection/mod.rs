@@ -381,6 +381,13 @@ impl Connection {
         }
     }
 
+    /// Nothing has come of the last input but more of a frame.
+    pub(crate) fn is_mid_frame(&self) -> bool {
+        let decoder = &self.decoder;
+        let is_open = matches!(self.phase, Phase::Open) && self.news.is_none();
+        is_open && decoder.read_hint() > 0 && !decoder.has_frames() && decoder.end().is_none()
+    }
+
     /// How many bytes the frame under way still lacks; 0 when that is not known.
     #[must_use]
     pub fn read_hint(&self) -> usize {

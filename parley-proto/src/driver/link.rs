@@ -115,8 +115,14 @@ impl<T: Transport, C: Clock> Link<T, C> {
     /// Ready: something has changed.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let reads = self.connection.wants_input();
-        if self.read(cx) {
-            return Poll::Ready(());
+        while self.read(cx) {
+            if !self.connection.is_mid_frame() {
+                return Poll::Ready(());
+            }
+        }
+        if self.pipe.yields() {
+            self.rest();
+            return Poll::Pending;
         }
         // Where the transport was asked for input already, that what was queued has left is no reason to ask again.
         let changed = self.write(cx) && !(reads && self.connection.state() == State::Open);

@@ -835,6 +835,10 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
                 if link.write(cx) {
                     return Poll::Ready(None);
                 }
+                if link.pipe.yields() {
+                    link.rest();
+                    return Poll::Pending;
+                }
                 let event = if link.connection.has_frames() { None } else { link.event() };
                 if event.is_some() || link.read(cx) || link.write(cx) || link.keep_time(cx) {
                     return Poll::Ready(event);
