@@ -461,7 +461,16 @@ mod at_rest {
         within_deadline(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test));
     }
 
-    fn server(callbacks: bool, most: usize) {
+    /// What a server does with its connections.
+    #[derive(Clone, Copy)]
+    enum Way {
+        Echoes,
+        Handles,
+        /// It sends something, and is never polled again.
+        Writes,
+    }
+
+    fn server(way: Way, most: usize) {
         run(async move {
             let server = Arc::new(Server::bind("127.0.0.1:0", Origins::any()).unwrap());
             let addr = server.local_addr().unwrap();
@@ -469,9 +478,14 @@ mod at_rest {
             tokio::spawn(async move {
                 while let Some(incoming) = accepting.next().await {
                     tokio::spawn(async move {
-                        match callbacks {
-                            true => drop(incoming.accept::<_, ()>(Echo).await.unwrap()),
-                            false => echo(incoming.into_websocket().await.unwrap()).await,
+                        match way {
+                            Way::Handles => drop(incoming.accept::<_, ()>(Echo).await.unwrap()),
+                            Way::Echoes => echo(incoming.into_websocket().await.unwrap()).await,
+                            Way::Writes => {
+                                let mut socket = incoming.into_websocket().await.unwrap();
+                                socket.send(Frame::binary(vec![b'x'; 32])).await.unwrap();
+                                std::future::pending::<()>().await;
+                            }
                         }
                     });
                 }
@@ -509,12 +523,17 @@ mod at_rest {
 
     #[test]
     fn a_websocket_of_a_server_holds_two_and_a_half_kib() {
-        server(false, 5 * KIB / 2);
+        server(Way::Echoes, 5 * KIB / 2);
+    }
+
+    #[test]
+    fn a_websocket_that_is_only_written_holds_no_more() {
+        server(Way::Writes, 5 * KIB / 2);
     }
 
     #[test]
     fn a_handler_of_a_server_holds_two_and_a_half_kib() {
-        server(true, 5 * KIB / 2);
+        server(Way::Handles, 5 * KIB / 2);
     }
 
     #[test]

@@ -275,11 +275,10 @@ impl Decoder {
         }
     }
 
-    /// More of the unfinished message at the front of the input, but not its end.
+    /// More of the unfinished message at the front of the input, but not its end. Its header is there, and was found right.
     fn scan(&mut self, input: &mut [u8]) -> Result<(), FrameError> {
         self.lacking = self.awaited - input.len();
-        let [first, second, ..] = *input else { return Ok(()) };
-        let prefix = Prefix::decode(first, second)?;
+        let prefix = Prefix::decode(input[0], input[1])?;
         let (header, payload) = input.split_at_mut(prefix.header_len());
         let kind = if prefix.opcode == OpCode::Text { Kind::Text } else { Kind::Binary };
         let key = mask::rotated(self.key(header), self.scanned);
@@ -629,7 +628,7 @@ impl Decoder {
         if present < len {
             self.scanned = present;
             self.lacking = len - present;
-            self.awaited = start - walk.at + len;
+            self.awaited = (start - walk.at).saturating_add(len);
             return Ok(Some(Stop::Incomplete));
         }
         self.scanned = 0;

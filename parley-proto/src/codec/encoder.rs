@@ -19,6 +19,8 @@ const LARGE: usize = 8 * 1024;
 const LARGE_SHARED: usize = 64 * 1024;
 /// The size in bytes in which an output buffer starts.
 const BUFFER: usize = 4 * 1024;
+/// That of one which holds no more than the headers of large frames. It is kept until the connection rests.
+const HEADERS: usize = 64;
 
 /// What a client sends of a large payload that others share is masked so many bytes at a time, while they leave.
 const PIECE: usize = 128 * 1024;
@@ -77,7 +79,7 @@ impl Piece {
 /// ```
 pub struct Encoder {
     /// Initialised all along; what waits is `buffer[start..filled]`. One that has grown goes back to the pool as soon as it is
-    /// empty, one of [`BUFFER`] bytes when the connection rests.
+    /// empty, one of [`BUFFER`] bytes may stay until the connection rests.
     ///
     /// ```text
     /// buffer   [ taken | waits ... | room ... ]
@@ -372,20 +374,21 @@ impl Encoder {
         }
     }
 
-    /// Nothing waits: the buffer goes back to the pool.
+    /// Nothing waits: the buffer goes back to the pool, unless it is too small for that.
     #[inline(never)]
     pub(crate) fn release_if_empty(&mut self) {
-        if self.filled == 0 {
+        if self.filled == 0 && self.buffer.len() > HEADERS {
             pool::give_output(std::mem::take(&mut self.buffer));
         }
     }
 
-    /// Nothing will be encoded soon: no room is held for what is large, and of the masking keys no more than where the next
-    /// comes from.
+    /// Nothing will be encoded soon: no buffer and no room for what is large are held, and of the masking keys no more than where
+    /// the next comes from, unless many were drawn lately.
     #[inline]
     pub(crate) fn rest(&mut self) {
-        if !self.buffer.is_empty() {
+        if self.filled == 0 && !self.buffer.is_empty() {
             self.release_if_empty();
+            self.buffer = Vec::new();
         }
         self.large.rest();
         self.piece.take_if(|piece| piece.waits().is_empty());
@@ -421,6 +424,9 @@ impl Encoder {
             return self.encode_small(first, &payload);
         }
         let key = self.keys.as_mut().map(|keys| keys.next_u32(&self.seed).to_le_bytes());
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; HEADERS];
+        }
         let header = put_header(self.room(MAX_HEADER), first, payload.len(), key);
         let (payload, key) = match key {
             None => (payload, None),

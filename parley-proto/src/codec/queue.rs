@@ -89,7 +89,7 @@ struct Span {
 ///
 /// ```text
 /// spans    [ 0 .. next ) polled      [ next .. len ) waiting
-/// chunks   `chunk` is that of span `next`, those of later spans are in `chunks`
+/// chunks   `chunk` is that of span `next` (while `held`, of the one before), those of later spans are in `chunks`
 /// ```
 ///
 /// While frames are decoded, the spans from `uncut` on have no chunk yet: they refer to the window. Hence
@@ -146,6 +146,7 @@ impl Queue {
 
     /// Gives the spans that refer to the window their chunk.
     pub(super) fn cut(&mut self, chunk: Bytes) {
+        debug_assert!(!self.held, "`compact` came before");
         let Some(last) = self.spans.last_mut() else { return };
         (last.last, last.plain) = (true, false);
         if self.uncut == self.next {
@@ -233,6 +234,7 @@ impl Queue {
         let Span { start, len, kind, last, .. } = *self.spans.get(self.next)?;
         self.count_out(len);
         self.held = last;
+        self.shrink_if_empty();
         Some(Lent { frame: kind.frame_ref(&self.chunk[start..start + len]), within: &self.chunk })
     }
 
@@ -291,8 +293,13 @@ impl Queue {
             Kind::Pong => Frame::Pong(payload),
             Kind::Binary | Kind::Part => Frame::Binary(payload),
         });
+        self.shrink_if_empty();
+    }
+
+    /// Whoever has the last frame may take its time.
+    fn shrink_if_empty(&mut self) {
         if self.is_empty() && self.spans.capacity() > Self::MAX_KEPT {
-            (self.spans, self.next, self.uncut) = (Vec::new(), 0, 0); // whoever has the last frame may take its time
+            (self.spans, self.next, self.uncut) = (Vec::new(), 0, 0);
         }
     }
 
@@ -412,6 +419,17 @@ mod tests {
             bytes.extend(polled(&mut queue, 120 - first));
             assert_eq!(bytes, (0..100).chain(0..20).collect::<Vec<u8>>());
             assert!(queue.is_empty() && queue.backlog() == 0);
+        }
+    }
+
+    #[test]
+    fn room_for_a_burst_is_given_up_with_its_last_frame_lent_or_not() {
+        for lends in [false, true] {
+            let mut queue = queue(Queue::MAX_KEPT + 1);
+            for _ in 0..=Queue::MAX_KEPT {
+                assert!(if lends { queue.pop_lent().is_some() } else { queue.pop().is_some() });
+            }
+            assert!(queue.spans.capacity() <= Queue::MAX_KEPT, "lent: {lends}");
         }
     }
 

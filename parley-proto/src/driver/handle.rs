@@ -899,7 +899,13 @@ impl<I> Handle<I> {
                 }
             }
             let ticket = settled.then(|| inner.slots.insert(Slot::Waiting(None)));
-            self.shared.put(inner, Command::Send { frame: waiting, ticket, own: self.own });
+            if ticket.is_none() && !self.own && inner.commands.is_empty() {
+                // As `accept_now`: what comes behind it need not be a command either.
+                inner.fed.push(waiting);
+                self.shared.tell(inner);
+            } else {
+                self.shared.put(inner, Command::Send { frame: waiting, ticket, own: self.own });
+            }
             wake(next);
             Poll::Ready(Ok(ticket.unwrap_or(usize::MAX)))
         })
@@ -1359,6 +1365,24 @@ mod tests {
             let sent = |text, own| Some((Frame::text(text), own));
             assert_eq!(behind, [sent("third", true), sent("fourth", false), None, sent("fifth", false)]);
         }
+    }
+
+    #[test]
+    fn what_waited_is_fed_as_what_did_not() {
+        let payload = [7; 10];
+        let frames = [FrameRef::binary(&payload); 100];
+        let room = 10 * cost_ref(frames[0]);
+        let shared = Shared::new(&Limits::client().with_send_queue(room).unwrap());
+        shared.publish(ClientState::Connected, false);
+        let handle = Handle::new(shared.clone(), false);
+        let mut counts = Vec::new();
+        let mut feed = pin!(handle.feed_all(&frames));
+        while poll(feed.as_mut(), Waker::noop()).is_pending() {
+            let (fed, commands) = take(&shared);
+            counts.push((fed.len(), commands.len()));
+            shared.release(room, 0, 0);
+        }
+        assert!(counts.iter().all(|(_, commands)| *commands == 0), "{counts:?}");
     }
 
     #[test]

@@ -160,9 +160,10 @@ impl<T: Transport, C: Clock> Link<T, C> {
     /// True: a timer was due, or may be.
     pub(super) fn keep_time(&mut self, cx: &mut Context<'_>) -> bool {
         let Some((at, _)) = self.connection.poll_timeout() else { return false };
-        // The last look will do: the clock says when the time has come.
+        // Whether it is time yet, the clock says without a look at it.
         if at <= self.now {
-            self.connection.handle_timeout(self.now);
+            let now = self.look();
+            self.connection.handle_timeout(now);
             return true;
         }
         let due = self.clock.poll_sleep(cx, at).is_ready();

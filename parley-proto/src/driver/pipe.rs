@@ -618,6 +618,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn who_has_used_up_its_budget_yields_and_is_woken_until_it_has_another() {
+        struct Woken(std::sync::atomic::AtomicBool);
+        impl std::task::Wake for Woken {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        let (mut pipe, mut reader) = (Pipe::new(), Reader { take: WINDOW, ..Reader::default() });
+        read(&mut pipe, &mut reader, WINDOW);
+        assert!(!pipe.yields());
+        let woken = std::sync::Arc::new(Woken(false.into()));
+        let waker = Waker::from(woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        while pipe.poll_read(&mut cx, &mut reader, Instant::now) {
+            assert!(pipe.bytes_received <= u64::from(BUDGET) + WINDOW as u64 && !pipe.yields());
+        }
+        assert!(pipe.yields() && woken.0.load(std::sync::atomic::Ordering::SeqCst));
+        pipe.renew_budget();
+        assert!(!pipe.yields());
+    }
+
     fn read(pipe: &mut Pipe<Source>, reader: &mut Reader, up_to: usize) {
         pipe.renew_budget();
         pipe.transport = Some(Source(up_to));

@@ -155,6 +155,8 @@ pub struct WebSocket<T, C> {
     auto_cork: bool,
     /// The sink has said that it takes a frame: it does, though pongs have filled the room since.
     promised: bool,
+    /// Since output left last, the connection was asked for input.
+    has_read: bool,
     /// The stream has told the end by an error.
     told: bool,
     closed: Option<Box<Closed>>,
@@ -338,6 +340,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
             tasks: Tasks::default(),
             auto_cork: false,
             promised: false,
+            has_read: false,
             told: false,
             closed: None,
             connected,
@@ -680,6 +683,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
 
     /// Reads until there is a frame or a part of one, or the end.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<More> {
+        self.has_read = true;
         loop {
             if self.closed.is_some() {
                 let told = mem::replace(&mut self.told, true);
@@ -852,8 +856,10 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        if self.tasks.waits[Side::Read as usize] {
-            self.link.connection.release_output(); // that side has rested, and may go on to
+        let has_read = mem::take(&mut self.has_read) || self.link.connection.has_frames();
+        if self.tasks.waits[Side::Read as usize] || !has_read {
+            // Nobody may come to say that the connection rests: who reads has done so, or nobody does.
+            self.link.connection.release_output();
         }
         Poll::Ready(())
     }

@@ -5,6 +5,7 @@ mod basics;
 mod cancel;
 mod ends;
 mod halves;
+mod keepalive;
 mod lent;
 mod parts;
 
