@@ -780,9 +780,10 @@ impl<I> Handle<I> {
         accepted
     }
 
-    /// [`feed_ref`](Self::feed_ref) for many at once, in their order: for small messages, the cheapest way there is.
+    /// [`feed_ref`](Self::feed_ref) for many at once, in their order: for small messages from other tasks, the cheapest way.
     ///
-    /// As many as there is room for are accepted together; for the next of them it waits, as `feed_ref` does.
+    /// As many as there is room for are accepted together; for the next of them it waits, as `feed_ref` does. Those that were
+    /// accepted are taken off the front of `frames`.
     ///
     /// ```
     /// # use parley_proto::codec::FrameRef;
@@ -790,42 +791,41 @@ impl<I> Handle<I> {
     /// # use parley_proto::SendError;
     /// async fn quotes(client: &Handle, prices: &[String]) -> Result<(), SendError> {
     ///     let frames: Vec<_> = prices.iter().map(|price| FrameRef::text(price)).collect();
-    ///     client.feed_all(&frames).await?;
+    ///     client.feed_all(&mut &frames[..]).await?;
     ///     client.flush().await
     /// }
     /// ```
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it returns, it has accepted those at the beginning, or none; the others are not sent.
+    /// Cancel-safe: dropped before it returns, what is left in `frames` was not accepted.
     ///
     /// # Errors
     ///
-    /// See [`SendError`]; it has a copy of the first frame that was not accepted. Those before it were.
-    pub async fn feed_all(&self, frames: &[FrameRef<'_>]) -> Result<(), SendError> {
-        let mut rest = self.accept_first(frames);
-        while let [first, behind @ ..] = rest {
+    /// See [`SendError`]; it has a copy of the first that was not accepted, which is the first of `frames` as well.
+    pub async fn feed_all(&self, frames: &mut &[FrameRef<'_>]) -> Result<(), SendError> {
+        loop {
+            self.accept_first(frames);
+            let [first, behind @ ..] = *frames else { return Ok(()) };
             self.feed_frame(first.to_frame()).await?;
-            rest = self.accept_first(behind);
+            *frames = behind;
         }
-        Ok(())
     }
 
-    /// [`accept_small`](Self::accept_small) for as many as it would accept; the others come back.
-    fn accept_first<'a, 'b>(&self, frames: &'a [FrameRef<'b>]) -> &'a [FrameRef<'b>] {
+    /// [`accept_small`](Self::accept_small) for as many as it would accept.
+    fn accept_first(&self, frames: &mut &[FrameRef<'_>]) {
+        let before = frames.len();
         let mut inner = self.shared.lock();
-        let accepted = frames.iter().take_while(|&&frame| {
-            let accepted = Fed::is_small(frame) && inner.enters_now(self.own, frame);
-            if accepted {
-                inner.fed.push_copy(frame);
+        while let [first, behind @ ..] = *frames {
+            if !(Fed::is_small(*first) && inner.enters_now(self.own, *first)) {
+                break;
             }
-            accepted
-        });
-        let rest = &frames[accepted.count()..];
-        if rest.len() < frames.len() {
+            inner.fed.push_copy(*first);
+            *frames = behind;
+        }
+        if frames.len() < before {
             self.shared.tell(inner);
         }
-        rest
     }
 
     /// Accepts a frame now, or never.
@@ -1376,7 +1376,8 @@ mod tests {
         shared.publish(ClientState::Connected, false);
         let handle = Handle::new(shared.clone(), false);
         let mut counts = Vec::new();
-        let mut feed = pin!(handle.feed_all(&frames));
+        let mut rest = &frames[..];
+        let mut feed = pin!(handle.feed_all(&mut rest));
         while poll(feed.as_mut(), Waker::noop()).is_pending() {
             let (fed, commands) = take(&shared);
             counts.push((fed.len(), commands.len()));
@@ -1403,7 +1404,8 @@ mod tests {
             fed.into_iter().chain(sent).collect::<Vec<Frame>>()
         };
         let (mut seen, mut turns) = (Vec::new(), 0);
-        let mut feed = pin!(handle.feed_all(&frames));
+        let mut rest = &frames[..];
+        let mut feed = pin!(handle.feed_all(&mut rest));
         while poll(feed.as_mut(), Waker::noop()).is_pending() {
             let some = taken();
             assert!(!some.is_empty(), "it waits though there is room");
@@ -1413,7 +1415,7 @@ mod tests {
         }
         seen.extend(taken());
         assert!(turns > 1 && frames.iter().copied().eq(seen.iter().map(FrameRef::from)), "{turns} turns");
-        assert!(matches!(poll(pin!(handle.feed_all(&[])), Waker::noop()), Poll::Ready(Ok(()))));
+        assert!(matches!(poll(pin!(handle.feed_all(&mut &[][..])), Waker::noop()), Poll::Ready(Ok(()))));
     }
 
     #[test]

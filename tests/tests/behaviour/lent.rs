@@ -147,7 +147,7 @@ fn what_a_handle_feeds_by_reference_leaves_in_its_place_or_comes_back_as_a_copy(
             client.feed_frame(frame.to_frame()).await.unwrap();
         }
         client.feed_ref(FrameRef::ping(b"?")).await.unwrap();
-        client.feed_all(&sent).await.unwrap();
+        client.feed_all(&mut &sent[..]).await.unwrap();
         client.flush().await.unwrap();
         let mut arrived = Vec::new();
         for _ in 0..13 {
@@ -167,7 +167,10 @@ fn what_a_handle_feeds_by_reference_leaves_in_its_place_or_comes_back_as_a_copy(
         client.disconnect().await;
         let refused = client.feed_ref(FrameRef::text("late")).await.unwrap_err();
         assert!(matches!(refused, SendError::Closing(frame) if frame == Frame::text("late")));
-        let refused = client.feed_all(&[FrameRef::text("first"), FrameRef::text("second")]).await.unwrap_err();
+        let late = [FrameRef::text("first"), FrameRef::text("second")];
+        let mut rest = &late[..];
+        let refused = client.feed_all(&mut rest).await.unwrap_err();
+        assert_eq!(rest, late);
         assert!(matches!(refused, SendError::Closing(frame) if frame == Frame::text("first")));
     });
 }

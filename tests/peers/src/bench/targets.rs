@@ -60,7 +60,7 @@ pub const TARGETS: &[Target] = &[
     column("parley-callbacks", "client, tokio", "receive JSON 100-200 B", 0.45),
     peer("client, tokio", "receive 64 KiB", 1.0),
     peer("client, tokio", "send 128 B, flush by 64", 0.92),
-    column("parley-handle", "client, tokio", "send 128 B, flush by 64", 1.10),
+    column("parley-handle-all", "client, tokio", "send 128 B, flush by 64", 1.10),
     peer("client, tokio", "send 64 KiB", 1.0),
     peer("echo server, async-std", "depth 64, 128 B", 0.6),
     peer("echo server, async-std", "depth 512, 128 B", 0.6),

@@ -44,9 +44,9 @@ pub enum Loop {
 pub enum Task {
     /// Receives messages of this size (0: of 100 to 200 bytes), and answers every so many of them by the sum of their sizes.
     Receive { every: u64, size: usize, callbacks: bool },
-    /// Sends so many messages of this size whenever one arrives, and flushes after every `flush_every`; from a task beside a
-    /// callback client for `handle`.
-    Send { messages: u64, size: usize, flush_every: u64, handle: bool },
+    /// Sends so many messages of this size whenever one arrives, and flushes after every `flush_every`. Unless `by_handle` is 0,
+    /// so many at a time are fed through a handle, from a task beside a callback client.
+    Send { messages: u64, size: usize, flush_every: u64, by_handle: usize },
 }
 
 const LOOPS: [(&str, Loop); 5] = [
@@ -89,11 +89,11 @@ impl Job {
                 role.push(callbacks.to_string());
                 role
             }
-            Role::Client { port, task: Task::Send { messages, size, flush_every, handle } } => {
+            Role::Client { port, task: Task::Send { messages, size, flush_every, by_handle } } => {
                 let numbers = [u64::from(port), messages, size as u64, flush_every].map(|number| number.to_string());
                 let mut role = vec!["send".to_owned()];
                 role.extend(numbers);
-                role.push(handle.to_string());
+                role.push(by_handle.to_string());
                 role
             }
             Role::Clients { port, count, callbacks } => {
@@ -118,13 +118,13 @@ impl Job {
                     callbacks: callbacks.parse().ok()?,
                 },
             },
-            ["send", port, messages, size, flush_every, handle] => Role::Client {
+            ["send", port, messages, size, flush_every, by_handle] => Role::Client {
                 port: port.parse().ok()?,
                 task: Task::Send {
                     messages: messages.parse().ok()?,
                     size: size.parse().ok()?,
                     flush_every: flush_every.parse().ok()?,
-                    handle: handle.parse().ok()?,
+                    by_handle: by_handle.parse().ok()?,
                 },
             },
             ["clients", port, count, callbacks] => Role::Clients {
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_job_is_read_from_the_arguments_it_made() {
         let receive = Task::Receive { every: 5, size: 0, callbacks: true };
-        let send = Task::Send { messages: 10, size: 128, flush_every: 64, handle: false };
+        let send = Task::Send { messages: 10, size: 128, flush_every: 64, by_handle: 7 };
         let roles = LOOPS.map(|(_, echo)| Role::Server(echo)).into_iter().chain([
             Role::Client { port: 80, task: receive },
             Role::Client { port: 80, task: send },

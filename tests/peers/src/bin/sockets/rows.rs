@@ -38,6 +38,8 @@ pub enum Way {
     Callbacks,
     /// Parley's handle, from a task beside the client.
     Handle,
+    /// The same, with all that is flushed together fed together.
+    HandleAll,
 }
 
 const fn column(name: &'static str) -> Column {
@@ -53,6 +55,7 @@ pub const PARLEY: Column = column("parley");
 const CORKED: Column = ours("parley-corked", Way::Corked);
 pub const CALLBACKS: Column = ours("parley-callbacks", Way::Callbacks);
 const HANDLE: Column = ours("parley-handle", Way::Handle);
+const HANDLE_ALL: Column = ours("parley-handle-all", Way::HandleAll);
 /// Those that are up in a quick run stand first.
 pub const PEERS: [Column; 7] = [
     column("sockudo-ws"),
@@ -153,7 +156,7 @@ fn rows() -> Vec<Row> {
         row(CLIENT, "receive 64 KiB", Work::Receive { size: 64 * KIB }, receivers()),
         row(CLIENT, "send 128 B, flush each", Work::Send { size: 128, flush_every: 1 }, plain()),
         row(CLIENT, "send 128 B, flush by 64", Work::Send { size: 128, flush_every: 64 }, {
-            columns(&[&[RAW, PARLEY, HANDLE], &PEERS])
+            columns(&[&[RAW, PARLEY, HANDLE, HANDLE_ALL], &PEERS])
         }),
         row(CLIENT, "send 64 KiB", Work::Send { size: 64 * KIB, flush_every: 1 }, plain()),
     ];
@@ -167,7 +170,7 @@ fn rows() -> Vec<Row> {
             row(CLIENT_ASYNC_STD, "receive JSON 100-200 B", Work::Receive { size: 0 }, async_std()),
             row(CLIENT_ASYNC_STD, "receive 64 KiB", Work::Receive { size: 64 * KIB }, async_std()),
             row(CLIENT_ASYNC_STD, "send 128 B, flush by 64", Work::Send { size: 128, flush_every: 64 }, {
-                columns(&[&[RAW, PARLEY, HANDLE], &ASYNC_STD])
+                columns(&[&[RAW, PARLEY, HANDLE, HANDLE_ALL], &ASYNC_STD])
             }),
         ]
         .map(|row| Row { runtime: "async-std", ..row }),
@@ -260,7 +263,12 @@ impl Contender {
             }
             Work::Send { size, flush_every } => {
                 let messages = (512 * KIB / size).max(64) as u64;
-                let task = Task::Send { messages, size, flush_every, handle: column.way == Way::Handle };
+                let by_handle = match column.way {
+                    Way::Handle => 1,
+                    Way::HandleAll => flush_every as usize,
+                    _ => 0,
+                };
+                let task = Task::Send { messages, size, flush_every, by_handle };
                 Self::client(
                     row,
                     column,
@@ -321,7 +329,7 @@ impl Contender {
 impl Way {
     fn echo(self) -> Loop {
         match self {
-            Self::Fastest | Self::Handle => Loop::Batched,
+            Self::Fastest | Self::Handle | Self::HandleAll => Loop::Batched,
             Self::Naive => Loop::Naive,
             Self::Corked => Loop::Corked,
             Self::Callbacks => Loop::Callbacks,

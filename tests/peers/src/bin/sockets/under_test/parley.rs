@@ -35,12 +35,12 @@ where
                 }
             }
         }
-        Role::Client { port, task: Task::Send { messages, size, flush_every, handle } } => {
+        Role::Client { port, task: Task::Send { messages, size, flush_every, by_handle } } => {
             let builder = builder::<P>(job, port)?;
             let text = Utf8Bytes::from(wire::json(size, 0));
-            match handle {
-                false => send::<P>(builder.connect().await?, messages, text, flush_every).await,
-                true => send_beside::<P>(builder, messages, text, flush_every).await,
+            match by_handle {
+                0 => send::<P>(builder.connect().await?, messages, text, flush_every).await,
+                _ => send_beside::<P>(builder, messages, text, flush_every, by_handle).await,
             }
         }
         Role::Clients { port, count, callbacks } => clients::<P>(job, port, count, callbacks).await,
@@ -190,6 +190,7 @@ async fn send_beside<P: Platform>(
     messages: u64,
     text: Utf8Bytes,
     flush_every: u64,
+    at_once: usize,
 ) -> Result<(), BoxError> {
     let (go, mut told_to) = tokio::sync::mpsc::unbounded_channel();
     let client = builder.start::<_, ()>(Go(go)).await?;
@@ -199,7 +200,12 @@ async fn send_beside<P: Platform>(
         let frames = vec![FrameRef::text(&text); flush_every as usize];
         while told_to.recv().await.is_some() {
             for batch in batches(messages, flush_every) {
-                handle.feed_all(&frames[..batch as usize]).await?;
+                for mut some in frames[..batch as usize].chunks(at_once) {
+                    match some {
+                        [one] => handle.feed_ref(*one).await?,
+                        _ => handle.feed_all(&mut some).await?,
+                    }
+                }
                 handle.flush().await?;
             }
         }
