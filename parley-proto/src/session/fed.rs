@@ -7,7 +7,7 @@ use crate::codec::{Frame, FrameRef, OpCode};
 /// Payloads of up to this many bytes are copied: that costs less than to count who refers to them, in two tasks.
 const COPIED: usize = 1024;
 /// So many bytes of room are kept when it is empty.
-const KEPT: usize = 12 * 1024;
+const KEPT: usize = 8 * 1024;
 /// A frame begins with the length of its payload and its opcode in one word.
 const HEAD: usize = size_of::<u64>();
 /// The opcode of a frame that is among `owned`.
