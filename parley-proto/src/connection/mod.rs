@@ -48,6 +48,9 @@ use crate::{Limits, Role};
 /// Frames are encoded at most this far ahead of what the transport has taken, in bytes. What is encoded has begun.
 pub const ENCODE_AHEAD: usize = 64 * 1024;
 
+/// The same where each frame answers one that is at hand: what answers all that one read brought leaves in one write.
+const REPLY_AHEAD: usize = 2 * ENCODE_AHEAD;
+
 /// Output that has grown to this many bytes counts as blocked for pongs: more than the pings of one read can make it.
 const PONGS_AHEAD: usize = 4 * ENCODE_AHEAD;
 
@@ -757,6 +760,12 @@ impl Connection {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.encoder.queued() < ENCODE_AHEAD
+    }
+
+    /// Whether there is room for the answer to a frame that is at hand.
+    #[inline(always)]
+    pub(crate) fn has_room_for_reply(&self) -> bool {
+        self.encoder.queued() < REPLY_AHEAD
     }
 
     /// The output offset that the transport has reached: what is below it has left.

@@ -45,7 +45,13 @@ impl Outgoing<'_> {
     /// [`send`](Self::send) for the usual case: false if anything at all is in its way, or the frame is not a small message.
     #[inline(always)]
     pub(crate) fn send_short(&mut self, frame: FrameRef<'_>) -> bool {
-        self.gate == Gate::Open && self.encoder.queued() < ENCODE_AHEAD && self.encoder.small_message(frame)
+        self.encoder.queued() < ENCODE_AHEAD && self.reply_short(frame)
+    }
+
+    /// [`send_short`](Self::send_short) for who has found that there is room.
+    #[inline(always)]
+    pub(crate) fn reply_short(&mut self, frame: FrameRef<'_>) -> bool {
+        self.gate == Gate::Open && self.encoder.small_message(frame)
     }
 }
 

@@ -197,7 +197,7 @@ impl<'a> Reply<'a> {
     /// a message is being sent in parts.
     #[inline(always)]
     pub fn feed_ref(mut self, frame: FrameRef<'_>) -> Result<(), Error> {
-        if self.outgoing.send_short(frame) {
+        if self.outgoing.reply_short(frame) {
             Ok(())
         } else {
             self.outgoing.send_boxed(self.lent.own(frame)).map_err(|error| Error::Send(*error))
@@ -515,7 +515,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     /// As [`next_ref`](Self::next_ref).
     #[inline]
     pub async fn next_with_reply(&mut self) -> Option<Result<(FrameRef<'_>, Reply<'_>), Box<Error>>> {
-        if !(self.link.connection.is_frame_next() && self.has_room()) {
+        if !(self.link.connection.is_frame_next() && self.link.connection.has_room_for_reply()) {
             match poll_fn(|cx| self.poll_exchange(cx)).await {
                 More::AtHand => {}
                 More::Joined(frame) => {
