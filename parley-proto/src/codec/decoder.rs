@@ -452,10 +452,11 @@ impl Decoder {
         let mut short_cut = self.is_between_messages();
         loop {
             if short_cut {
+                let (max, walk) = (self.max_whole, &mut *walk);
                 let whole = if self.mask_bit != 0 {
-                    self.walk_whole_messages::<true>(walk)
+                    mask::by_widest!(by => walk_whole_messages::<true>(by, max, walk))
                 } else {
-                    self.walk_whole_messages::<false>(walk)
+                    walk_whole_messages::<false>(mask::Common, max, walk)
                 };
                 if let Err(error) = whole {
                     return Stop::End(End::Error(error));
@@ -470,26 +471,6 @@ impl Decoder {
                 Err(error) => return Stop::End(End::Error(error)),
             }
         }
-    }
-
-    /// Goes through the frames that may take the short-cut, up to the first that may not.
-    ///
-    /// This loop is where a connection with small messages spends its time: what it needs is in locals.
-    fn walk_whole_messages<const MASKED: bool>(&mut self, walk: &mut Walk<'_>) -> Result<(), FrameError> {
-        let queue = &mut *walk.queue;
-        let mut rest = &mut walk.window[walk.at..];
-        while let Some((kind, start, len)) = whole_message::<MASKED>(rest) {
-            if len > self.max_whole {
-                break;
-            }
-            let (frame, after) = rest.split_at_mut(start + len);
-            let (header, payload) = frame.split_at_mut(start);
-            open_whole::<MASKED>(kind, header, payload)?;
-            queue.push(kind, walk.at + start, len, len < walk.copy_below);
-            walk.at += start + len;
-            rest = after;
-        }
-        Ok(())
     }
 
     /// The key at the end of a header; zeros, which change nothing, in frames that are not masked.
@@ -721,12 +702,42 @@ fn open(
     Ok(())
 }
 
+/// Goes through the frames that may take the short-cut, up to the first that may not.
+///
+/// This loop is where a connection with small messages spends its time: what it needs is in locals.
+#[inline(always)]
+fn walk_whole_messages<const MASKED: bool>(
+    by: impl mask::Wide,
+    max: usize,
+    walk: &mut Walk<'_>,
+) -> Result<(), FrameError> {
+    let queue = &mut *walk.queue;
+    let mut rest = &mut walk.window[walk.at..];
+    while let Some((kind, start, len)) = whole_message::<MASKED>(rest) {
+        if len > max {
+            break;
+        }
+        let (frame, after) = rest.split_at_mut(start + len);
+        let (header, payload) = frame.split_at_mut(start);
+        open_whole::<MASKED>(by, kind, header, payload)?;
+        queue.push(kind, walk.at + start, len, len < walk.copy_below);
+        walk.at += start + len;
+        rest = after;
+    }
+    Ok(())
+}
+
 /// Unmasks the payload of a whole message, and checks it if it is text. `header` ends with the masking key.
-#[inline]
-fn open_whole<const MASKED: bool>(kind: Kind, header: &[u8], payload: &mut [u8]) -> Result<(), FrameError> {
+#[inline(always)]
+fn open_whole<const MASKED: bool>(
+    by: impl mask::Wide,
+    kind: Kind,
+    header: &[u8],
+    payload: &mut [u8],
+) -> Result<(), FrameError> {
     match (header.last_chunk(), kind) {
         (Some(key), _) if MASKED => {
-            let ascii = mask::unmask_is_ascii(*key, payload);
+            let ascii = mask::unmask_is_ascii_by(by, *key, payload);
             if ascii || kind != Kind::Text { Ok(()) } else { utf8::check_any(payload) }
         }
         (_, Kind::Text) => utf8::check(payload),
@@ -738,7 +749,7 @@ fn open_whole<const MASKED: bool>(kind: Kind, header: &[u8], payload: &mut [u8])
 /// in `rest`. Returns where its payload starts and how long it is.
 ///
 /// `None` says nothing: the frame may be of another kind, unfinished, or wrong.
-#[inline]
+#[inline(always)]
 fn whole_message<const MASKED: bool>(rest: &[u8]) -> Option<(Kind, usize, usize)> {
     const TEXT: u8 = FIN | OpCode::Text.bits();
     const BINARY: u8 = FIN | OpCode::Binary.bits();

@@ -4,6 +4,30 @@
 //! key, which the compiler turns into vector instructions. The last word overlaps the one before it, so that no
 //! payload of 16 bytes or more is walked byte by byte.
 
+/// Does something with the widest instructions that this processor has (feature `simd`), as far as it is inlined: `$by`, a
+/// [`Wide`], is what goes by them.
+macro_rules! by_widest {
+    ($by:ident => $work:expr) => {{
+        #[cfg(feature = "simd")]
+        {
+            use fearless_simd::Simd;
+            fearless_simd::dispatch!(fearless_simd::Level::new(), simd => simd.vectorize(
+                #[inline(always)]
+                move || {
+                    let $by = $crate::codec::mask::Vector(simd);
+                    $work
+                }
+            ))
+        }
+        #[cfg(not(feature = "simd"))]
+        {
+            let $by = $crate::codec::mask::Common;
+            $work
+        }
+    }};
+}
+pub(super) use by_widest;
+
 /// The payload is read and written in words of this many bytes.
 const WORD: usize = size_of::<u128>();
 /// Two words a step: more would leave small messages a long rest.
@@ -30,6 +54,13 @@ pub(super) fn unmask_is_ascii(key: [u8; 4], payload: &mut [u8]) -> bool {
     xor(key, payload) & HIGH_BITS == 0
 }
 
+/// [`unmask_is_ascii`] within [`by_widest`].
+#[inline(always)]
+pub(super) fn unmask_is_ascii_by(by: impl Wide, key: [u8; 4], payload: &mut [u8]) -> bool {
+    let seen = if payload.len() < LONG { xor_words_by(by, key, payload) } else { xor_long(key, payload) };
+    seen & HIGH_BITS == 0
+}
+
 /// Whether `text` is ASCII. Reads all of it, hence for what is short.
 #[inline]
 pub(super) fn is_ascii(text: &[u8]) -> bool {
@@ -54,26 +85,26 @@ pub(super) fn is_ascii(text: &[u8]) -> bool {
 const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
 
 /// The key twice. Turned by any number of bytes, it is that of the payload so many bytes further on.
-#[inline]
+#[inline(always)]
 fn doubled(key: [u8; 4]) -> u64 {
     let key = u64::from(u32::from_le_bytes(key));
     key | key << 32
 }
 
 /// The doubled key as it stands `offset` bytes further on.
-#[inline]
+#[inline(always)]
 fn turned(key: u64, offset: usize) -> u64 {
     key.rotate_right(8 * (offset % 8) as u32)
 }
 
 /// The doubled key in each half of a word.
-#[inline]
+#[inline(always)]
 fn wide(key: u64) -> u128 {
     u128::from(key) | u128::from(key) << 64
 }
 
 /// The halves of a word, ORed.
-#[inline]
+#[inline(always)]
 fn fold(word: u128) -> u64 {
     word as u64 | (word >> 64) as u64
 }
@@ -87,7 +118,7 @@ fn word(bytes: &[u8]) -> u128 {
 }
 
 /// The first and the last eight bytes, or the first and the last four, of 4 to 16 bytes: they may overlap.
-#[inline]
+#[inline(always)]
 fn ends(bytes: &[u8]) -> Option<(u64, u64)> {
     if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
         return Some((u64::from_le_bytes(*first), u64::from_le_bytes(*last)));
@@ -97,7 +128,7 @@ fn ends(bytes: &[u8]) -> Option<(u64, u64)> {
 }
 
 /// Writes what [`ends`] has read: to as many bytes as it was read from.
-#[inline]
+#[inline(always)]
 fn put_ends(out: &mut [u8], first: u64, last: u64) {
     if out.len() >= 8 {
         let end = out.len() - 8;
@@ -135,58 +166,83 @@ fn xor_long(key: [u8; 4], payload: &mut [u8]) -> u64 {
 }
 
 /// [`xor`] of whole cache lines, block by block from the last on.
-#[cfg(not(feature = "simd"))]
 fn xor_lines(key: [u8; 4], lines: &mut [u8]) -> u64 {
-    lines.chunks_mut(BLOCK).rev().fold(0, |seen, block| seen | xor_words(key, block))
+    let key = doubled(key);
+    by_widest!(wide => lines.chunks_mut(BLOCK).rev().fold(0, |seen, block| seen | wide.xor_steps(key, block)))
 }
 
-/// [`xor`] of whole cache lines, block by block from the last on, with the widest instructions that this processor has.
-#[cfg(feature = "simd")]
-fn xor_lines(key: [u8; 4], lines: &mut [u8]) -> u64 {
-    use fearless_simd::{Level, Simd, dispatch};
-    let mut line_key = [0; LINE];
-    line_key.chunks_exact_mut(key.len()).for_each(|part| part.copy_from_slice(&key));
-    let seen: [u8; LINE] = dispatch!(Level::new(), simd => simd.vectorize(
-        #[inline(always)]
-        move || {
-            let (key, mut seen) = (line_key, [0; LINE]); // in registers
-            for block in lines.chunks_mut(BLOCK).rev() {
-                for line in block.chunks_exact_mut(LINE).filter_map(|line| line.first_chunk_mut()) {
-                    xor_step(&key, line, &mut seen);
-                }
-            }
-            seen
+/// What goes through a payload step by step: the instructions that every processor has, or the widest of this one.
+pub(super) trait Wide: Copy {
+    /// [`xor`] of as many whole steps as there are.
+    fn xor_steps(self, key: u64, payload: &mut [u8]) -> u64;
+}
+
+/// The instructions that the program was compiled for.
+#[derive(Clone, Copy)]
+pub(super) struct Common;
+
+impl Wide for Common {
+    #[inline(always)]
+    fn xor_steps(self, key: u64, payload: &mut [u8]) -> u64 {
+        let (key, mut seen) = (step_key(wide(key)), [0; STEP]);
+        for step in payload.chunks_exact_mut(STEP).filter_map(|step| step.first_chunk_mut()) {
+            xor_step(&key, step, &mut seen);
         }
-    ));
-    seen.chunks_exact(WORD).fold(0, |all, bytes| all | fold(word(bytes)))
+        fold_step(seen)
+    }
+}
+
+/// The widest instructions, where the token says which they are.
+#[cfg(feature = "simd")]
+#[derive(Clone, Copy)]
+pub(super) struct Vector<S>(pub(super) S);
+
+#[cfg(feature = "simd")]
+impl<S: fearless_simd::Simd> Wide for Vector<S> {
+    #[inline(always)]
+    fn xor_steps(self, key: u64, payload: &mut [u8]) -> u64 {
+        use fearless_simd::{prelude::*, u8x32};
+        let key = u8x32::from_slice(self.0, &step_key(wide(key)));
+        let mut seen = u8x32::splat(self.0, 0);
+        for step in payload.chunks_exact_mut(STEP) {
+            let masked = u8x32::from_slice(self.0, step) ^ key;
+            masked.store_slice(step);
+            seen |= masked;
+        }
+        let mut bytes = [0; STEP];
+        seen.store_slice(&mut bytes);
+        fold_step(bytes)
+    }
+}
+
+#[inline(always)]
+fn fold_step(step: [u8; STEP]) -> u64 {
+    step.chunks_exact(WORD).fold(0, |all, bytes| all | fold(word(bytes)))
 }
 
 /// [`xor`] from the first byte on, wherever that is.
 #[inline]
 fn xor_words(key: [u8; 4], payload: &mut [u8]) -> u64 {
+    xor_words_by(Common, key, payload)
+}
+
+#[inline(always)]
+fn xor_words_by(by: impl Wide, key: [u8; 4], payload: &mut [u8]) -> u64 {
     let key = doubled(key);
     let len = payload.len();
-    // The last word overlaps what the loop below rewrites, so it is read before and written after.
+    // The last word overlaps what is rewritten before it, so it is read before and written after.
     let Some(last) = payload.last_chunk::<WORD>() else { return xor_short(key, payload) };
     let last = u128::from_le_bytes(*last) ^ wide(turned(key, len));
-    let key = wide(key);
-    let mut seen = last;
-    let mut seen_steps = [0; STEP];
-    let mut steps = payload.chunks_exact_mut(STEP);
-    for step in steps.by_ref().filter_map(|step| step.first_chunk_mut()) {
-        xor_step(&step_key(key), step, &mut seen_steps);
-    }
-    if let Some(bytes) = steps.into_remainder().first_chunk_mut::<WORD>() {
-        let word = u128::from_le_bytes(*bytes) ^ key;
+    let mut seen = fold(last) | by.xor_steps(key, payload);
+    if let Some(bytes) = payload[len / STEP * STEP..].first_chunk_mut::<WORD>() {
+        let word = u128::from_le_bytes(*bytes) ^ wide(key);
         *bytes = word.to_le_bytes();
-        seen |= word;
+        seen |= fold(word);
     }
-    let (low, high) = seen_steps.split_at(WORD);
-    seen |= word(low) | word(high);
     if let Some(bytes) = payload.last_chunk_mut::<WORD>() {
         *bytes = last.to_le_bytes();
     }
-    fold(seen)
+    seen
 }
 
 /// A word of the key, twice.
@@ -209,7 +265,7 @@ fn xor_step<const N: usize>(key: &[u8; N], bytes: &mut [u8; N], seen: &mut [u8; 
 }
 
 /// As [`xor`], for less than a word.
-#[inline]
+#[inline(always)]
 fn xor_short(key: u64, payload: &mut [u8]) -> u64 {
     let Some((first, last)) = ends(payload) else {
         let mut seen = 0;
@@ -225,7 +281,7 @@ fn xor_short(key: u64, payload: &mut [u8]) -> u64 {
 }
 
 /// The two ends of a payload of `len` bytes, masked.
-#[inline]
+#[inline(always)]
 fn short_masked(key: u64, len: usize, first: u64, last: u64) -> (u64, u64) {
     // The last eight bytes, or four, start as far into the key as the payload is long.
     let (first_key, last_key) = (key, turned(key, len));
