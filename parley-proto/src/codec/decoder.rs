@@ -234,13 +234,14 @@ impl Decoder {
         if input.is_empty() {
             return;
         }
-        if input.len() < self.awaited {
-            if let Err(error) = self.scan(input) {
-                self.end_with(End::Error(error), input);
+        let mut begun = None;
+        if self.awaited > 0 {
+            match self.scan(input) {
+                Ok(None) => return,
+                Ok(complete) => begun = complete,
+                Err(error) => return self.end_with(End::Error(error), input),
             }
-            return;
         }
-        self.awaited = 0;
         let mut queue = self.queue.take().unwrap_or_else(pool::queue);
         queue.compact();
         loop {
@@ -253,6 +254,10 @@ impl Decoder {
                 on_control: &mut *on_control,
                 copy_below,
             };
+            if let Some((kind, payload)) = begun.take() {
+                walk.queue.push(kind, payload.start, payload.len(), payload.len() < copy_below);
+                walk.at = payload.end;
+            }
             let stop = self.walk(&mut walk);
             let consumed = walk.at;
             cut(input, consumed, &mut queue);
@@ -268,23 +273,27 @@ impl Decoder {
                 }
             }
         }
-        if queue.is_empty() {
-            pool::give_queue(queue);
-        } else {
-            self.queue = Some(queue);
-        }
+        self.queue = Some(queue);
     }
 
-    /// More of the unfinished message at the front of the input, but not its end. Its header is there, and was found right.
-    fn scan(&mut self, input: &mut [u8]) -> Result<(), FrameError> {
-        self.lacking = self.awaited - input.len();
+    /// More of the unfinished message at the front of the input, whose header is there, and was found right. Where that is all of
+    /// it: what kind it is of, and where its payload is.
+    fn scan(&mut self, input: &mut [u8]) -> Result<Option<(Kind, Range<usize>)>, FrameError> {
+        let present = input.len().min(self.awaited);
         let prefix = Prefix::decode(input[0], input[1])?;
-        let (header, payload) = input.split_at_mut(prefix.header_len());
+        let start = prefix.header_len();
+        let (header, payload) = input[..present].split_at_mut(start);
         let kind = if prefix.opcode == OpCode::Text { Kind::Text } else { Kind::Binary };
         let key = mask::rotated(self.key(header), self.scanned);
         open(kind, self.mask_bit, &mut self.utf8, key, &mut payload[self.scanned..])?;
-        self.scanned = payload.len();
-        Ok(())
+        self.lacking = self.awaited - present;
+        if self.lacking > 0 {
+            self.scanned = payload.len();
+            return Ok(None);
+        }
+        self.utf8.finish()?;
+        (self.scanned, self.awaited) = (0, 0);
+        Ok(Some((kind, start..present)))
     }
 
     /// Nothing is decoded any more.

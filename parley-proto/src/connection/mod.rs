@@ -946,6 +946,17 @@ impl Connection {
         self.news.is_some()
     }
 
+    /// [`poll_event`](Self::poll_event) has nothing.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        let phase = match &self.phase {
+            Phase::Open => self.decoder.end().is_none(),
+            Phase::Closed(closed) => closed.is_none(),
+            _ => true,
+        };
+        phase && self.news.is_none() && !self.decoder.has_frames()
+    }
+
     /// Frames wait to be polled.
     #[inline]
     pub(crate) fn has_frames(&self) -> bool {

@@ -104,7 +104,8 @@ impl<T: Transport, C: Clock> Link<T, C> {
             if self.connection.has_frames() && !self.connection.has_news() {
                 return Poll::Ready(None);
             }
-            let event = self.event();
+            // Asked in vain, the connection would give up what it needs again for the next read.
+            let event = if self.connection.is_quiet() { None } else { self.event() };
             if event.is_some() {
                 return Poll::Ready(event);
             }
