@@ -441,7 +441,9 @@ impl Encoder {
         self.fill(header);
         self.end += payload.len() as u64;
         self.large.push_back(Large { at: self.filled, payload, key });
-        self.fill_piece();
+        if key.is_some() {
+            self.fill_piece();
+        }
         self.end
     }
 
@@ -514,11 +516,16 @@ impl<'a> Transmit<'a> {
         Pieces { encoder, start: encoder.start, large: 0, payload: &[], ended: false }
     }
 
-    /// All of it, if that is one piece of the buffer.
+    /// All of it, if that is no more than a piece of the buffer and one behind it. Either may be empty.
     #[inline]
-    pub(crate) fn contiguous(&self) -> Option<&'a [u8]> {
+    pub(crate) fn pair(&self) -> Option<[&'a [u8]; 2]> {
         let Encoder { buffer, start, filled, large, .. } = self.encoder;
-        if large.is_empty() { buffer.get(*start..*filled) } else { None }
+        let buffered = buffer.get(*start..*filled)?;
+        match (large.len(), large.front()) {
+            (0, _) => Some([buffered, &[]]),
+            (1, Some(Large { at, payload, key: None })) if at == filled => Some([buffered, payload]),
+            _ => None,
+        }
     }
 
     /// Puts the first pieces into `slices`, as many as fit, and returns their number.
