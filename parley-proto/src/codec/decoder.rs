@@ -343,6 +343,12 @@ impl Decoder {
         self.next_lent().map(|lent| lent.frame)
     }
 
+    /// [`poll`](Self::poll) for who polls otherwise where there is nothing.
+    #[inline(always)]
+    pub(crate) fn next_frame(&mut self) -> Option<Frame> {
+        self.queue.as_deref_mut()?.pop()
+    }
+
     /// [`poll_ref`](Self::poll_ref) for who polls otherwise where there is nothing.
     #[inline(always)]
     pub(crate) fn next_lent(&mut self) -> Option<Lent<'_>> {
@@ -698,7 +704,11 @@ fn open(
     payload: &mut [u8],
 ) -> Result<(), FrameError> {
     match (kind, mask_bit) {
-        (Kind::Text, 0) => utf8.feed(payload)?,
+        (Kind::Text, 0) => {
+            if !(utf8.is_boundary() && utf8::is_short_ascii(payload)) {
+                utf8.feed(payload)?;
+            }
+        }
         (Kind::Text, _) => {
             let ascii = mask::unmask_is_ascii(key, payload);
             if !(ascii && utf8.is_boundary()) {

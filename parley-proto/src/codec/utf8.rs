@@ -111,7 +111,13 @@ impl Utf8Validator {
 /// Checks a text that is here as a whole. What is short and ASCII, as most of it is, is spared the call.
 #[inline]
 pub(super) fn check(text: &[u8]) -> Result<(), FrameError> {
-    if text.len() <= SHORT && mask::is_ascii(text) { Ok(()) } else { check_any(text) }
+    if is_short_ascii(text) { Ok(()) } else { check_any(text) }
+}
+
+/// Whether `text` is ASCII, and so short that it pays to look.
+#[inline(always)]
+pub(super) fn is_short_ascii(text: &[u8]) -> bool {
+    text.len() <= SHORT && mask::is_ascii(text)
 }
 
 /// Checks a text that is here as a whole and probably not ASCII.

@@ -867,7 +867,7 @@ impl Connection {
         if self.news.is_some() {
             return None;
         }
-        self.decoder.poll()
+        self.decoder.next_frame()
     }
 
     /// [`poll_frame`](Self::poll_frame), lent, and what may answer it.

@@ -14,7 +14,7 @@ use futures_core::Stream;
 use futures_sink::Sink;
 
 use super::client::Setup;
-use super::io::{Io, Next};
+use super::io::{self, Io};
 use super::link::Link;
 use super::runtime::{Clock, Runtime, Transport};
 use super::server::AcceptError;
@@ -367,18 +367,20 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         let mut io = Box::new(Io::new(runtime, session, ending));
         loop {
             let returned = match poll_fn(|cx| io.poll_next(cx)).await {
-                Next::Call(Call::Connect(connected)) => {
+                io::Next::Call(Call::Connect(connected)) => {
                     let link = io.into_link(clock).ok_or(DisconnectReason::Local)?;
                     return Ok(Self::new(Box::new(link), connected));
                 }
-                Next::Call(Call::Init) => Returned::Init(Ok(())),
-                Next::Call(Call::Prepare(call)) => Returned::Prepare(Ok(Box::new(call.1))),
-                Next::Call(Call::Disconnect(reason)) => return Err((*reason).into()),
-                Next::Call(Call::Terminate(_)) => Returned::Terminated,
+                io::Next::Call(Call::Init) => Returned::Init(Ok(())),
+                io::Next::Call(Call::Prepare(call)) => Returned::Prepare(Ok(Box::new(call.1))),
+                io::Next::Call(Call::Disconnect(reason)) => return Err((*reason).into()),
+                io::Next::Call(Call::Terminate(_)) => Returned::Terminated,
                 // None can come here.
-                Next::Message | Next::Call(Call::Frame(_) | Call::Chunk(_) | Call::Info(())) => Returned::Dropped,
-                Next::Stopped(StopReason::Disconnected(reason)) => return Err(reason.into()),
-                Next::Stopped(_) => return Err(DisconnectReason::Local.into()),
+                io::Next::Message | io::Next::Call(Call::Frame(_) | Call::Chunk(_) | Call::Info(())) => {
+                    Returned::Dropped
+                }
+                io::Next::Stopped(StopReason::Disconnected(reason)) => return Err(reason.into()),
+                io::Next::Stopped(_) => return Err(DisconnectReason::Local.into()),
             };
             io.called(returned);
         }
@@ -472,8 +474,10 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     /// # Errors
     ///
     /// Once: [`Error::Disconnected`], when the connection ended in another way than by a closing handshake.
-    pub async fn next(&mut self) -> Option<Result<Frame, Error>> {
-        poll_fn(|cx| self.poll_next_frame(cx)).await
+    #[inline]
+    #[expect(clippy::should_implement_trait, reason = "it is awaited")]
+    pub fn next(&mut self) -> impl Future<Output = Option<Result<Frame, Error>>> {
+        Next { socket: self }
     }
 
     /// [`next`](Self::next) for who is done with a frame before the next one: it is lent, out of the buffer that it was read
@@ -878,6 +882,21 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
                 Some(event) => self.take(event),
             }
         }
+    }
+}
+
+/// See [`WebSocket::next`]: no `async fn`, for what that awaits is not inlined into it without link-time optimisation.
+#[must_use = "futures do nothing unless polled"]
+struct Next<'a, T, C> {
+    socket: &'a mut WebSocket<T, C>,
+}
+
+impl<T: Transport, C: Clock> Future for Next<'_, T, C> {
+    type Output = Option<Result<Frame, Error>>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.get_mut().socket.poll_next_frame(cx)
     }
 }
 
