@@ -182,7 +182,8 @@ pub(super) trait Wide: Copy {
 pub(super) struct Common;
 
 impl Wide for Common {
-    #[inline(always)]
+    // By itself, its arrays are in registers.
+    #[inline(never)]
     fn xor_steps(self, key: u64, payload: &mut [u8]) -> u64 {
         let (key, mut seen) = (step_key(wide(key)), [0; STEP]);
         for step in payload.chunks_exact_mut(STEP).filter_map(|step| step.first_chunk_mut()) {
