@@ -355,6 +355,14 @@ impl Decoder {
         self.queue.as_deref_mut()?.pop_lent()
     }
 
+    /// Whoever was lent a frame has no use for it any more.
+    #[inline]
+    pub(crate) fn forget_lent(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.forget_lent();
+        }
+    }
+
     /// Lends a frame as [`poll_ref`](Self::poll_ref) does.
     pub(crate) fn lend(&mut self, frame: Frame) -> Lent<'_> {
         self.queue.get_or_insert_with(pool::queue).lend(frame)

@@ -213,7 +213,7 @@ impl Queue {
 
     /// The next is asked for: whoever was lent the last has no use for it any more.
     #[inline(always)]
-    fn forget_lent(&mut self) {
+    pub(super) fn forget_lent(&mut self) {
         if self.held {
             self.drop_lent();
         }

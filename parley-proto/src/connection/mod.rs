@@ -957,6 +957,12 @@ impl Connection {
         phase && self.news.is_none() && !self.decoder.has_frames()
     }
 
+    /// The next is asked for: whoever was lent the last frame has no use for it any more.
+    #[inline]
+    pub(crate) fn forget_lent(&mut self) {
+        self.decoder.forget_lent();
+    }
+
     /// Frames wait to be polled.
     #[inline]
     pub(crate) fn has_frames(&self) -> bool {

@@ -104,10 +104,11 @@ impl<T: Transport, C: Clock> Link<T, C> {
             if self.connection.has_frames() && !self.connection.has_news() {
                 return Poll::Ready(None);
             }
-            // Asked in vain, the connection would give up what it needs again for the next read.
-            let event = if self.connection.is_quiet() { None } else { self.event() };
-            if event.is_some() {
-                return Poll::Ready(event);
+            if self.connection.is_quiet() {
+                // Asked for an event in vain, it would give up what it needs again for the next read as well.
+                self.connection.forget_lent();
+            } else if let Some(event) = self.event() {
+                return Poll::Ready(Some(event));
             }
             ready!(self.advance(cx));
         }

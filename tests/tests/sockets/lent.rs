@@ -77,6 +77,22 @@ fn what_is_lent_is_what_would_be_given() {
 }
 
 #[test]
+fn what_was_lent_is_given_up_before_more_is_read() {
+    let frame = raw::frame(BINARY, &[7; 60_000]);
+    Sim::new().run(async |sim| {
+        let link = Link::default().chunk(1 << 20).capacity(1 << 20);
+        let (mut socket, mut peer, _listener) = connected(&sim, link).await;
+        peer.send(&frame.repeat(10)).await;
+        let mut addresses = Vec::new();
+        for _ in 0..10 {
+            addresses.push(socket.next_ref().await.unwrap().unwrap().payload().as_ptr() as usize);
+        }
+        addresses.dedup();
+        assert_eq!(addresses.len(), 1, "one window serves for all");
+    });
+}
+
+#[test]
 fn a_clean_end_is_none_behind_what_is_lent() {
     Sim::new().run(async |sim| {
         let (mut socket, mut peer, _listener) = connected(&sim, Link::default()).await;
