@@ -10,7 +10,7 @@ use std::fmt;
 /// |---|---|
 /// | the message under way | twice its bytes that have come: a buffer at most doubles, and nothing is allocated by an announced length; so at most twice [`message`](Self::message) |
 /// | received, not delivered | twice [`read_ahead`](Self::read_ahead), or one message that is larger |
-/// | encoded, not written | 64 KiB and one frame; pongs up to 256 KiB where output is never written at all |
+/// | encoded, not written | 64 KiB and one frame, 112 KiB where each answers one that is [lent](crate::driver::WebSocket::next_with_reply); pongs up to 256 KiB where output is never written at all |
 /// | accepted by handles, not encoded | [`send_queue`](Self::send_queue), or one frame that is larger; 64 KiB of a message that is sent in parts |
 /// | infos | [`info_queue`](Self::info_queue) of the application's own |
 /// | anything else | 2 to 4 KiB, at rest too, the task and the transport included; while it reads or writes, a window of 64 KiB and an output buffer from a pool that all connections of a thread share. Where a frame larger than a window comes behind one like it, its buffer is as large as that was, up to 1 MiB, from its header on |

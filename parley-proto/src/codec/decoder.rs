@@ -273,7 +273,11 @@ impl Decoder {
                 }
             }
         }
-        self.queue = Some(queue);
+        if queue.is_empty() && self.awaited == 0 {
+            pool::give_queue(queue);
+        } else {
+            self.queue = Some(queue);
+        }
     }
 
     /// More of the unfinished message at the front of the input, whose header is there, and was found right. Where that is all of
@@ -847,6 +851,106 @@ mod tests {
         while decoder.poll_ref().is_some() {}
         assert!(decoder.queue.is_none());
         assert!(input.try_reclaim(64 * 1024), "the window is free");
+    }
+
+    #[test]
+    fn a_decoder_that_found_no_whole_frame_holds_no_queue() {
+        for input in [&b"\x81"[..], b"\x01\x05Hel", b"\x89\x00"] {
+            let mut decoder = client();
+            decoder.decode_with(&mut BytesMut::from(input), &mut |_, _| false);
+            assert!(decoder.queue.is_none(), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_message_that_fits_copies_it_and_takes_what_follows() {
+        for copy_small in [false, true] {
+            let mut decoder = client();
+            decoder.set_copy_small(copy_small);
+            let wire =
+                [unmasked(true, OpCode::Text, &[b'a'; 500]), unmasked(true, OpCode::Binary, &[7; 5000])].concat();
+            let mut input = BytesMut::from(&wire[..100]);
+            decoder.decode(&mut input, &mut |_| {});
+            assert_eq!((decoder.poll(), decoder.read_hint()), (None, 404));
+            input.extend_from_slice(&wire[100..]);
+            let memory = input.as_ptr() as usize..input.as_ptr() as usize + input.len();
+            decoder.decode(&mut input, &mut |_| {});
+            assert_eq!((input.len(), decoder.read_hint()), (0, 0));
+            let text = decoder.poll().unwrap();
+            assert_eq!(memory.contains(&(text.payload().as_ptr() as usize)), !copy_small);
+            assert_eq!((text.len(), decoder.poll().map(|frame| frame.len())), (500, Some(5000)));
+        }
+    }
+
+    #[test]
+    fn a_text_that_ends_inside_a_character_is_refused_with_its_last_byte_behind_the_frames_that_wait() {
+        let wire = [unmasked(true, OpCode::Binary, b"ab"), unmasked(true, OpCode::Text, b"Hell\xC3")].concat();
+        for at in 4 + 2..wire.len() {
+            let mut decoder = client();
+            let mut input = BytesMut::from(&wire[..at]);
+            decoder.decode(&mut input, &mut |_| {});
+            assert_eq!(decoder.end(), None);
+            input.extend_from_slice(&wire[at..]);
+            input.extend_from_slice(&unmasked(true, OpCode::Text, b"never"));
+            decoder.decode(&mut input, &mut |_| {});
+            assert_eq!(decoder.poll(), Some(Frame::binary(&b"ab"[..])));
+            assert_eq!(
+                (decoder.poll(), decoder.end(), input.len()),
+                (None, Some(&End::Error(FrameError::InvalidUtf8)), 0)
+            );
+        }
+    }
+
+    #[test]
+    fn frames_may_be_discarded_anywhere_in_one() {
+        for masked in [false, true] {
+            let key = masked.then_some([1, 2, 3, 4]);
+            let wire =
+                [frame(true, OpCode::Text, key, "\u{E9}\u{E9}abc".as_bytes()), frame(true, OpCode::Ping, key, b"p")]
+                    .concat();
+            for at in 0..wire.len() {
+                for again in at..wire.len() {
+                    let mut decoder = if masked { server() } else { client() };
+                    let mut pings = 0;
+                    let mut input = BytesMut::from(&wire[..at]);
+                    decoder.decode(&mut input, &mut |_| pings += 1);
+                    decoder.discard_frames();
+                    input.extend_from_slice(&wire[at..again]);
+                    decoder.decode(&mut input, &mut |_| pings += 1);
+                    input.extend_from_slice(&wire[again..]);
+                    decoder.decode(&mut input, &mut |_| pings += 1);
+                    assert_eq!((pings, decoder.poll(), decoder.end(), input.len()), (1, None, None, 0), "{at} {again}");
+                }
+            }
+        }
+    }
+
+    /// With whatever registers.
+    #[test]
+    fn a_whole_message_of_any_length_is_unmasked_where_it_begins() {
+        let key = [0x37, 0xFA, 0x21, 0x3D];
+        for len in (0..300_usize).chain([4095, 4096, 4097, 65_535]) {
+            for bad in
+                [None, Some(0), Some(len / 2), len.checked_sub(1)].into_iter().filter(|at| at.is_none_or(|at| at < len))
+            {
+                let mut text: Vec<u8> = (0..len).map(|at| b'a' + (at % 23) as u8).collect();
+                if let Some(at) = bad {
+                    text[at] = 0xFF;
+                }
+                let mut decoder = server();
+                let mut input = BytesMut::from(
+                    &[frame(true, OpCode::Binary, Some(key), &text), frame(true, OpCode::Text, Some(key), &text)]
+                        .concat()[..],
+                );
+                decoder.decode(&mut input, &mut |_| {});
+                assert_eq!(decoder.poll(), Some(Frame::binary(text.clone())), "{len} bytes");
+                let (expected, end) = match String::from_utf8(text) {
+                    Ok(text) => (Some(Frame::text(text)), None),
+                    Err(_) => (None, Some(&End::Error(FrameError::InvalidUtf8))),
+                };
+                assert_eq!((decoder.poll(), decoder.end()), (expected, end), "{len} bytes");
+            }
+        }
     }
 
     #[test]

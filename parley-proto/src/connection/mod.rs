@@ -45,11 +45,13 @@ use crate::handshake::{
 };
 use crate::{Limits, Role};
 
-/// Frames are encoded at most this far ahead of what the transport has taken, in bytes. What is encoded has begun.
+/// Frames are encoded at most this far ahead of what the transport has taken, in bytes; a `WebSocket`'s answers to frames that are
+/// lent, 112 KiB. What is encoded has begun.
 pub const ENCODE_AHEAD: usize = 64 * 1024;
 
-/// The same where each frame answers one that is at hand: what answers all that one read brought leaves in one write.
-const REPLY_AHEAD: usize = 2 * ENCODE_AHEAD;
+/// The same where each frame answers one that is at hand: what answers all that one read brought leaves in one write. The answer
+/// that goes beyond it still fits into an output buffer that is used again.
+const REPLY_AHEAD: usize = 112 * 1024;
 
 /// Output that has grown to this many bytes counts as blocked for pongs: more than the pings of one read can make it.
 const PONGS_AHEAD: usize = 4 * ENCODE_AHEAD;
@@ -412,10 +414,11 @@ impl Connection {
         self.release_output();
     }
 
-    /// Nobody may come to say that it rests, and nothing waits: no output buffer is held.
+    /// Nobody may come to say that it rests: neither an output buffer nor a queue is held in which nothing waits.
     #[inline]
     pub(crate) fn release_output(&mut self) {
         self.encoder.release_if_empty();
+        self.decoder.release_if_empty();
     }
 
     /// [`handle_written`](Self::handle_written) that asks for the time where it matters: not when all has left at once. A small

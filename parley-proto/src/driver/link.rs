@@ -181,8 +181,8 @@ impl<T: Transport, C: Clock> Link<T, C> {
         if self.pipe.yields() {
             return;
         }
+        self.connection.rest(); // first: what it was lent lies in the window
         self.pipe.rest(&self.connection);
-        self.connection.rest();
     }
 }
 

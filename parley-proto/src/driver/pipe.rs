@@ -111,6 +111,16 @@ impl<T: Transport> Pipe<T> {
         self.yields
     }
 
+    #[cfg(test)]
+    pub(super) fn transport_mut(&mut self) -> &mut T {
+        self.transport.as_mut().unwrap()
+    }
+
+    #[cfg(test)]
+    pub(super) fn copied_reads_left(&self) -> u8 {
+        self.copied_reads
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.transport.is_some()
     }

@@ -176,7 +176,7 @@ pub enum Part {
 
 /// The way to answer a frame that is lent by [`WebSocket::next_with_reply`]: there is room for one frame.
 ///
-/// What it is fed leaves as what [`WebSocket::feed`] is. For more than one frame there are the socket's own methods, once this
+/// What it is fed leaves with a [`flush`](WebSocket::flush), with 112 KiB, or when the next frame has to be waited for. For more than one frame there are the socket's own methods, once this
 /// and the frame are dropped.
 pub struct Reply<'a> {
     lent: Lent<'a>,
@@ -497,7 +497,8 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         NextRef { socket: Some(self) }
     }
 
-    /// [`next_ref`](Self::next_ref), once there is room for an answer as well, which may be sent while the frame is lent.
+    /// [`next_ref`](Self::next_ref), once there is room for an answer as well, which may be sent while the frame is lent. What answers
+    /// the frames of one read leaves in one write, or with 112 KiB.
     ///
     /// ```
     /// # use parley_proto::driver::{Clock, Error, Transport, WebSocket};
@@ -1045,5 +1046,163 @@ impl<T, C> fmt::Debug for WebSocket<T, C> {
             .field("connected", &self.connected)
             .field("closed", &self.closed)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::{self, IoSlice};
+    use std::time::Instant;
+
+    use super::*;
+    use crate::pool::{self, WINDOW};
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Instant {
+            Instant::now()
+        }
+        fn poll_sleep(&mut self, _: &mut Context<'_>, _: Instant) -> Poll<()> {
+            Poll::Pending
+        }
+    }
+
+    /// Each read brings one of `reads`; each write is taken as a whole.
+    #[derive(Default)]
+    struct Script {
+        reads: VecDeque<Vec<u8>>,
+        /// Where the windows of the reads began, and how much room they had.
+        windows: Vec<(usize, usize)>,
+        writes: Vec<usize>,
+        /// The pieces of each write.
+        pieces: Vec<usize>,
+    }
+
+    impl Transport for Script {
+        fn poll_read(&mut self, _: &mut Context<'_>, window: &mut BytesMut) -> Poll<io::Result<usize>> {
+            let Some(read) = self.reads.pop_front() else { return Poll::Pending };
+            self.windows.push((window.as_ptr() as usize, window.capacity()));
+            assert!(window.capacity() - window.len() >= read.len());
+            window.extend_from_slice(&read);
+            Poll::Ready(Ok(read.len()))
+        }
+        fn poll_write(&mut self, _: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+            let n = pieces.iter().map(|piece| piece.len()).sum();
+            self.writes.push(n);
+            self.pieces.push(pieces.len());
+            Poll::Ready(Ok(n))
+        }
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn facts(&self) -> TransportFacts {
+            TransportFacts::default()
+        }
+    }
+
+    fn socket(role: Role, reads: impl IntoIterator<Item = Vec<u8>>) -> WebSocket<Script, Still> {
+        let transport = Script { reads: reads.into_iter().collect(), ..Script::default() };
+        let (agreed, config) = (
+            Negotiated::new(http::StatusCode::SWITCHING_PROTOCOLS, http::HeaderMap::new()),
+            Arc::new(Config::new(role)),
+        );
+        WebSocket::upgraded(Still, transport, role, agreed, config, BytesMut::new(), [0; 32])
+    }
+
+    fn transport(socket: &mut WebSocket<Script, Still>) -> &mut Script {
+        socket.link.pipe.transport_mut()
+    }
+
+    fn now<O>(future: impl Future<Output = O>) -> Option<O> {
+        match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    }
+
+    /// So many binary frames of `len` bytes, as a server sends them.
+    fn frames(count: usize, len: u16) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            match u8::try_from(len) {
+                Ok(len) if len < 126 => bytes.extend([0x82, len]),
+                _ => bytes.extend([0x82, 0x7E, (len >> 8) as u8, len as u8]),
+            }
+            bytes.resize(bytes.len() + usize::from(len), 7);
+        }
+        bytes
+    }
+
+    #[test]
+    fn what_was_lent_is_given_up_before_the_next_read() {
+        let mut socket = socket(Role::Client, (0..4).map(|_| frames(50, 996)));
+        for _ in 0..4 * 50 {
+            now(socket.next_ref()).unwrap().unwrap().unwrap();
+        }
+        let windows = &transport(&mut socket).windows;
+        assert!(windows.iter().all(|window| window.0 == windows[0].0), "{windows:x?}");
+    }
+
+    #[test]
+    fn who_only_borrows_frames_has_none_copied() {
+        let mut socket = socket(Role::Client, (0..4).map(|_| frames(50, 996)));
+        for _ in 0..4 * 50 {
+            now(socket.next_ref()).unwrap().unwrap().unwrap();
+        }
+        assert_eq!(socket.link.pipe.copied_reads_left(), 0);
+    }
+
+    #[test]
+    fn a_socket_that_was_lent_frames_gives_its_window_back_when_it_waits() {
+        let mut socket = socket(Role::Client, [frames(50, 996)]);
+        for _ in 0..50 {
+            now(socket.next_ref()).unwrap().unwrap().unwrap();
+        }
+        let used = transport(&mut socket).windows[0].0;
+        assert!(now(socket.next_ref()).is_none());
+        let window = pool::window();
+        assert!(window.capacity() >= WINDOW);
+        assert_eq!(window.as_ptr() as usize, used, "the window of the read is in the pool");
+    }
+
+    #[test]
+    fn the_answers_to_one_read_leave_in_one_write() {
+        let read = frames(5000, 10); // 60,000 bytes; 80,000 as a client sends them
+        let mut socket = socket(Role::Client, [read]);
+        for _ in 0..5000 {
+            let (frame, reply) = now(socket.next_with_reply()).unwrap().unwrap().unwrap();
+            reply.feed_ref(frame).unwrap();
+        }
+        assert!(now(socket.next_with_reply()).is_none());
+        assert_eq!(transport(&mut socket).writes, [80_000]);
+    }
+
+    #[test]
+    fn a_buffer_that_answers_have_filled_is_used_again() {
+        let mut socket = socket(Role::Client, [frames(5000, 10)]);
+        loop {
+            let (_, reply) = now(socket.next_with_reply()).unwrap().unwrap().unwrap();
+            reply.feed_ref(FrameRef::binary(&[1; 200])).unwrap();
+            if !socket.link.connection.has_room_for_reply() {
+                break;
+            }
+        }
+        now(socket.flush()).unwrap().unwrap();
+        socket.link.connection.release_output();
+        let output = pool::output();
+        assert!(output.capacity() >= WINDOW, "{} bytes of room in the pool", output.capacity());
+    }
+
+    #[test]
+    fn a_large_frame_leaves_with_its_header_in_one_write_of_two_pieces() {
+        let mut socket = socket(Role::Server, []);
+        now(socket.send(Frame::binary(vec![7; 100_000]))).unwrap().unwrap();
+        let Script { writes, pieces, .. } = transport(&mut socket);
+        assert_eq!((&writes[..], &pieces[..]), (&[100_010][..], &[2][..]));
     }
 }

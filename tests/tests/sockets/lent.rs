@@ -236,6 +236,25 @@ fn nothing_is_lent_for_an_answer_while_there_is_no_room_for_one() {
 }
 
 #[test]
+fn what_answers_the_frames_of_one_read_leaves_with_112_kib() {
+    Sim::new().run(async |sim| {
+        let (mut socket, mut peer, _listener) = connected(&sim, Link::default().capacity(1 << 20)).await;
+        peer.send(&raw::frame(BINARY, b"?").repeat(1000)).await;
+        let mut answered = 0;
+        loop {
+            let (_, reply) = socket.next_with_reply().await.unwrap().unwrap();
+            if let Some(first) = cut(peer.frame(), 1).await {
+                assert_eq!(first.payload, [1; 1000]);
+                break;
+            }
+            reply.feed_ref(FrameRef::binary(&[1; 1000])).unwrap();
+            answered += 1;
+        }
+        assert_eq!(answered, (112 * 1024_usize).div_ceil(8 + 1000));
+    });
+}
+
+#[test]
 fn an_answer_that_cannot_be_sent_is_given_back() {
     Sim::new().run(async |sim| {
         let (mut socket, mut peer, _listener) = connected(&sim, Link::default()).await;
