@@ -453,6 +453,11 @@ impl Decoder {
         self.copy_small = on;
     }
 
+    #[inline]
+    pub(crate) fn holds_queue(&self) -> bool {
+        self.queue.is_some()
+    }
+
     /// Holds no queue when there is nothing in it. A frame that is polled leaves it to the next poll, which finds nothing, or
     /// to whoever waits before that.
     #[inline(never)]

@@ -516,16 +516,11 @@ impl<'a> Transmit<'a> {
         Pieces { encoder, start: encoder.start, large: 0, payload: &[], ended: false }
     }
 
-    /// All of it, if that is no more than a piece of the buffer and one behind it. Either may be empty.
+    /// All of it, if that is one piece of the buffer.
     #[inline]
-    pub(crate) fn pair(&self) -> Option<[&'a [u8]; 2]> {
+    pub(crate) fn contiguous(&self) -> Option<&'a [u8]> {
         let Encoder { buffer, start, filled, large, .. } = self.encoder;
-        let buffered = buffer.get(*start..*filled)?;
-        match (large.len(), large.front()) {
-            (0, _) => Some([buffered, &[]]),
-            (1, Some(Large { at, payload, key: None })) if at == filled => Some([buffered, payload]),
-            _ => None,
-        }
+        if large.is_empty() { buffer.get(*start..*filled) } else { None }
     }
 
     /// Puts the first pieces into `slices`, as many as fit, and returns their number.
@@ -609,42 +604,6 @@ mod tests {
 
     fn client() -> Encoder {
         Encoder::new(Role::Client, [7; 32])
-    }
-
-    #[test]
-    fn a_pair_is_all_that_waits_in_order_and_no_more_is_masked_for_it() {
-        for (new, is_pair) in [(server as fn() -> Encoder, true), (client, false)] {
-            for small in [0, 1, 5] {
-                let mut encoder = new();
-                for _ in 0..small {
-                    encoder.frame(Frame::text("Hello"));
-                }
-                let shared = Bytes::from(vec![7; LARGE_SHARED + 100]);
-                encoder.frame(Frame::binary(shared.clone()));
-                let mut wire = Vec::new();
-                for step in [1, 3, 4, 60, 70, 1, 20_000].into_iter().cycle() {
-                    let Some(first) = encoder.transmit().iter().next() else { break };
-                    let n = step.min(pending(&encoder).len());
-                    match encoder.transmit().pair() {
-                        Some(pair) => assert_eq!(pair.concat(), pending(&encoder)),
-                        None => assert!(!is_pair && !first.is_empty()),
-                    }
-                    wire.extend_from_slice(&pending(&encoder)[..n]);
-                    encoder.advance(n);
-                }
-                let mut other = new();
-                (0..small).for_each(|_| {
-                    other.frame(Frame::text("Hello"));
-                });
-                other.frame(Frame::binary(shared));
-                assert_eq!(wire, taken(&mut other));
-            }
-            // What was encoded behind a large payload comes behind it.
-            let mut encoder = new();
-            encoder.frame(Frame::binary(vec![7; LARGE]));
-            encoder.frame(Frame::text("Hello"));
-            assert!(encoder.transmit().pair().is_none());
-        }
     }
 
     fn pending(encoder: &Encoder) -> Vec<u8> {

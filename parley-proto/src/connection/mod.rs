@@ -418,7 +418,9 @@ impl Connection {
     #[inline]
     pub(crate) fn release_output(&mut self) {
         self.encoder.release_if_empty();
-        self.decoder.release_if_empty();
+        if self.decoder.holds_queue() {
+            self.decoder.release_if_empty();
+        }
     }
 
     /// [`handle_written`](Self::handle_written) that asks for the time where it matters: not when all has left at once. A small

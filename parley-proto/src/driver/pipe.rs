@@ -354,9 +354,8 @@ impl<T: Transport> Pipe<T> {
                 cx.waker().wake_by_ref();
                 break;
             }
-            let polled = match transmit.pair() {
-                Some([bytes, []] | [[], bytes]) => transport.poll_write(cx, &[IoSlice::new(bytes)]),
-                Some(pair) => transport.poll_write(cx, &pair.map(IoSlice::new)),
+            let polled = match transmit.contiguous() {
+                Some(bytes) => transport.poll_write(cx, &[IoSlice::new(bytes)]),
                 None => {
                     let mut slices = [IoSlice::new(&[]); SLICES];
                     let count = transmit.fill(&mut slices);
