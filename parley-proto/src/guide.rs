@@ -94,7 +94,7 @@
 //! - **4.8** A protocol error fails the connection with its close code and is reported once, to `handle_disconnect`. It
 //!   takes effect when the frames before it were delivered and their callbacks' pushes queued, at the latest after
 //!   half the close timeout: that we parse ahead is never visible. The same holds for the peer's Close.
-//! - **4.9** Pings and pongs go ahead of data that is not begun; begun is what is encoded, at most 64 KiB ahead. A Close
+//! - **4.9** Pings and pongs go ahead of data that is not begun; begun is what is encoded, at most 64 KiB ahead (112 KiB of answers to frames that are lent). A Close
 //!   that we ask for follows all frames accepted before it, within the close timeout counted from the call; but a message in
 //!   parts that has no end yet is cut short, and what waits for that end comes back. What is left
 //!   then comes back in its `SendError`, and so does what waits for a `handle_connect` that will not run. A Close that fails the connection follows what callbacks pushed before the
