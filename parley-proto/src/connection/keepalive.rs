@@ -6,8 +6,8 @@
 //!  Quiet ────────────────────────────▶ Asked ─────────────────────────▶ the connection is lost
 //!    ▲  ▲         any byte               │
 //!    │  └────────────────────────────────┘
-//!    │ reading goes on: afresh
-//!  Paused ◀── received frames wait for the application up to their bound
+//!    │ reading goes on: afresh; a look at the clock: from then on
+//!  Untimed ◀── received frames wait for the application up to their bound; bytes came, and nobody looked at the clock
 //! ```
 //!
 //! While output is blocked there is neither ping nor verdict: a ping could not leave, and the answer to one that is
@@ -123,8 +123,8 @@ struct Ping {
 pub(super) struct Life {
     /// When the last bytes came, or reading went on.
     last_input: Instant,
-    /// Reading was paused when the last bytes had been taken.
-    paused: bool,
+    /// Bytes have come since, no one knows when; or reading was paused when the last had been taken.
+    untimed: bool,
     /// The number of pings, up to where it begins anew: none of those that went so long ago is awaited.
     pings: u32,
     /// `None` while all are answered.
@@ -153,7 +153,7 @@ pub(super) enum Due {
 
 impl Life {
     pub(super) fn new(now: Instant) -> Self {
-        Self { last_input: now, paused: false, pings: 0, asked: None, times: Times::NONE }
+        Self { last_input: now, untimed: false, pings: 0, asked: None, times: Times::NONE }
     }
 
     /// The connection is open from now on.
@@ -170,10 +170,15 @@ impl Life {
         }
     }
 
-    /// Whether reading is paused, once those bytes were taken.
+    /// Whether the time is yet to be told from which to wait for more: the next look at the timers finds out.
     #[inline]
-    pub(super) fn set_paused(&mut self, paused: bool) {
-        self.paused = paused;
+    pub(super) fn set_untimed(&mut self, untimed: bool) {
+        self.untimed = untimed;
+    }
+
+    #[inline]
+    pub(super) fn is_untimed(&self) -> bool {
+        self.untimed
     }
 
     /// Output was blocked and has drained: what was asked before may have been behind it.
@@ -186,18 +191,23 @@ impl Life {
     /// When something is due, while reading is not paused and output not blocked.
     pub(super) fn deadline(&self, keepalive: &Keepalive) -> Instant {
         match self.waited_since() {
-            // Nobody was told when the pause ended; the next look at the timers finds out.
-            _ if self.paused => self.last_input,
+            // At once: that look tells.
+            _ if self.untimed => self.last_input,
             Some(since) => deadline(since, keepalive.timeout),
             None => deadline(self.last_input, keepalive.interval),
         }
     }
 
+    /// What came without a time came by now; or reading goes on.
+    pub(super) fn set_time(&mut self, now: Instant) {
+        self.untimed = false;
+        self.sign(now);
+    }
+
     /// The deadline has come.
     pub(super) fn due(&mut self, now: Instant) -> Due {
-        if self.paused {
-            self.paused = false;
-            self.sign(now);
+        if self.untimed {
+            self.set_time(now);
             return Due::Resumed;
         }
         if self.waited_since().is_some() { Due::Lost } else { Due::Ask }
@@ -249,12 +259,13 @@ impl Life {
         self.asked.is_some()
     }
 
-    /// A pong has come. Whether it answers a ping of our own: that one, and those before it, are answered then.
-    pub(super) fn answered(&mut self, now: Instant, payload: &[u8]) -> bool {
+    /// A pong has come, with the bytes of the last [`sign`](Self::sign). Whether it answers a ping of our own: that one, and
+    /// those before it, are answered then.
+    pub(super) fn answered(&mut self, payload: &[u8]) -> bool {
         let Some(Asked { pings, .. }) = self.asked.as_deref_mut() else { return false };
         let Some(index) = pings.iter().position(|ping| ping.payload == payload) else { return false };
         if let Some(left) = pings[index].left {
-            self.times.add(now.saturating_duration_since(left));
+            self.times.add(self.last_input.saturating_duration_since(left));
         }
         pings.drain(..=index);
         if pings.is_empty() {
@@ -311,9 +322,9 @@ mod tests {
         for (end, payload) in payloads.iter().enumerate() {
             life.asked(now, *payload, end as u64);
         }
-        assert!(!life.answered(now, &payloads[1]), "too long ago");
-        assert!(life.answered(now, &payloads[3]));
-        assert!(!life.answered(now, &payloads[2]), "those before it are answered too");
-        assert!(life.answered(now, &payloads[5]) && life.asked.is_none());
+        assert!(!life.answered(&payloads[1]), "too long ago");
+        assert!(life.answered(&payloads[3]));
+        assert!(!life.answered(&payloads[2]), "those before it are answered too");
+        assert!(life.answered(&payloads[5]) && life.asked.is_none());
     }
 }

@@ -333,12 +333,47 @@ impl Connection {
         if !input.is_empty() {
             self.life.sign(now);
         }
-        self.decode(now, input);
-        self.life.set_paused(self.is_full());
-        if self.decoder.end().is_some() && !self.timers.is_closing() {
-            self.timers.armed().effect = Some(deadline(now, self.config.close_timeout / 2));
-            self.arm_close(now);
+        self.decode(input);
+        self.life.set_untimed(self.is_full());
+        if self.begins_to_end() {
+            self.arm_end(now);
         }
+    }
+
+    /// [`handle_input`](Self::handle_input) of what a read has brought, that asks for the time only where that matters. As a
+    /// sign of life it is [given one](Self::set_time) when the timers are looked at next.
+    #[inline]
+    pub(crate) fn handle_input_by(&mut self, now: impl FnOnce() -> Instant, input: &mut BytesMut) {
+        if !matches!(self.phase, Phase::Open) || self.life.has_unanswered() {
+            return self.handle_input(now(), input);
+        }
+        self.decode(input);
+        self.life.set_untimed(true);
+        if self.begins_to_end() {
+            self.arm_end(now());
+        }
+    }
+
+    /// Something came without a time, which has to be told before the timers are looked at.
+    #[inline]
+    pub(crate) fn is_untimed(&self) -> bool {
+        self.life.is_untimed() && !self.is_full()
+    }
+
+    /// See [`handle_input_by`](Self::handle_input_by).
+    pub(crate) fn set_time(&mut self, now: Instant) {
+        self.life.set_time(now);
+    }
+
+    /// A Close or an error was parsed, and no timer runs for it.
+    #[inline]
+    fn begins_to_end(&self) -> bool {
+        self.decoder.end().is_some() && !self.timers.is_closing()
+    }
+
+    fn arm_end(&mut self, now: Instant) {
+        self.timers.armed().effect = Some(deadline(now, self.config.close_timeout / 2));
+        self.arm_close(now);
     }
 
     /// Once: the time from the first Close, ours or theirs, is not extended by anything.
@@ -348,11 +383,11 @@ impl Connection {
 
     /// Frames off the front of `input`; each ping is answered here, so that no application can forget it.
     /// A pong to a ping of our own is for us alone.
-    fn decode(&mut self, now: Instant, input: &mut BytesMut) {
+    fn decode(&mut self, input: &mut BytesMut) {
         let Self { decoder, encoder, blocked, pong, life, .. } = self;
         decoder.decode_with(input, &mut |opcode, payload| {
             if opcode == OpCode::Pong {
-                return !life.answered(now, payload);
+                return !life.answered(payload);
             }
             let answer = Bytes::copy_from_slice(payload);
             if blocked.is_some() || encoder.queued() >= PONGS_AHEAD {

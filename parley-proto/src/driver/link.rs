@@ -51,7 +51,7 @@ impl<T: Transport, C: Clock> Link<T, C> {
         self.pipe.offer(&mut self.connection, self.now);
     }
 
-    /// The time of this poll. A poll that only writes, and writes all at once, has no use for it.
+    /// The time of this poll. One that finds input, or writes all there is at once, has no use for it.
     fn look(&mut self) -> Instant {
         look(&mut self.clock, &mut self.now, &mut self.is_fresh)
     }
@@ -161,6 +161,10 @@ impl<T: Transport, C: Clock> Link<T, C> {
 
     /// True: a timer was due, or may be.
     pub(super) fn keep_time(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.connection.is_untimed() {
+            let now = self.look();
+            self.connection.set_time(now);
+        }
         let Some((at, _)) = self.connection.poll_timeout() else { return false };
         // Whether it is time yet, the clock says without a look at it.
         if at <= self.now {

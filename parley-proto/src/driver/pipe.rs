@@ -44,12 +44,13 @@ pub(super) trait Engine {
     fn has_frames(&self) -> bool;
     fn transmit(&self) -> Option<Transmit<'_>>;
     fn set_copy_small(&mut self, on: bool);
-    fn handle_input(&mut self, now: Instant, input: &mut BytesMut);
+    /// `now` is asked only where time matters.
+    fn handle_input(&mut self, now: impl FnOnce() -> Instant, input: &mut BytesMut);
     fn handle_eof(&mut self, now: Instant);
     fn handle_lost(&mut self, now: Instant, error: io::Error);
     /// What [`handle_written`](Self::handle_written) tells of next has yet to be flushed.
     fn set_unflushed(&mut self);
-    /// `now` is asked only where time matters.
+    /// As there.
     fn handle_written(&mut self, now: impl FnOnce() -> Instant, n: usize);
     fn handle_flushed(&mut self, now: impl FnOnce() -> Instant);
 }
@@ -142,7 +143,7 @@ impl<T: Transport> Pipe<T> {
     /// Input that was left over, for an engine that takes it now.
     pub(super) fn offer<E: Engine>(&mut self, engine: &mut E, now: Instant) {
         if !self.window.is_empty() {
-            engine.handle_input(now, &mut self.window);
+            engine.handle_input(|| now, &mut self.window);
         }
     }
 
@@ -198,7 +199,7 @@ impl<T: Transport> Pipe<T> {
                 self.bytes_received += n as u64;
                 self.budget = self.budget.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
                 let arrived = self.window.len();
-                engine.handle_input(now(), &mut self.window);
+                engine.handle_input(&mut now, &mut self.window);
                 if self.window.len() < arrived {
                     self.last = arrived.clamp(WINDOW, MAX_LAST) as u32; // at most that: it fits
                 }
@@ -465,8 +466,8 @@ impl<I, T: PartialEq> Engine for Session<I, T> {
     }
 
     #[inline]
-    fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
-        self.handle_input(now, input);
+    fn handle_input(&mut self, now: impl FnOnce() -> Instant, input: &mut BytesMut) {
+        self.handle_input(now(), input);
     }
 
     fn handle_eof(&mut self, now: Instant) {
@@ -525,8 +526,8 @@ impl Engine for Connection {
     }
 
     #[inline]
-    fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
-        self.handle_input(now, input);
+    fn handle_input(&mut self, now: impl FnOnce() -> Instant, input: &mut BytesMut) {
+        self.handle_input_by(now, input);
     }
 
     fn handle_eof(&mut self, now: Instant) {
@@ -590,7 +591,7 @@ mod tests {
         fn set_copy_small(&mut self, on: bool) {
             self.copies = on;
         }
-        fn handle_input(&mut self, _: Instant, input: &mut BytesMut) {
+        fn handle_input(&mut self, _: impl FnOnce() -> Instant, input: &mut BytesMut) {
             let taken = input.split_to(self.take.min(input.len()));
             if self.waiting {
                 self.kept.push(taken);

@@ -1051,20 +1051,29 @@ impl<T, C> fmt::Debug for WebSocket<T, C> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::VecDeque;
     use std::io::{self, IoSlice};
     use std::time::Instant;
 
     use super::*;
+    use crate::connection::Keepalive;
     use crate::pool::{self, WINDOW};
 
-    struct Still;
+    /// Goes on only by hand.
+    struct Still {
+        time: Instant,
+        looks: Cell<u32>,
+        until: Option<Instant>,
+    }
 
     impl Clock for Still {
         fn now(&self) -> Instant {
-            Instant::now()
+            self.looks.set(self.looks.get() + 1);
+            self.time
         }
-        fn poll_sleep(&mut self, _: &mut Context<'_>, _: Instant) -> Poll<()> {
+        fn poll_sleep(&mut self, _: &mut Context<'_>, until: Instant) -> Poll<()> {
+            self.until = Some(until);
             Poll::Pending
         }
     }
@@ -1111,7 +1120,8 @@ mod tests {
             Negotiated::new(http::StatusCode::SWITCHING_PROTOCOLS, http::HeaderMap::new()),
             Arc::new(Config::new(role)),
         );
-        WebSocket::upgraded(Still, transport, role, agreed, config, BytesMut::new(), [0; 32])
+        let clock = Still { time: Instant::now(), looks: Cell::new(0), until: None };
+        WebSocket::upgraded(clock, transport, role, agreed, config, BytesMut::new(), [0; 32])
     }
 
     fn transport(socket: &mut WebSocket<Script, Still>) -> &mut Script {
@@ -1168,6 +1178,43 @@ mod tests {
         let window = pool::window();
         assert!(window.capacity() >= WINDOW);
         assert_eq!(window.as_ptr() as usize, used, "the window of the read is in the pool");
+    }
+
+    #[test]
+    fn reads_that_bring_frames_need_no_clock() {
+        let mut socket = socket(Role::Client, (0..4).map(|_| frames(3, 100)));
+        socket.link.clock.looks.set(0);
+        for _ in 0..4 * 3 {
+            now(socket.next()).unwrap().unwrap().unwrap();
+        }
+        assert_eq!(socket.link.clock.looks.get(), 0);
+        assert!(now(socket.next()).is_none());
+        assert_eq!(socket.link.clock.looks.get(), 1);
+    }
+
+    #[test]
+    fn silence_counts_from_the_wait_behind_the_last_frame() {
+        let mut socket = socket(Role::Client, [frames(2, 100), frames(2, 100)]);
+        let start = socket.link.clock.time;
+        for seconds in [7, 15] {
+            socket.link.clock.time = start + Duration::from_secs(seconds);
+            now(socket.next()).unwrap().unwrap().unwrap();
+            now(socket.next()).unwrap().unwrap().unwrap();
+        }
+        socket.link.clock.time = start + Duration::from_secs(16);
+        assert!(now(socket.next()).is_none());
+        assert_eq!(socket.link.clock.until, Some(start + Duration::from_secs(16) + Keepalive::default().interval()));
+    }
+
+    #[test]
+    fn the_closing_handshake_counts_from_when_the_close_was_read() {
+        let mut socket = socket(Role::Client, [[frames(1, 100), vec![0x88, 0]].concat()]);
+        socket.link.clock.time += Duration::from_secs(100);
+        let at = socket.link.clock.time;
+        now(socket.next()).unwrap().unwrap().unwrap();
+        assert!(now(socket.next()).is_none(), "the server closes the stream");
+        let timeout = socket.link.connection.poll_timeout().unwrap().0.duration_since(at);
+        assert_eq!(timeout, Config::new(Role::Client).close_timeout);
     }
 
     #[test]
