@@ -22,6 +22,9 @@ const BUFFER: usize = 4 * 1024;
 /// That of one which holds no more than the headers of large frames. It is kept until the connection rests.
 const HEADERS: usize = 64;
 
+/// Room for the header of a message that goes past the output buffer, and its payload if that fits.
+pub(crate) const HEAD: usize = 256;
+
 /// What a client sends of a large payload that others share is masked so many bytes at a time, while they leave.
 const PIECE: usize = 128 * 1024;
 
@@ -219,6 +222,40 @@ impl Encoder {
         true
     }
 
+    /// What to write of a message at once, while nothing else waits: neither is it copied to the output buffer, nor is that
+    /// buffer needed. [`take_offer`](Self::take_offer) has to follow. `None`: it is better encoded.
+    #[inline(always)]
+    pub(crate) fn offer<'a>(&mut self, frame: &'a Frame, head: &'a mut [u8; HEAD]) -> Option<[&'a [u8]; 2]> {
+        debug_assert!(self.queued() == 0);
+        let payload = frame.payload();
+        let len = payload.len();
+        let (copied, referred) = if len <= HEAD - MAX_HEADER { (len, 0) } else { (0, len) };
+        if frame.is_control() || referred > 0 && (referred < LARGE || self.keys.is_some()) {
+            return None;
+        }
+        let key = self.next_key();
+        let header = put_header(head, FIN | frame.opcode().bits(), len, key);
+        put_payload(key, &payload[..copied], &mut head[header..header + copied]);
+        Some([&head[..header + copied], &payload[copied..]])
+    }
+
+    /// The transport has taken `n` bytes of an offer, which was of this frame; says whether that was all. The rest of it waits.
+    #[inline]
+    pub(crate) fn take_offer(&mut self, offer: [&[u8]; 2], frame: &Frame, n: usize) -> bool {
+        let [head, large] = offer;
+        debug_assert!(n <= head.len() + large.len(), "the transport took more than there was");
+        self.end += n as u64;
+        self.written += n as u64;
+        let took_all = n >= head.len() + large.len();
+        if !took_all {
+            self.raw(&head[n.min(head.len())..]);
+            if !large.is_empty() {
+                self.raw_shared(frame.payload().slice(n.saturating_sub(head.len())..));
+            }
+        }
+        took_all
+    }
+
     /// As [`frame`](Self::frame), with what was encoded already where that will do: a server's.
     pub fn prepared(&mut self, frame: &PreparedFrame) -> u64 {
         match self.keys {
@@ -375,11 +412,16 @@ impl Encoder {
     }
 
     /// Nothing waits: the buffer goes back to the pool, unless it is too small for that.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn release_if_empty(&mut self) {
         if self.filled == 0 && self.buffer.len() > HEADERS {
-            pool::give_output(std::mem::take(&mut self.buffer));
+            self.release();
         }
+    }
+
+    #[inline(never)]
+    fn release(&mut self) {
+        pool::give_output(std::mem::take(&mut self.buffer));
     }
 
     /// Nothing will be encoded soon: no buffer and no room for what is large are held, and of the masking keys no more than where
@@ -405,15 +447,17 @@ impl Encoder {
     /// Header and payload go to the buffer; masked in the same pass.
     #[inline]
     fn encode_small(&mut self, first: u8, payload: &[u8]) -> u64 {
-        let key = self.keys.as_mut().map(|keys| keys.next_u32(&self.seed).to_le_bytes());
+        let key = self.next_key();
         let room = self.room(MAX_HEADER + payload.len());
         let header = put_header(room, first, payload.len(), key);
-        let out = &mut room[header..header + payload.len()];
-        match key {
-            Some(key) => mask::copy_masked(key, payload, out),
-            None => out.copy_from_slice(payload),
-        }
+        put_payload(key, payload, &mut room[header..header + payload.len()]);
         self.fill(header + payload.len())
+    }
+
+    /// A client's, for one frame.
+    #[inline(always)]
+    fn next_key(&mut self) -> Option<[u8; KEY]> {
+        self.keys.as_mut().map(|keys| keys.next_u32(&self.seed).to_le_bytes())
     }
 
     /// The header goes to the buffer, the payload beside it. A client masks it where it is if no one else has a part
@@ -423,7 +467,7 @@ impl Encoder {
         if self.keys.is_some() && payload.len() <= LARGE_SHARED && !payload.is_unique() {
             return self.encode_small(first, &payload);
         }
-        let key = self.keys.as_mut().map(|keys| keys.next_u32(&self.seed).to_le_bytes());
+        let key = self.next_key();
         if self.buffer.is_empty() {
             self.buffer = vec![0; HEADERS];
         }
@@ -484,6 +528,15 @@ impl Encoder {
         self.filled += len;
         self.end += len as u64;
         self.end
+    }
+}
+
+/// A small payload behind its header, masked in the same pass.
+#[inline]
+fn put_payload(key: Option<[u8; KEY]>, payload: &[u8], out: &mut [u8]) {
+    match key {
+        Some(key) => mask::copy_masked(key, payload, out),
+        None => out.copy_from_slice(payload),
     }
 }
 

@@ -307,7 +307,7 @@ fn copy_masked_long(key: [u8; 4], payload: &[u8], out: &mut [u8]) {
 }
 
 /// [`copy_masked`] from the first byte on, wherever that is.
-#[inline]
+#[inline(always)]
 fn copy_masked_words(key: [u8; 4], payload: &[u8], out: &mut [u8]) {
     let key = doubled(key);
     let len = payload.len();

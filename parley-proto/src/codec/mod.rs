@@ -19,6 +19,7 @@ mod utf8;
 pub use chunk::Chunk;
 pub use close::{CloseCode, CloseFrame, CloseFrameError};
 pub use decoder::{Decoder, End};
+pub(crate) use encoder::HEAD;
 pub use encoder::{Encoder, Transmit};
 pub use error::FrameError;
 pub use frame::{Frame, FrameRef, Utf8Bytes};

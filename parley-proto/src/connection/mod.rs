@@ -36,7 +36,7 @@ pub use timer::Timer;
 pub(crate) use timer::{deadline, earliest};
 
 use crate::codec::{
-    Chunk, CloseFrame, Decoder, Encoder, End, Frame, Lent, OpCode, PreparedFrame, Transmit, Utf8Validator,
+    Chunk, CloseFrame, Decoder, Encoder, End, Frame, HEAD, Lent, OpCode, PreparedFrame, Transmit, Utf8Validator,
 };
 use crate::error::{ChunkError, NetworkError, SendError};
 use crate::handshake::{
@@ -738,6 +738,18 @@ impl Connection {
     #[inline(always)]
     pub(crate) fn outgoing(&mut self) -> Outgoing<'_> {
         Outgoing { gate: self.gate(), encoder: &mut self.encoder }
+    }
+
+    /// What to write of a frame at once, if nothing is in its way and nothing else waits: see [`Encoder::offer`].
+    #[inline(always)]
+    pub(crate) fn offer<'a>(&mut self, frame: &'a Frame, head: &'a mut [u8; HEAD]) -> Option<[&'a [u8]; 2]> {
+        if self.encoder.queued() > 0 || self.gate() != Gate::Open { None } else { self.encoder.offer(frame, head) }
+    }
+
+    /// See [`Encoder::take_offer`].
+    #[inline]
+    pub(crate) fn take_offer(&mut self, offer: [&[u8]; 2], frame: &Frame, n: usize) -> bool {
+        self.encoder.take_offer(offer, frame, n)
     }
 
     /// As [`send`](Self::send), a frame that many connections send. An error gives back nothing that its sender does not

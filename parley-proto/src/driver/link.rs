@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use super::census::{Notice, Permit, Undecided};
 use super::pipe::Pipe;
 use super::runtime::{Clock, Transport};
-use crate::codec::CloseFrame;
+use crate::codec::{CloseFrame, Frame};
 use crate::connection::{Connection, Event, Shutdown, State};
 
 pub(super) struct Link<T, C> {
@@ -146,6 +146,13 @@ impl<T: Transport, C: Clock> Link<T, C> {
             }
         }
         progress
+    }
+
+    /// A frame with which nothing else waits leaves from where it is: see [`Pipe::write_through`].
+    #[inline]
+    pub(super) fn write_through(&mut self, cx: &mut Context<'_>, frame: &Frame) -> Option<bool> {
+        let Self { connection, pipe, clock, now, is_fresh, .. } = self;
+        pipe.write_through(cx, connection, frame, || look(clock, now, is_fresh))
     }
 
     /// One read. The pongs that it asks for leave at once: the application may not look here again for long.

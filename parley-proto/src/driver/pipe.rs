@@ -5,13 +5,13 @@
 
 use std::io::{self, IoSlice};
 use std::mem;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
 use super::runtime::Transport;
-use crate::codec::Transmit;
+use crate::codec::{Frame, HEAD, Transmit};
 use crate::connection::{Connection, ENCODE_AHEAD, Shutdown};
 use crate::pool::{self, WINDOW};
 use crate::session::Session;
@@ -337,6 +337,36 @@ impl<T: Transport> Pipe<T> {
         }
     }
 
+    /// Writes a frame from where it is, if nothing else waits. `None`: it was not begun. False: it was accepted, and has yet to
+    /// leave like any other output.
+    #[inline]
+    pub(super) fn write_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &mut Connection,
+        frame: &Frame,
+        mut now: impl FnMut() -> Instant,
+    ) -> Option<bool> {
+        if self.budget == 0 || self.unflushed || self.shutting_down {
+            return None;
+        }
+        let transport = self.transport.as_mut()?;
+        let mut head = [0; HEAD];
+        let offer = connection.offer(frame, &mut head)?;
+        let polled = match offer {
+            [head, []] => transport.poll_write(cx, &[IoSlice::new(head)]),
+            pieces => transport.poll_write(cx, &pieces.map(IoSlice::new)),
+        };
+        let n = if let Poll::Ready(Ok(n)) = polled { n } else { 0 };
+        let took_all = connection.take_offer(offer, frame, n);
+        match loss(polled) {
+            Some(error) => Engine::handle_lost(connection, now(), error),
+            None if n > 0 => self.count_sent(connection, n),
+            None => {}
+        }
+        Some(took_all && self.poll_flush(cx, connection, now).is_ready() && !self.unflushed)
+    }
+
     /// Writes what there is, as far as it goes. True: something has changed for somebody who waits.
     pub(super) fn poll_write<E: Engine>(
         &mut self,
@@ -344,9 +374,9 @@ impl<T: Transport> Pipe<T> {
         engine: &mut E,
         mut now: impl FnMut() -> Instant,
     ) -> bool {
-        let Some(transport) = &mut self.transport else { return false };
         let mut progress = false;
         while let Some(transmit) = engine.transmit() {
+            let Some(transport) = &mut self.transport else { return false };
             if transmit.is_empty() {
                 break;
             }
@@ -368,43 +398,30 @@ impl<T: Transport> Pipe<T> {
                     engine.handle_written(&mut now, 0);
                     break;
                 }
-                Poll::Ready(Ok(0)) => {
-                    engine.handle_lost(now(), io::ErrorKind::WriteZero.into());
-                    return true;
-                }
-                Poll::Ready(Ok(n)) => {
+                Poll::Ready(Ok(n)) if n > 0 => {
                     progress = true;
-                    self.unflushed = true;
-                    self.bytes_sent += n as u64;
-                    self.budget = self.budget.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
-                    engine.set_unflushed();
+                    self.count_sent(engine, n);
                     engine.handle_written(&mut now, n);
                 }
-                Poll::Ready(Err(error)) if is_interrupted(&error) => self.budget = self.budget.saturating_sub(1),
-                Poll::Ready(Err(error)) => {
-                    engine.handle_lost(now(), error);
-                    return true;
-                }
+                failed => match loss(failed) {
+                    None => self.budget = self.budget.saturating_sub(1),
+                    Some(error) => {
+                        engine.handle_lost(now(), error);
+                        return true;
+                    }
+                },
             }
         }
         if self.unflushed {
-            match transport.poll_flush(cx) {
-                Poll::Pending => return progress,
-                Poll::Ready(Err(error)) if is_interrupted(&error) => {
-                    cx.waker().wake_by_ref();
-                    return progress;
-                }
-                Poll::Ready(Ok(())) => {
-                    progress = true; // also when the writes were long ago: their senders wait
-                    self.unflushed = false;
-                    engine.handle_flushed(&mut now);
-                }
-                Poll::Ready(Err(error)) => {
-                    engine.handle_lost(now(), error);
-                    return true;
-                }
+            if self.poll_flush(cx, engine, &mut now).is_pending() {
+                return progress;
             }
+            if self.unflushed {
+                return true;
+            }
+            progress = true; // also when the writes were long ago: their senders wait
         }
+        let Some(transport) = &mut self.transport else { return false };
         if self.shutting_down && engine.queued() == 0 {
             match transport.poll_shutdown(cx) {
                 Poll::Pending => {}
@@ -419,6 +436,38 @@ impl<T: Transport> Pipe<T> {
         progress
     }
 
+    /// The transport has taken `n` bytes.
+    #[inline]
+    fn count_sent<E: Engine>(&mut self, engine: &mut E, n: usize) {
+        self.unflushed = true;
+        self.bytes_sent += n as u64;
+        self.budget = self.budget.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
+        engine.set_unflushed();
+    }
+
+    /// Flushes what was written. Ready and still unflushed: the transport is lost.
+    #[inline]
+    fn poll_flush<E: Engine>(
+        &mut self,
+        cx: &mut Context<'_>,
+        engine: &mut E,
+        mut now: impl FnMut() -> Instant,
+    ) -> Poll<()> {
+        let Some(transport) = &mut self.transport else { return Poll::Pending };
+        match ready!(transport.poll_flush(cx)) {
+            Ok(()) => {
+                self.unflushed = false;
+                engine.handle_flushed(&mut now);
+            }
+            Err(error) if is_interrupted(&error) => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Err(error) => engine.handle_lost(now(), error),
+        }
+        Poll::Ready(())
+    }
+
     /// All that was written is with the operating system.
     pub(super) fn is_flushed(&self) -> bool {
         !self.unflushed
@@ -427,6 +476,15 @@ impl<T: Transport> Pipe<T> {
 
 fn empty_window(room: usize) -> BytesMut {
     if room > WINDOW { BytesMut::with_capacity(room) } else { pool::window() }
+}
+
+/// Why a write that took nothing means that the transport is lost, if it does.
+fn loss(polled: Poll<io::Result<usize>>) -> Option<io::Error> {
+    match polled {
+        Poll::Ready(Ok(0)) => Some(io::ErrorKind::WriteZero.into()),
+        Poll::Ready(Err(error)) if !is_interrupted(&error) => Some(error),
+        _ => None,
+    }
 }
 
 /// Nothing has happened: the call is to be made again, each time for some of the budget.

@@ -556,7 +556,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     /// [`Error::Send`] gives the frame back; [`Error::Disconnected`] when the connection ended meanwhile.
     #[inline]
     pub fn send(&mut self, frame: Frame) -> impl Future<Output = Result<(), Error>> {
-        Feed { socket: self, frame: Some(frame), flushes: true }
+        Send(Feed { socket: self, frame: Some(frame) })
     }
 
     /// Accepts a frame once less than 64 KiB wait to be written. It leaves with a [`flush`](Self::flush), with 64 KiB,
@@ -569,7 +569,7 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
     /// [`Error::Send`] gives the frame back.
     #[inline]
     pub fn feed(&mut self, frame: Frame) -> impl Future<Output = Result<(), Error>> {
-        Feed { socket: self, frame: Some(frame), flushes: false }
+        Feed { socket: self, frame: Some(frame) }
     }
 
     /// [`feed`](Self::feed) for a payload that somebody else holds, a buffer that is used again, say: it is copied, which is cheap
@@ -813,6 +813,22 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
         self.poll_written(cx).map(|error| error.map_or(Ok(()), |error| Err(*error)))
     }
 
+    /// A frame with which nothing else waits leaves at once, past the output buffer. `None`: it was not begun; false: what is left
+    /// of it has to be [waited for](Self::poll_flushed).
+    #[inline(never)]
+    fn write_through(&mut self, cx: &mut Context<'_>, frame: &Frame) -> Option<bool> {
+        // Nobody is to be told, and nobody to be woken where all leaves at once.
+        if self.tasks.waits != [false; 2] || self.defers() {
+            return None;
+        }
+        self.link.wake(cx);
+        let left = self.link.write_through(cx, frame);
+        if left == Some(true) {
+            self.release_output();
+        }
+        left
+    }
+
     /// All that was encoded has left, or will not.
     #[inline(never)]
     fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Error>>> {
@@ -861,12 +877,17 @@ impl<T: Transport, C: Clock> WebSocket<T, C> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+        self.release_output();
+        Poll::Ready(())
+    }
+
+    /// Nobody may come to say that the connection rests: who reads has done so, or nobody does.
+    #[inline]
+    fn release_output(&mut self) {
         let has_read = mem::take(&mut self.has_read) || self.link.connection.has_frames();
         if self.tasks.waits[Side::Read as usize] || !has_read {
-            // Nobody may come to say that the connection rests: who reads has done so, or nobody does.
             self.link.connection.release_output();
         }
-        Poll::Ready(())
     }
 
     pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>, close: &CloseFrame) -> Poll<Result<(), Error>> {
@@ -929,7 +950,7 @@ impl<'a, T: Transport, C: Clock> Future for NextRef<'a, T, C> {
     }
 }
 
-/// A frame on its way into a socket, and where it is to be flushed, out of it.
+/// A frame on its way into a socket.
 ///
 /// No `async fn`, which would move the frame from state to state: the usual one is encoded at the first poll.
 #[must_use = "futures do nothing unless polled"]
@@ -937,7 +958,6 @@ struct Feed<'a, T, C> {
     socket: &'a mut WebSocket<T, C>,
     /// `None` once it is accepted.
     frame: Option<Frame>,
-    flushes: bool,
 }
 
 impl<T: Transport, C: Clock> Future for Feed<'_, T, C> {
@@ -959,10 +979,31 @@ impl<T: Transport, C: Clock> Future for Feed<'_, T, C> {
                 }
             }
         }
-        if !feed.flushes || feed.socket.defers() {
-            return Poll::Ready(Ok(()));
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A frame on its way through a socket.
+#[must_use = "futures do nothing unless polled"]
+struct Send<'a, T, C>(Feed<'a, T, C>);
+
+impl<T: Transport, C: Clock> Future for Send<'_, T, C> {
+    type Output = Result<(), Error>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self(feed) = self.get_mut();
+        if let Some(frame) = &feed.frame {
+            let through = feed.socket.write_through(cx, frame);
+            if through.is_some() {
+                feed.frame = None;
+            }
+            if through == Some(true) {
+                return Poll::Ready(Ok(()));
+            }
         }
-        feed.socket.poll_flushed(cx)
+        ready!(Pin::new(&mut *feed).poll(cx))?;
+        if feed.socket.defers() { Poll::Ready(Ok(())) } else { feed.socket.poll_flushed(cx) }
     }
 }
 
@@ -1057,6 +1098,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::codec::Decoder;
     use crate::connection::Keepalive;
     use crate::pool::{self, WINDOW};
 
@@ -1078,7 +1120,7 @@ mod tests {
         }
     }
 
-    /// Each read brings one of `reads`; each write is taken as a whole.
+    /// Each read brings one of `reads`; each write is taken as a whole, unless `takes` has something to say.
     #[derive(Default)]
     struct Script {
         reads: VecDeque<Vec<u8>>,
@@ -1087,6 +1129,11 @@ mod tests {
         writes: Vec<usize>,
         /// The pieces of each write.
         pieces: Vec<usize>,
+        /// What the next writes come to: so many bytes, or a wait, or an error.
+        takes: VecDeque<Poll<io::Result<usize>>>,
+        written: Vec<u8>,
+        /// Flushes wait.
+        stuck: bool,
     }
 
     impl Transport for Script {
@@ -1098,13 +1145,18 @@ mod tests {
             Poll::Ready(Ok(read.len()))
         }
         fn poll_write(&mut self, _: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-            let n = pieces.iter().map(|piece| piece.len()).sum();
+            let all: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+            let n = match self.takes.pop_front() {
+                Some(takes) => ready!(takes)?.min(all.len()),
+                None => all.len(),
+            };
             self.writes.push(n);
             self.pieces.push(pieces.len());
+            self.written.extend_from_slice(&all[..n]);
             Poll::Ready(Ok(n))
         }
         fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
+            if self.stuck { Poll::Pending } else { Poll::Ready(Ok(())) }
         }
         fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
@@ -1247,9 +1299,95 @@ mod tests {
 
     #[test]
     fn a_large_frame_leaves_with_its_header_in_one_write_of_two_pieces() {
+        for fed in [false, true] {
+            let mut socket = socket(Role::Server, []);
+            let frame = Frame::binary(vec![7; 100_000]);
+            if fed {
+                now(socket.feed(frame)).unwrap().unwrap();
+                now(socket.flush()).unwrap().unwrap();
+            } else {
+                now(socket.send(frame)).unwrap().unwrap();
+            }
+            let Script { writes, pieces, .. } = transport(&mut socket);
+            assert_eq!((&writes[..], &pieces[..]), (&[100_010][..], &[2][..]));
+        }
+    }
+
+    /// What a peer of `role` has sent: the payloads of its frames.
+    fn payloads(role: Role, bytes: &[u8]) -> Vec<Bytes> {
+        let peer = if role == Role::Client { Role::Server } else { Role::Client };
+        let limits = crate::Limits::client().with_message(1 << 20).unwrap();
+        let (mut decoder, mut payloads) = (Decoder::new(peer, &limits), Vec::new());
+        decoder.decode(&mut BytesMut::from(bytes), &mut |_| {});
+        while let Some(frame) = decoder.poll() {
+            payloads.push(frame.into_payload());
+        }
+        assert!(decoder.end().is_none());
+        payloads
+    }
+
+    const LENS: [usize; 11] = [0, 1, 125, 126, 242, 243, 300, 8191, 8192, 65_536, 100_000];
+
+    #[test]
+    fn a_message_that_is_sent_alone_leaves_whole_however_it_is_taken() {
+        for (role, len) in [Role::Client, Role::Server].into_iter().flat_map(|role| LENS.map(|len| (role, len))) {
+            for first in [0, 1, 2, 5, 9, 10, 14, 60, len / 2, len, len + 1] {
+                let mut socket = socket(role, []);
+                let plain: Vec<u8> = (0..len).map(|i| i as u8).collect();
+                let takes = &mut transport(&mut socket).takes;
+                takes.extend((first > 0).then_some(Poll::Ready(Ok(first))));
+                takes.push_back(Poll::Pending);
+                let frame = Frame::binary(plain.clone());
+                let (sent, kept) = (first >= len + 14, frame.clone());
+                {
+                    let mut sending = std::pin::pin!(socket.send(frame));
+                    let mut cx = Context::from_waker(Waker::noop());
+                    if sending.as_mut().poll(&mut cx).is_pending() {
+                        assert!(!sent && sending.as_mut().poll(&mut cx).is_ready());
+                    }
+                }
+                transport(&mut socket).takes.clear();
+                now(socket.send(Frame::text("behind"))).unwrap().unwrap();
+                let written = &transport(&mut socket).written;
+                assert_eq!(
+                    payloads(role, written),
+                    [&plain[..], b"behind"],
+                    "{len} bytes by a {role:?}, {first} first"
+                );
+                assert_eq!(kept.payload(), &plain, "a payload that others share is not touched");
+            }
+        }
+    }
+
+    /// As with a stream of TLS.
+    #[test]
+    fn a_message_that_is_sent_alone_has_left_when_it_is_flushed() {
         let mut socket = socket(Role::Server, []);
-        now(socket.send(Frame::binary(vec![7; 100_000]))).unwrap().unwrap();
-        let Script { writes, pieces, .. } = transport(&mut socket);
-        assert_eq!((&writes[..], &pieces[..]), (&[100_010][..], &[2][..]));
+        transport(&mut socket).stuck = true;
+        assert!(now(socket.send(Frame::text("one"))).is_none());
+        assert!(now(socket.flush()).is_none());
+        transport(&mut socket).stuck = false;
+        assert!(now(socket.flush()).unwrap().is_ok());
+        assert_eq!(payloads(Role::Server, &transport(&mut socket).written), ["one"]);
+    }
+
+    #[test]
+    fn a_message_that_is_sent_alone_learns_why_it_could_not_leave() {
+        let errors = [Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())), Poll::Ready(Ok(0))];
+        for (error, kind) in errors.into_iter().zip([io::ErrorKind::BrokenPipe, io::ErrorKind::WriteZero]) {
+            let mut socket = socket(Role::Server, []);
+            transport(&mut socket).takes.push_back(error);
+            let error = now(socket.send(Frame::text("lost"))).unwrap().unwrap_err();
+            let Error::Disconnected(DisconnectReason::Tcp(error)) = error else { panic!("{error:?}") };
+            assert_eq!(error.kind(), kind);
+        }
+    }
+
+    #[test]
+    fn an_interrupted_write_is_made_again() {
+        let mut socket = socket(Role::Server, []);
+        transport(&mut socket).takes.push_back(Poll::Ready(Err(io::ErrorKind::Interrupted.into())));
+        now(socket.send(Frame::text("one"))).unwrap().unwrap();
+        assert_eq!(payloads(Role::Server, &transport(&mut socket).written), ["one"]);
     }
 }
